@@ -1,0 +1,34 @@
+# Two commands: `make demo` trains, `make test` tests. Both make .venv first and need neither root nor Docker.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+RUN_DIR ?= runs/demo-$(shell date +%Y%m%d-%H%M%S)
+
+.PHONY: demo test lint setup clean
+
+# torch first, by its exact version, so that pip takes the CPU build where one is offered.
+$(VENV)/.installed: pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' || { echo "Python 3.11 to 3.13 is needed: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 2; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing torch"
+	$(BIN)/pip install --quiet --disable-pip-version-check torch==2.13.0
+	@echo "installing the rest"
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@touch $@
+
+setup: $(VENV)/.installed
+
+demo: setup
+	$(BIN)/azr-nemo train recipe=smollm2_135m-1n0g-megatron run_dir=$(RUN_DIR) selfplay.steps=$(or $(STEPS),3) checkpoint.every=3
+	$(BIN)/azr-nemo summary $(RUN_DIR)
+
+test: setup
+	$(BIN)/python -m pytest
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info

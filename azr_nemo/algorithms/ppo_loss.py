@@ -1,0 +1,39 @@
+"""The clipped surrogate of PPO (arXiv 1707.06347), with DAPO's separate bounds (2503.14476) and the dual clip (1912.09729).
+
+    ratio = exp(logp - logp_old)
+    loss  = max(-A * ratio, -A * clip(ratio, 1 - low, 1 + high))
+    loss  = min(loss, -c * A)   where A < 0                              (dual clip, c > 1)
+
+Elementwise: the caller decides over what to average. `token_mean` is Absolute Zero's choice: over all response tokens of the whole batch,
+so that neither micro-batches nor data-parallel ranks change the result.
+"""
+
+import torch
+from torch import Tensor
+
+
+def ppo_loss(
+    logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor, *, clip_low: float, clip_high: float, dual_clip: float = 0.0
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Loss per token and its statistics, all in the shape of the inputs (any shape, all alike; natural logarithms).
+
+    dual_clip: c, a bound on the loss where the advantage is negative; 0 switches it off. Statistics: `ratio`, and `clipped`, 1 where the
+    clipped branch was taken and so no gradient flows. Raises ValueError when 0 < dual_clip <= 1.
+    """
+    if dual_clip and dual_clip <= 1:
+        raise ValueError(f"dual_clip must be above 1, or 0 for off, not {dual_clip}")
+    ratio = torch.exp(logprobs - old_logprobs)
+    surrogate = -advantages * ratio
+    bounded = -advantages * ratio.clamp(1 - clip_low, 1 + clip_high)
+    loss = torch.maximum(surrogate, bounded)
+    clipped = bounded > surrogate
+    if dual_clip:
+        ceiling = -advantages * dual_clip
+        clipped = clipped | ((advantages < 0) & (ceiling < loss))
+        loss = torch.where(advantages < 0, torch.minimum(loss, ceiling), loss)
+    return loss, {"ratio": ratio.detach(), "clipped": clipped.detach().float()}
+
+
+def token_mean(values: Tensor, mask: Tensor, total_tokens: Tensor | float) -> Tensor:
+    """Sum of masked values over the token count of the whole batch, which may span more micro-batches and ranks than this one."""
+    return (values * mask).sum() / total_tokens

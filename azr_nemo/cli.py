@@ -1,0 +1,161 @@
+"""The command line: `azr-nemo COMMAND`. Errors that the user can mend are one sentence and exit code 2."""
+
+import json
+import os
+import sys
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console as Terminal
+from rich.table import Table
+
+from azr_nemo.errors import UserError
+from azr_nemo.sandbox.executor import ExecutorUnavailable
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+sandbox_app = typer.Typer(no_args_is_help=True, help="The jailed executor by itself.")
+app.add_typer(sandbox_app, name="sandbox")
+
+Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="recipe=NAME|FILE.yaml and overrides: optim.lr=1e-5")]
+File = Annotated[Path, typer.Argument(metavar="FILE.jsonl")]
+
+
+@app.command()
+def train(
+    overrides: Overrides = None, dry_run: Annotated[bool, typer.Option(help="print the resolved configuration and stop")] = False
+) -> None:
+    """Trains a recipe by self-play, or resumes it: azr-nemo train recipe=smollm2_135m-1n0g-megatron selfplay.steps=10"""
+    from azr_nemo.settings import as_yaml, load_settings
+
+    config = load_settings(overrides or [])
+    if dry_run:
+        from azr_nemo.trainer.dry_run import describe
+
+        print(as_yaml(config), end="")
+        print("\n".join(f"# {line}" for line in describe(config)))
+        return
+    from azr_nemo.trainer.loop import train as run
+
+    run(config)
+
+
+@app.command()
+def seed(
+    overrides: Overrides = None,
+    source: Annotated[list[Path] | None, typer.Option("--from", help="re-validate these seed files instead of prompting a model")] = None,
+    out: Annotated[Path | None, typer.Option(help="write the valid tasks to this JSONL file")] = None,
+    schema: Annotated[str, typer.Option(help="native | reference")] = "native",
+) -> None:
+    """Makes seed tasks: by prompting the recipe's model, or from files with --from, each program run again and checked."""
+    from azr_nemo.settings import load_settings
+    from azr_nemo.trainer.seed import seed_from_files, seed_from_model
+
+    config = load_settings(overrides or [])
+    table = seed_from_files(config, source, out, schema) if source else seed_from_model(config, out, schema)
+    Terminal().print(table)
+
+
+@app.command()
+def convert(
+    source: Annotated[Path, typer.Argument(help="a run's checkpoint directory, or with --to megatron a Hugging Face directory")],
+    out: Annotated[Path, typer.Argument(help="the directory to write; it must not exist")],
+    to: Annotated[str, typer.Option(help="hf | megatron")] = "hf",
+) -> None:
+    """Converts a checkpoint to a Hugging Face directory, or back."""
+    from azr_nemo.megatron.convert import checkpoint_to_hf, hf_to_checkpoint
+
+    if to not in ("hf", "megatron"):
+        raise UserError(f"--to {to} is unknown: choose hf or megatron")
+    (checkpoint_to_hf if to == "hf" else hf_to_checkpoint)(source, out)
+    print(out)
+
+
+@app.command()
+def summary(run_dir: Path, png: Annotated[Path | None, typer.Option(help="where the curves go; RUN_DIR/summary.png")] = None) -> None:
+    """A table of a run and a picture of its curves."""
+    from azr_nemo.observe.summary import plot, summarise
+
+    Terminal().print(summarise(run_dir).table())
+    out = png or run_dir / "summary.png"
+    plot(run_dir, out)
+    print(f"curves: {out}")
+
+
+@app.command()
+def grade(file: File, timeout: Annotated[float, typer.Option(help="seconds of wall time a call")] = 5.0) -> None:
+    """Grades rows {"task_type", "program", "input"|"inputs", "output"|"outputs", "answer"}; prints {"score", "reason"} for each."""
+    from azr_nemo.config import ExecutorConfig
+    from azr_nemo.selfplay.verification import Verifier, grade_rows
+    from azr_nemo.trainer.session import limits, make_executor
+
+    config = ExecutorConfig(wall_s=timeout, cpu_s=timeout)
+    with make_executor(config) as executor:
+        for row in grade_rows(_rows(file), Verifier(executor, limits(config))):
+            print(json.dumps(row))
+
+
+@app.command()
+def doctor() -> None:
+    """Says what this machine offers: versions, devices, the executor's isolation, the cache."""
+    from azr_nemo.trainer.doctor import report
+
+    table = Table("what", "found", title="azr-nemo doctor")
+    for name, value in report():
+        table.add_row(name, value)
+    Terminal().print(table)
+
+
+@sandbox_app.command("run")
+def sandbox_run(
+    file: File,
+    deterministic: Annotated[bool, typer.Option(help="also demand equal results across runs and hash seeds")] = False,
+    timeout: Annotated[float, typer.Option(help="seconds of wall time a call")] = 5.0,
+) -> None:
+    """Runs rows {"program", "inputs"}; prints {"outcomes": [{"status", "value", "error", "cpu_s", "wall_s"}]} for each."""
+    from azr_nemo.config import ExecutorConfig
+    from azr_nemo.sandbox.run import run_file
+    from azr_nemo.trainer.session import make_executor
+
+    with make_executor(ExecutorConfig()) as executor:
+        for line in run_file(file, executor, deterministic, timeout):
+            print(line)
+
+
+def _rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    try:
+        lines = path.read_text().splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} cannot be read: {error}") from None
+    for number, line in enumerate(lines, 1):
+        if line.strip():
+            try:
+                row = json.loads(line)
+            except ValueError:
+                row = None
+            if not isinstance(row, dict):
+                raise UserError(f"{path}:{number} is not a JSON object: every line must be one")
+            yield f"{path}:{number}", row
+
+
+def main() -> None:
+    """Entry point of `azr-nemo`."""
+    # Megatron says at import what it does without CUDA packages; `azr-nemo doctor` says it better.
+    warnings.filterwarnings("ignore", category=UserWarning, module="megatron")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("TQDM_DISABLE", "1")  # the libraries' bars would tear ours
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")  # models are local directories; nothing is looked up behind the user's back
+    try:
+        app()
+    except (UserError, ExecutorUnavailable) as error:
+        print(f"azr-nemo: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("azr-nemo: stopped; nothing was lost that a checkpoint held, the same command goes on from there", file=sys.stderr)
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,168 @@
+"""The typed schema of a run. Every setting has one place here, with its default, its unit and its meaning; recipes only override.
+
+Values are checked in `settings.py`. Defaults are the paper's; where the published code differs, the comment says so.
+"""
+
+from dataclasses import dataclass, field
+
+
+@dataclass
+class ModelConfig:
+    path: str = ""  # a Hugging Face directory, `embedded:smollm2_135m`, or `scratch:tiny` (random weights, made from the seed)
+    dtype: str = "bfloat16"  # bfloat16 (fp32 master weights) | float32
+    seed: int = 1  # of random weights, for scratch models
+
+
+@dataclass
+class EngineConfig:
+    name: str = "megatron"
+    tensor_parallel: int = 1
+    pipeline_parallel: int = 1
+    micro_batch_tokens: int = 4096  # padded tokens of one micro-batch: rows x longest row
+    distributed_optimizer: bool = False  # shard the optimizer over data-parallel ranks
+    recompute: bool = False  # recompute activations in the backward pass
+    threads: int = 0  # CPU threads of a rank; 0: the machine's cores shared by its ranks
+
+
+@dataclass
+class RolloutConfig:
+    name: str = "torch"  # torch | transformers
+    temperature: float = 1.0  # of proposals, solutions and estimates; never greedy in training
+    estimate_samples: int = 8  # n, solver samples per proposed task
+    max_prompt_tokens: int = 6144
+    max_propose_tokens: int = 8096
+    max_solve_tokens: int = 8096
+    max_batch_rows: int = 64  # rows decoded together
+
+
+@dataclass
+class ExecutorConfig:
+    name: str = "local"
+    workers: int = 0  # 0: one per core
+    wall_s: float = 5.0
+    cpu_s: float = 5.0
+    memory_mb: int = 512
+    output_chars: int = 8000
+    recycle_after: int = 2000  # requests served before a worker is replaced
+    queue: int = 1024  # bounded queue of requests
+    allow_unjailed: bool = False
+
+
+@dataclass
+class RewardConfig:
+    right: float = 1.0
+    wrong: float = -0.5
+    malformed: float = -1.0
+    invalid: float = -1.0  # a proposal that cannot be read, does not run or is not allowed
+    unlearnable: float = -0.5  # every or no estimate solved it; 0 in the paper's text
+    learnability: str = "one_minus_p"  # one_minus_p (paper) | four_p_one_minus_p
+    duplicate: float = -0.5  # a valid proposal already in the buffer
+    induction: str = "binary"  # binary: all hidden pairs | fraction
+
+
+@dataclass
+class AdvantageConfig:
+    name: str = "trr_plus_plus"
+    weighting: str = "token"  # token (reference) | sequence
+
+
+@dataclass
+class OptimConfig:
+    lr: float = 1e-6
+    weight_decay: float = 0.01
+    beta1: float = 0.9
+    beta2: float = 0.999
+    eps: float = 1e-8
+    grad_clip: float = 1.0
+    lr_warmup_steps: int = 0
+    clip_low: float = 0.2
+    clip_high: float = 0.2  # 0.28 in the published main branch
+    dual_clip: float = 0.0  # 0: off; 3.0 in the published main branch
+    entropy: float = 0.001
+
+
+@dataclass
+class SelfPlayConfig:
+    steps: int = 100
+    batch_size: int = 64  # rows per (role, task type)
+    task_types: list[str] = field(default_factory=lambda: ["deduction", "abduction", "induction"])
+    prompt_style: str = "r1"  # r1 | completion
+    references: int = 6
+    reference_sampling: str = (
+        "uniform"  # uniform | recent (newer is likelier) | depth (a requested length first, then tasks of that length)
+    )
+    induction_pairs: int = 10
+    # current: this step's tasks topped up from the buffer | previous | buffer: uniform over all of it | mixed: half and half
+    solve_from: str = "current"
+    reuse_estimates: bool = False  # train on the estimates too
+    train_propose: bool = True
+    proposer_weight: float = 1.0  # scales the proposer's advantages
+    buffer_capacity: int = 16384  # tasks per type
+    imports: list[str] = field(
+        default_factory=lambda: [
+            "abc", "bisect", "cmath", "collections", "copy", "dataclasses", "decimal", "enum", "fractions", "functools", "heapq",
+            "itertools", "math", "numbers", "operator", "re", "statistics", "string", "textwrap", "typing",
+        ]
+    )  # fmt: skip
+    strip_comments: bool = False
+    strip_globals: bool = False
+    strip_prints: bool = False
+
+
+@dataclass
+class DataConfig:
+    seed_files: list[str] = field(default_factory=list)  # JSONL in the reference's schema or ours
+    seed_factor: int = 4  # seeding stops at batch_size x this many valid tasks per type
+    seed_rounds: int = 50  # and gives up after this many batches per type
+
+
+@dataclass
+class WarmupConfig:
+    """A short supervised warm start on generated easy tasks: a departure from zero data that a very small model needs. 0 steps: off."""
+
+    steps: int = 0
+    batch_size: int = 16
+    lr: float = 2e-4
+    programs: int = 9000
+    seed: int = 1
+
+
+@dataclass
+class CheckpointConfig:
+    every: int = 10  # steps; the last step is always saved
+    keep: int = 2
+
+
+@dataclass
+class LoggingConfig:
+    rollouts: int = 8  # sampled rollouts a step written to rollouts.jsonl
+    tensorboard: bool = True
+    console: str = "auto"  # auto | rich | plain | json
+
+
+@dataclass
+class EvalConfig:
+    every: int = 0  # steps; 0: only before the first and after the last step when items > 0
+    items: int = 0  # held-out tasks per task type from the warm start's generator; 0: off
+
+
+@dataclass
+class RunConfig:
+    recipe: str = ""
+    run_dir: str = "runs/${recipe}"
+    seed: int = 1
+    platform: str = "auto"  # auto | cpu | cuda
+    resume: str = "auto"  # auto | never | a checkpoint's path
+    model: ModelConfig = field(default_factory=ModelConfig)
+    engine: EngineConfig = field(default_factory=EngineConfig)
+    rollout: RolloutConfig = field(default_factory=RolloutConfig)
+    executor: ExecutorConfig = field(default_factory=ExecutorConfig)
+    reward: RewardConfig = field(default_factory=RewardConfig)
+    advantage: AdvantageConfig = field(default_factory=AdvantageConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    selfplay: SelfPlayConfig = field(default_factory=SelfPlayConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    warmup: WarmupConfig = field(default_factory=WarmupConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    logging: LoggingConfig = field(default_factory=LoggingConfig)
+    eval: EvalConfig = field(default_factory=EvalConfig)

@@ -1,0 +1,195 @@
+"""The model being trained: log-probabilities, PPO and supervised steps, through Megatron's schedules, data parallelism and optimizer.
+
+One optimizer step covers all rows of a batch. Rows are packed into micro-batches, yet the loss is a mean over the response tokens of the
+whole batch, so the result depends neither on the packing nor on the number of data-parallel ranks.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from megatron.core import parallel_state
+from megatron.core.distributed import DistributedDataParallel, DistributedDataParallelConfig, finalize_model_grads
+from megatron.core.pipeline_parallel import get_forward_backward_func
+from torch import Tensor
+from transformers import PretrainedConfig
+
+from azr_nemo.algorithms.ppo_loss import ppo_loss
+from azr_nemo.config import RunConfig
+from azr_nemo.megatron.batches import MicroBatch, pack
+from azr_nemo.megatron.huggingface import open_weights
+from azr_nemo.megatron.model import bare, build_model
+from azr_nemo.megatron.optimizer import make_optimizer, make_scheduler
+from azr_nemo.megatron.platform import Platform
+from azr_nemo.megatron.weights import import_weights
+from azr_nemo.selfplay.engine import Example
+from azr_nemo.selfplay.exchange import TrainingBatch
+
+DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
+
+# Of one micro-batch: the loss summed over its tokens, and sums for the metrics, from log-probabilities and entropies [n].
+Score = Callable[[MicroBatch, Tensor, Tensor], tuple[Tensor, dict[str, Tensor]]]
+
+
+class Actor:
+    """This rank's part of the model with its optimizer and scheduler. Every method is collective: all ranks call it with the same rows."""
+
+    def __init__(self, config: RunConfig, hf_config: PretrainedConfig, platform: Platform, model_dir: Path) -> None:
+        """Builds the model and imports model_dir's weights; `distributed.start` must have run."""
+        self.config, self.hf_config, self.platform = config, hf_config, platform
+        self.dtype = DTYPES[config.model.dtype]
+        model = build_model(hf_config, platform, config.engine, self.dtype, config.rollout.temperature)
+        with open_weights(model_dir) as get:
+            import_weights(model, hf_config, get)
+        ddp = DistributedDataParallelConfig(
+            grad_reduce_in_fp32=True, overlap_grad_reduce=False, use_distributed_optimizer=config.engine.distributed_optimizer
+        )
+        transformer = bare(model).config
+        transformer.finalize_model_grads_func = finalize_model_grads
+        with platform.scope():
+            self.model = DistributedDataParallel(transformer, ddp, model)
+        self.supervised = False
+        self.reset_optimizer()
+
+    def reset_optimizer(self) -> None:
+        """A new optimizer without moments, its fp32 master weights taken from the model, and the learning-rate schedule at its start."""
+        with self.platform.scope():
+            self.optimizer = make_optimizer(self.model, self.config, self.dtype)
+            self.scheduler = make_scheduler(self.optimizer, self.config.optim)
+
+    def logprobs(self, prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]]) -> Tensor:
+        """Log-probabilities [B, T] of the responses' tokens, fp32 on the CPU, 0 beyond a response. Logits are tempered first."""
+        longest = max(map(len, responses))
+        out = torch.zeros(len(responses), longest)
+
+        def score(batch: MicroBatch, logprobs: Tensor, entropies: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+            if parallel_state.get_tensor_model_parallel_rank() == 0:
+                out[batch.rows.cpu(), batch.times.cpu()] = logprobs.detach().cpu()
+            return logprobs.sum(), {}
+
+        with torch.no_grad():
+            self._run(self._pack(prompts, responses, torch.ones(len(responses), longest)), score, (), learn=False)
+        dist.all_reduce(out)
+        return out
+
+    def update(self, batch: TrainingBatch) -> dict[str, float]:
+        """One optimizer step of PPO over all rows.
+
+        Since all rows go into a single step, the policy that is improved is the one being evaluated: its old log-probabilities are its
+        current ones, detached, and cost no second forward pass. Every ratio is then 1 and clipping takes part only through its gradient.
+        The rollout engine's log-probabilities enter the metrics alone: rollout_kl is the mean of log p_rollout - log p_trainer, and
+        rollout_kl_k3 its low-variance estimate (http://joschu.net/blog/kl-approx.html).
+        """
+        if self.supervised:
+            # What a warm start leaves in Adam's moments must not steer self-play, and weights that were warm-started in an earlier run
+            # must continue exactly like these.
+            self.reset_optimizer()
+            self.supervised = False
+        optim = self.config.optim
+        advantages, rollout = batch.advantages.float(), batch.rollout_logprobs.float()
+
+        def score(rows: MicroBatch, logprobs: Tensor, entropies: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+            index = rows.rows.cpu(), rows.times.cpu()
+            current = logprobs.detach()
+            losses, stats = ppo_loss(
+                logprobs,
+                current,
+                advantages[index].to(logprobs.device),
+                clip_low=optim.clip_low,
+                clip_high=optim.clip_high,
+                dual_clip=optim.dual_clip,
+            )
+            # log p_trainer - log p_rollout, of tokens drawn from the rollout policy
+            difference = current - rollout[index].to(logprobs.device)
+            sums = {
+                "pg_loss": losses,
+                "entropy": entropies,
+                "clip_fraction": stats["clipped"],
+                "rollout_kl": -difference,
+                "rollout_kl_k3": difference.exp() - 1 - difference,
+            }
+            loss = losses.sum() - optim.entropy * entropies.sum()
+            return loss, {name: values.detach().sum() for name, values in sums.items()}
+
+        self.scheduler.step(1)
+        names = ("pg_loss", "entropy", "clip_fraction", "rollout_kl", "rollout_kl_k3")
+        metrics = self._step(self._pack(batch.prompt_ids, batch.response_ids, batch.mask), score, names)
+        return {"loss": metrics["pg_loss"] - optim.entropy * metrics["entropy"], **metrics}
+
+    def supervise(self, examples: list[Example], lr: float | None = None) -> dict[str, float]:
+        """One optimizer step of cross-entropy on the responses, at learning rate lr, or the warm start's peak."""
+
+        def score(batch: MicroBatch, logprobs: Tensor, entropies: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+            return -logprobs.sum(), {"loss": -logprobs.detach().sum()}
+
+        self.supervised = True
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.config.warmup.lr if lr is None else lr
+        prompts, responses = [example.prompt_ids for example in examples], [example.response_ids for example in examples]
+        mask = torch.ones(len(examples), max(map(len, responses)))
+        return self._step(self._pack(prompts, responses, mask), score, ("loss",))
+
+    def _pack(self, prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]], mask: Tensor) -> list[MicroBatch]:
+        share, shares = parallel_state.get_data_parallel_rank(), parallel_state.get_data_parallel_world_size()
+        return pack(prompts, responses, mask, self.config.engine.micro_batch_tokens, share, shares)
+
+    def _step(self, batches: list[MicroBatch], score: Score, names: tuple[str, ...]) -> dict[str, float]:
+        started = time.perf_counter()
+        with self.platform.scope():
+            self.model.zero_grad_buffer()
+            self.optimizer.zero_grad()
+        sums = self._run(batches, score, names, learn=True)
+        tokens = sums.pop("tokens")
+        if not tokens:
+            raise ValueError("the batch has no response token to learn from")
+        with self.platform.scope():
+            _, norm, _ = self.optimizer.step()
+        rates = [group["lr"] for group in self.optimizer.param_groups]
+        means = {name: value / tokens for name, value in sums.items()}
+        return {**means, "grad_norm": float(norm), "lr": max(rates), "tokens": tokens, "update_s": time.perf_counter() - started}
+
+    def _run(self, batches: list[MicroBatch], score: Score, names: tuple[str, ...], learn: bool) -> dict[str, float]:
+        """Forward (and backward) over this rank's micro-batches; all ranks' sums of what score calls by names, and the token count."""
+
+        def forward(iterator: Any, model: torch.nn.Module) -> tuple[Any, Any]:
+            batch = next(iterator)
+            device = self.platform.device
+            output = model(
+                batch.tokens.to(device),
+                batch.positions().to(device),
+                None,
+                labels=batch.targets.to(device),
+                loss_mask=batch.mask.to(device),
+            )
+
+            def loss(output: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+                total, sums = score(batch, *output)
+                count = torch.tensor(len(batch.rows), dtype=torch.int, device=device)
+                return total, count, {**sums, "tokens": count}
+
+            return output, loss
+
+        with self.platform.scope():
+            statistics = get_forward_backward_func()(
+                forward_step_func=forward,
+                data_iterator=iter(batches),
+                model=[self.model],
+                num_microbatches=len(batches),
+                seq_length=1,  # both unused: lengths vary and are told to the next stage
+                micro_batch_size=1,
+                forward_only=not learn,
+            )
+        return _total(statistics, (*names, "tokens"))
+
+
+def _total(statistics: list[dict[str, Tensor]], names: tuple[str, ...]) -> dict[str, float]:
+    sums = torch.zeros(len(names), dtype=torch.float64)
+    # Only last stages have statistics, and a tensor-parallel group's ranks all have the same.
+    if parallel_state.get_tensor_model_parallel_rank() == 0:
+        for entry in statistics:
+            sums += torch.tensor([float(entry[name]) for name in names], dtype=torch.float64)
+    dist.all_reduce(sums)
+    return dict(zip(names, sums.tolist(), strict=True))

@@ -1,0 +1,104 @@
+"""Log-probability and entropy of chosen tokens straight from hidden states, with a vocabulary that may be split over ranks.
+
+Only the positions that are learnt from reach the output layer, the softmax is computed in fp32 a few rows at a time, and nothing larger
+than the logits in the model's dtype is kept for the backward pass.
+"""
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from megatron.core.models.gpt import GPTModel
+from megatron.core.tensor_parallel import copy_to_tensor_model_parallel_region
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+# Elements of an fp32 block of logits: small enough for a core's cache, or large enough to fill a GPU.
+BLOCK = {"cpu": 2**20, "cuda": 2**27}
+
+
+class _TokenScores(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, first: int, temperature: float, group: dist.ProcessGroup | None
+    ) -> tuple[Tensor, Tensor]:
+        logits = hidden @ weight.t()
+        # A target of another rank's part of the vocabulary counts 0 here and is added in by the reduction.
+        local = targets - first
+        owned = (local >= 0) & (local < weight.size(0))
+        local = torch.where(owned, local, 0)
+        # Per row: largest logit, sum of exp(x - top), sum of exp(x - top) * (x - top), the target's logit.
+        top, mass, moment, chosen = (hidden.new_zeros(hidden.size(0), dtype=torch.float32) for _ in range(4))
+        for rows in _blocks(logits):
+            x = logits[rows].float() / temperature
+            top[rows] = x.amax(-1)
+            chosen[rows] = x.gather(-1, local[rows, None])[:, 0]
+            x.sub_(top[rows, None])
+            powers = x.exp()
+            mass[rows] = powers.sum(-1)
+            moment[rows] = powers.mul_(x).sum(-1)
+        chosen = torch.where(owned, chosen, 0.0)
+        if group is not None and group.size() > 1:
+            own = top.clone()
+            dist.all_reduce(top, op=dist.ReduceOp.MAX, group=group)
+            shift = own - top
+            scale = shift.exp()
+            sums = torch.stack([mass * scale, (moment + shift * mass) * scale, chosen])
+            dist.all_reduce(sums, group=group)
+            mass, moment, chosen = sums.unbind(0)
+        normaliser = mass.log() + top
+        entropy = mass.log() - moment / mass
+        ctx.save_for_backward(hidden, weight, logits, local, owned, normaliser, entropy)
+        ctx.temperature = temperature
+        return chosen - normaliser, entropy
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_logprob: Tensor, grad_entropy: Tensor) -> tuple[Tensor | None, ...]:
+        hidden, weight, logits, local, owned, normaliser, entropy = ctx.saved_tensors
+        for rows in _blocks(logits):
+            # d logp_t / dx_j = [j = t] - p_j;  d entropy / dx_j = -p_j (log p_j + entropy)
+            logp = (logits[rows].float() / ctx.temperature).sub_(normaliser[rows, None])
+            p = logp.exp()
+            logp.add_(entropy[rows, None]).mul_(-grad_entropy[rows, None]).sub_(grad_logprob[rows, None]).mul_(p)
+            logp.scatter_add_(-1, local[rows, None], torch.where(owned[rows], grad_logprob[rows], 0.0)[:, None])
+            logits[rows] = logp.div_(ctx.temperature).to(logits.dtype)
+        return logits @ weight, logits.t() @ hidden, None, None, None, None
+
+
+def token_scores(
+    hidden: Tensor, weight: Tensor, targets: Tensor, *, first: int = 0, temperature: float = 1.0, group: dist.ProcessGroup | None = None
+) -> tuple[Tensor, Tensor]:
+    """Log-probabilities of targets and entropies, both [N] fp32, under softmax(hidden @ weight.T / temperature).
+
+    hidden: [N, H]. weight: [V_local, H], this rank's rows of the output layer, of which `first` is the first token id. targets: [N] token
+    ids. group: the ranks that hold the other rows. Differentiable once in hidden and weight.
+    """
+    return _TokenScores.apply(hidden, weight, targets, first, temperature, group)
+
+
+def _blocks(logits: Tensor) -> list[slice]:
+    rows = max(1, BLOCK[logits.device.type] // max(1, logits.size(1)))
+    return [slice(start, start + rows) for start in range(0, logits.size(0), rows)]
+
+
+class ScoringGPT(GPTModel):
+    """GPTModel whose last stage, when given labels and a mask, returns (log-probabilities, entropies) of the masked-in tokens.
+
+    Their order is position-major, that of `mask.t().nonzero()`. Without labels it returns logits, as GPTModel does.
+    """
+
+    temperature: float = 1.0
+    true_vocab: int = 0
+
+    def _postprocess(self, hidden_states: Tensor, labels: Tensor | None = None, loss_mask: Tensor | None = None, **rest: Any) -> Any:
+        if not self.post_process or labels is None or loss_mask is None:
+            return super()._postprocess(hidden_states=hidden_states, labels=labels, loss_mask=loss_mask, **rest)
+        weight = self.shared_embedding_or_output_weight() if self.share_embeddings_and_output_weights else self.output_layer.weight
+        group = self.pg_collection.tp
+        first = group.rank() * weight.size(0)
+        # Rows that only pad the vocabulary are left out, so they take no probability and no gradient.
+        weight = weight[: max(0, min(weight.size(0), self.true_vocab - first))]
+        chosen = loss_mask.t()
+        hidden = copy_to_tensor_model_parallel_region(hidden_states[chosen], group=group)
+        return token_scores(hidden, weight, labels.t()[chosen], first=first, temperature=self.temperature, group=group)

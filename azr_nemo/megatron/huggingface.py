@@ -1,0 +1,127 @@
+"""Hugging Face directories: reading tensors by name without loading the model, and writing a directory from the weight stream."""
+
+import contextlib
+import copy
+import json
+import shutil
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+from transformers import AutoConfig, PretrainedConfig
+
+from azr_nemo.errors import UserError
+
+INDEX = "model.safetensors.index.json"
+SHARD_BYTES = 5 * 10**9
+# What belongs to a model besides its weights: configuration, tokenizer, chat template.
+COMPANIONS = (".json", ".jinja", ".txt", ".model")
+
+
+def read_config(model_dir: Path) -> PretrainedConfig:
+    """The configuration of a Hugging Face directory. Raises UserError when there is none."""
+    if not (model_dir / "config.json").is_file():
+        raise UserError(f"{model_dir} is not a Hugging Face model: it has no config.json")
+    try:
+        return AutoConfig.from_pretrained(model_dir, trust_remote_code=False)
+    except (ValueError, KeyError, OSError) as error:
+        raise UserError(f"{model_dir / 'config.json'} cannot be read: {error}") from error
+
+
+@contextlib.contextmanager
+def open_weights(model_dir: Path) -> Iterator[Callable[[str], Tensor]]:
+    """Gives `get(name) -> tensor`, which reads one tensor of the directory's safetensors files (memory-mapped, nothing else is loaded).
+
+    Raises UserError when the directory has no such files, when one is damaged, and, from `get`, for a tensor that is not in them.
+    """
+    files = sorted({model_dir / name for name in _index(model_dir).values()}) or sorted(model_dir.glob("*.safetensors"))
+    if not files:
+        raise UserError(f"{model_dir} has no *.safetensors: convert the model with save_pretrained(..., safe_serialization=True)")
+    with contextlib.ExitStack() as stack:
+        where = {}
+        for file in files:
+            try:
+                handle = stack.enter_context(safe_open(file, framework="pt"))
+            except (OSError, SafetensorError) as error:
+                raise UserError(f"{file} cannot be read ({error}): fetch the model again") from error
+            where.update(dict.fromkeys(handle.keys(), handle))
+
+        def get(name: str) -> Tensor:
+            if name not in where:
+                raise UserError(f"{model_dir} has no tensor {name}: its files do not match its config.json")
+            return where[name].get_tensor(name)
+
+        yield get
+
+
+def _index(model_dir: Path) -> dict[str, str]:
+    path = model_dir / INDEX
+    return json.loads(path.read_text())["weight_map"] if path.is_file() else {}
+
+
+def save_hf(
+    stream: Iterable[tuple[str, Tensor]], config: PretrainedConfig, tokenizer_dir: Path, out: Path, shard_bytes: int = SHARD_BYTES
+) -> None:
+    """Writes a Hugging Face directory: safetensors (with an index when there are several), config.json, tokenizer and generation settings.
+
+    At most one shard of tensors is held at a time. Written beside `out` and renamed; raises UserError when `out` exists or cannot be
+    written.
+    """
+    if out.exists():
+        raise UserError(f"{out} already exists: choose another directory")
+    aside = out.with_name(f".{out.name}.partial")
+    shutil.rmtree(aside, ignore_errors=True)
+    try:
+        aside.mkdir(parents=True)
+        dtype = _write_shards(stream, aside, shard_bytes)
+        copy_companions(tokenizer_dir, config, dtype, aside)
+        aside.rename(out)
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"cannot write the model to {out}: {error}") from error
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _write_shards(stream: Iterable[tuple[str, Tensor]], folder: Path, shard_bytes: int) -> torch.dtype:
+    shards: list[list[str]] = []
+    pending: dict[str, Tensor] = {}
+    size = total = 0
+    dtype = torch.float32
+
+    def flush() -> None:
+        nonlocal size
+        shards.append(list(pending))
+        save_file(pending, folder / f"{len(shards)}.safetensors", metadata={"format": "pt"})
+        pending.clear()
+        size = 0
+
+    for name, tensor in stream:
+        if pending and size + tensor.nbytes > shard_bytes:
+            flush()
+        # The stream's tensors may be views of the model, which safetensors refuses and the next step changes.
+        pending[name] = tensor.detach().to("cpu", copy=True).contiguous()
+        size, total, dtype = size + tensor.nbytes, total + tensor.nbytes, tensor.dtype
+    flush()
+    if len(shards) == 1:
+        (folder / "1.safetensors").rename(folder / "model.safetensors")
+        return dtype
+    weight_map = {}
+    for number, names in enumerate(shards, 1):
+        file = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
+        (folder / f"{number}.safetensors").rename(folder / file)
+        weight_map.update(dict.fromkeys(names, file))
+    (folder / INDEX).write_text(json.dumps({"metadata": {"total_size": total}, "weight_map": weight_map}, indent=2) + "\n")
+    return dtype
+
+
+def copy_companions(source: Path, config: PretrainedConfig, dtype: torch.dtype, out: Path) -> None:
+    """Copies what belongs to a model besides its weights, and writes config.json with the weights' dtype."""
+    for file in sorted(source.iterdir()):
+        if file.is_file() and file.suffix in COMPANIONS and file.name not in (INDEX, "config.json"):
+            shutil.copyfile(file, out / file.name)
+    config = copy.deepcopy(config)
+    config.dtype = dtype
+    config.save_pretrained(out)

@@ -1,0 +1,105 @@
+"""From a Hugging Face configuration to this rank's part of a Megatron GPTModel."""
+
+import torch
+import torch.nn.functional as F
+from megatron.core import parallel_state
+from megatron.core.transformer import TransformerConfig
+from megatron.core.transformer.module import Float16Module
+from torch import Tensor
+from transformers import PretrainedConfig
+
+from azr_nemo.config import EngineConfig
+from azr_nemo.megatron.architecture import inverse_frequencies, read_architecture
+from azr_nemo.megatron.head import ScoringGPT
+from azr_nemo.megatron.layers import decoder_spec
+from azr_nemo.megatron.platform import Platform
+
+
+def build_model(
+    config: PretrainedConfig, platform: Platform, engine: EngineConfig, dtype: torch.dtype, temperature: float = 1.0
+) -> torch.nn.Module:
+    """This rank's stage and slice, with weights not yet set; wrapped in Megatron's Float16Module for bfloat16.
+
+    `distributed.start` must have run, and `check_layout` passed. temperature: divides the logits before log-probabilities are taken.
+    """
+    architecture = read_architecture(config)
+    with platform.scope():
+        transformer = transformer_config(config, platform, engine, dtype)
+        model = ScoringGPT(
+            transformer,
+            decoder_spec(transformer, platform, engine.recompute),
+            vocab_size=architecture.padded_vocab(engine.tensor_parallel),
+            max_sequence_length=architecture.positions,
+            pre_process=parallel_state.is_pipeline_first_stage(),
+            post_process=parallel_state.is_pipeline_last_stage(),
+            share_embeddings_and_output_weights=architecture.tied,
+            position_embedding_type="rope",
+            rotary_base=architecture.rope_theta,
+        )
+        model.temperature, model.true_vocab = temperature, architecture.vocab
+        # Megatron's own llama3 scaling fixes all of its numbers but one, so the frequencies come from the model's configuration.
+        model.rotary_pos_emb.inv_freq = inverse_frequencies(config).to(platform.device)
+        model = model.to(platform.device)
+        return Float16Module(transformer, model) if dtype == torch.bfloat16 else model
+
+
+def transformer_config(config: PretrainedConfig, platform: Platform, engine: EngineConfig, dtype: torch.dtype) -> TransformerConfig:
+    """Megatron's configuration of the model. Fusions stay off: they want APEX or a compiler, and the layers here do without."""
+    model = read_architecture(config)
+    recompute = {}
+    if engine.recompute and platform.transformer_engine:
+        recompute = {"recompute_granularity": "full", "recompute_method": "uniform", "recompute_num_layers": 1}
+    return TransformerConfig(
+        num_layers=model.layers,
+        hidden_size=model.hidden,
+        num_attention_heads=model.heads,
+        num_query_groups=model.kv_heads,
+        kv_channels=model.head_dim,
+        ffn_hidden_size=model.ffn,
+        normalization="RMSNorm",
+        layernorm_epsilon=model.norm_eps,
+        gated_linear_unit=True,
+        activation_func=F.silu,
+        # Means: the activation is a module of the layer specification. Ours is SwiGLU, with or without TransformerEngine.
+        use_te_activation_func=not platform.transformer_engine,
+        add_bias_linear=False,
+        add_qkv_bias=model.qkv_bias,
+        qk_layernorm=model.qk_norm,
+        hidden_dropout=0.0,
+        attention_dropout=0.0,
+        tensor_model_parallel_size=engine.tensor_parallel,
+        pipeline_model_parallel_size=engine.pipeline_parallel,
+        pipeline_dtype=dtype,
+        params_dtype=dtype,
+        bf16=dtype == torch.bfloat16,
+        use_cpu_initialization=platform.device.type == "cpu",
+        # Every weight is imported. Initialisation itself must stay on: it also marks which parameters are slices, for the gradient norm.
+        init_method=_leave,
+        output_layer_init_method=_leave,
+        embedding_init_method=_leave,
+        bias_activation_fusion=False,
+        bias_dropout_fusion=False,
+        masked_softmax_fusion=False,
+        gradient_accumulation_fusion=False,
+        apply_rope_fusion=False,
+        persist_layer_norm=False,
+        batch_p2p_sync=False,
+        # Micro-batches differ in length; Megatron then also asks for this dispatcher, dense model or not.
+        variable_seq_lengths=True,
+        moe_token_dispatcher_type="alltoall",
+        # Losses are sums over tokens; Megatron divides the gradients by the token count of all micro-batches and data-parallel ranks.
+        calculate_per_token_loss=True,
+        **recompute,
+    )
+
+
+def _leave(weight: Tensor) -> Tensor:
+    return weight
+
+
+def bare(model: torch.nn.Module) -> ScoringGPT:
+    """The GPTModel inside its wrappers (data parallelism, Float16Module)."""
+    while hasattr(model, "module"):
+        model = model.module
+    assert isinstance(model, ScoringGPT)
+    return model

@@ -1,0 +1,86 @@
+"""Where the trainer runs: device, communication backend, and the one place that lets Megatron's CUDA literals mean the CPU.
+
+Megatron-core is written for CUDA: it says `device="cuda"`, `.cuda()` and `torch.cuda.current_device()` in its schedules, its optimizer
+and its rotary embedding. On a CPU these are redirected inside `Platform.scope()` and nowhere else; outside it torch is plain torch.
+"""
+
+import contextlib
+import importlib.util
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.overrides import TorchFunctionMode
+
+from azr_nemo.errors import UserError
+
+
+class CudaMeansCpu(TorchFunctionMode):
+    """Redirects `device="cuda"` and `.cuda()` to the CPU, and reports tensor type names as CUDA's, which Megatron's optimizer compares."""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if kwargs is None:
+            kwargs = {}
+        elif kwargs.get("device") is not None and torch.device(kwargs["device"]).type == "cuda":
+            kwargs = {**kwargs, "device": "cpu"}
+        if func is torch.Tensor.cuda:
+            return args[0]
+        if func is torch.Tensor.type and len(args) == 1 and not kwargs:
+            return func(args[0]).replace("torch.", "torch.cuda.")
+        return func(*args, **kwargs)
+
+
+@dataclass(frozen=True)
+class Platform:
+    """device: of this rank. backend: torch.distributed's. transformer_engine: whether layers are TransformerEngine's or Megatron's own."""
+
+    device: torch.device
+    backend: str
+    transformer_engine: bool
+
+    @contextlib.contextmanager
+    def scope(self) -> Iterator[None]:
+        """Inside, Megatron's CUDA literals mean this platform's device. Reentrant; does nothing on a GPU."""
+        if self.device.type == "cuda" or isinstance(torch.cuda.current_device, _CpuDevice):
+            yield
+            return
+        current_device, synchronize = torch.cuda.current_device, torch.cuda.synchronize
+        torch.cuda.current_device = _CpuDevice()
+        torch.cuda.synchronize = lambda device=None: None
+        try:
+            with CudaMeansCpu():
+                yield
+        finally:
+            torch.cuda.current_device, torch.cuda.synchronize = current_device, synchronize
+
+
+class _CpuDevice:
+    def __call__(self) -> torch.device:
+        return torch.device("cpu")
+
+
+def choose_platform(name: str) -> Platform:
+    """The platform for the setting `platform` (auto, cpu, cuda). Raises UserError when CUDA is asked for and there is none."""
+    if name not in ("auto", "cpu", "cuda"):
+        raise UserError(f"platform={name} is not known: use auto, cpu or cuda")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise UserError(
+            "platform=cuda, but torch sees no CUDA device: use platform=cpu, or install a CUDA build of torch and check the driver"
+        )
+    if name == "cpu" or not torch.cuda.is_available():
+        return Platform(torch.device("cpu"), "gloo", transformer_engine=False)
+    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+    # Commands and gathered samples travel as CPU tensors, so a GPU job needs both backends.
+    return Platform(device, "cpu:gloo,cuda:nccl", transformer_engine=importlib.util.find_spec("transformer_engine") is not None)
+
+
+def set_threads(threads: int) -> int:
+    """Sets torch's CPU threads and returns their number; 0 shares the machine's usable cores among its ranks."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    count = threads or max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+    torch.set_num_threads(count)
+    return count

@@ -1,0 +1,148 @@
+"""A storage strategy for Megatron's dist_checkpointing: each rank writes its slices to a safetensors file, whose header describes them.
+
+Megatron's own format keeps its index as a pickle, which runs code when it is loaded, and forks writer processes behind a spawned manager.
+Here nothing is pickled, writing is synchronous and in-process, and loading reads only the bytes that a rank's slices overlap, so a
+checkpoint can be loaded at any parallel layout.
+"""
+
+import json
+import os
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from megatron.core.dist_checkpointing.core import CheckpointingException
+from megatron.core.dist_checkpointing.dict_utils import dict_list_map_inplace, nested_values
+from megatron.core.dist_checkpointing.mapping import ShardedTensor, is_main_replica
+from megatron.core.dist_checkpointing.strategies.base import (
+    LoadShardedStrategy,
+    SaveShardedStrategy,
+    StrategyAction,
+    register_default_strategy,
+)
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+BACKEND, VERSION = "safetensors", 1
+
+
+class SafetensorsSave(SaveShardedStrategy):
+    """Writes `slices-<rank>.safetensors`; its metadata maps a stored name to key, offset and global shape, and counts the files."""
+
+    def __init__(self) -> None:
+        super().__init__(BACKEND, VERSION)
+
+    def save(self, sharded_state_dict: dict[str, Any], checkpoint_dir: str | Path) -> None:
+        """Raises OSError or SafetensorError when the file cannot be written."""
+        tensors: dict[str, Tensor] = {}
+        slices: dict[str, dict[str, Any]] = {}
+        for tensor in nested_values(sharded_state_dict):
+            if isinstance(tensor, ShardedTensor) and is_main_replica(tensor.replica_id):
+                name = str(len(tensors))
+                tensors[name] = _prepended(tensor).detach().to("cpu").contiguous()
+                slices[name] = {"key": tensor.key, "offset": tensor.global_offset, "shape": tensor.global_shape}
+        path = Path(checkpoint_dir) / f"slices-{dist.get_rank():05d}.safetensors"
+        save_file(tensors, path, metadata={"slices": json.dumps(slices), "ranks": str(dist.get_world_size())})
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+
+
+@dataclass(frozen=True)
+class _Stored:
+    file: Any
+    name: str
+    offset: tuple[int, ...]
+    shape: tuple[int, ...]
+    global_shape: tuple[int, ...]
+
+
+class SafetensorsLoad(LoadShardedStrategy):
+    """Fills the asked-for slices, in place, from whichever stored ones overlap them."""
+
+    def check_backend_compatibility(self, loaded_backend: str) -> None:
+        if loaded_backend != BACKEND:
+            raise CheckpointingException(f"its tensors are stored as {loaded_backend}, not as {BACKEND}")
+
+    def check_version_compatibility(self, loaded_version: int) -> None:
+        if loaded_version != VERSION:
+            raise CheckpointingException(f"its format has version {loaded_version}, not {VERSION}")
+
+    def load(self, sharded_state_dict: dict[str, Any], checkpoint_dir: str | Path) -> dict[str, Any]:
+        """Raises CheckpointingException for a missing file, tensor or part of one, and SafetensorError for a damaged file."""
+        with ExitStack() as stack:
+            stored = _open(Path(checkpoint_dir), stack)
+            return dict_list_map_inplace(lambda tensor: _fill(tensor, stored.get(tensor.key, [])), sharded_state_dict)
+
+    def load_tensors_metadata(self, checkpoint_dir: str | Path) -> dict[str, ShardedTensor]:
+        """The stored tensors by key, without data, as if unsharded."""
+        with ExitStack() as stack:
+            described = {}
+            for key, parts in _open(Path(checkpoint_dir), stack).items():
+                dtype = parts[0].file.get_tensor(parts[0].name).dtype
+                whole = torch.empty(parts[0].global_shape, dtype=dtype, device="meta")
+                described[key] = ShardedTensor.from_rank_offsets(key, whole).without_data()
+            return described
+
+
+def _open(folder: Path, stack: ExitStack) -> dict[str, list[_Stored]]:
+    stored = defaultdict(list)
+    paths, ranks = sorted(folder.glob("slices-*.safetensors")), None
+    for path in paths:
+        file = stack.enter_context(safe_open(path, framework="pt"))
+        header = file.metadata() or {}
+        ranks = int(header["ranks"])
+        for name, part in json.loads(header["slices"]).items():
+            shape = tuple(file.get_slice(name).get_shape())
+            stored[part["key"]].append(_Stored(file, name, tuple(part["offset"]), shape, tuple(part["shape"])))
+    if ranks != len(paths):
+        raise CheckpointingException(f"{len(paths)} of its {ranks if ranks is not None else 'slices-*.safetensors'} files are there")
+    return dict(stored)
+
+
+def _prepended(tensor: ShardedTensor) -> Tensor:
+    # A layer's parameter is a slice of one tensor that stacks all layers: the stacking axes come first and have length 1 here.
+    return tensor.data.view((1,) * tensor.prepend_axis_num + tuple(tensor.local_shape))
+
+
+@torch.no_grad()
+def _fill(wanted: ShardedTensor, stored: list[_Stored]) -> Tensor:
+    if not stored:
+        raise CheckpointingException(f"it has no tensor {wanted.key}")
+    if stored[0].global_shape != tuple(wanted.global_shape) and not wanted.allow_shape_mismatch:
+        raise CheckpointingException(f"its tensor {wanted.key} has shape {stored[0].global_shape}, not {tuple(wanted.global_shape)}")
+    wanted.init_data("cpu")
+    target = _prepended(wanted)
+    found = 0
+    for part in stored:
+        for here, there in _overlap(target, wanted.global_offset, part):
+            piece = part.file.get_slice(part.name)[there]
+            if piece.dtype != target.dtype:
+                raise CheckpointingException(f"its tensor {wanted.key} is {piece.dtype}, not {target.dtype}")
+            target[here] = piece.to(target.device)
+            found += piece.numel()
+    # A vocabulary padded for another layout may be shorter than this one's: what is beyond it is padding, and stays as it is.
+    if found != target.numel() and not wanted.allow_shape_mismatch:
+        raise CheckpointingException(f"a part of its tensor {wanted.key} is missing")
+    return wanted.data
+
+
+def _overlap(target: Tensor, offset: tuple[int, ...], part: _Stored) -> Iterator[tuple[tuple[slice, ...], tuple[slice, ...]]]:
+    here, there = [], []
+    for size, start, stored_size, stored_start in zip(target.shape, offset, part.shape, part.offset, strict=True):
+        low, high = max(start, stored_start), min(start + size, stored_start + stored_size)
+        if low >= high:
+            return
+        here.append(slice(low - start, high - start))
+        there.append(slice(low - stored_start, high - stored_start))
+    yield tuple(here), tuple(there)
+
+
+# Megatron finds a checkpoint's strategy by the names in its metadata.json.
+register_default_strategy(StrategyAction.SAVE_SHARDED, BACKEND, VERSION, SafetensorsSave())
+register_default_strategy(StrategyAction.LOAD_SHARDED, BACKEND, VERSION, SafetensorsLoad())

@@ -1,0 +1,208 @@
+"""The engine `megatron`: rank 0 is called by the training loop and announces each call; the other ranks serve until it closes.
+
+Every rank holds its part of the trainer and a whole rollout engine, refitted from the weight stream.
+"""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+import azr_nemo.rollout as rollouts
+from azr_nemo.config import RunConfig
+from azr_nemo.errors import UserError
+from azr_nemo.megatron import distributed
+from azr_nemo.megatron.actor import Actor
+from azr_nemo.megatron.architecture import check_layout
+from azr_nemo.megatron.checkpoint import load_checkpoint, save_checkpoint
+from azr_nemo.megatron.commands import Command, announce, join_ids, receive, split_ids
+from azr_nemo.megatron.huggingface import read_config
+from azr_nemo.megatron.platform import choose_platform, set_threads
+from azr_nemo.megatron.sampling import decode_requests, encode_requests, request_seed, sample_everywhere
+from azr_nemo.megatron.text import Text
+from azr_nemo.megatron.weights import export_weights
+from azr_nemo.rollout.engine import Sample, SampleRequest
+from azr_nemo.selfplay.engine import Example
+from azr_nemo.selfplay.exchange import Completion, PromptBatch, TrainingBatch
+
+
+def build_engine(config: RunConfig, model_dir: Path) -> "MegatronEngine | None":
+    """The engine on rank 0. On every other rank it serves rank 0's commands and returns None once rank 0 has closed the engine.
+
+    model_dir: a Hugging Face directory (config.json, safetensors, tokenizer). Raises UserError for settings that do not fit the model.
+    """
+    worker = Worker(config, model_dir)
+    if distributed.rank():
+        worker.serve()
+        return None
+    return MegatronEngine(config, model_dir, worker)
+
+
+class Worker:
+    """One rank's trainer and rollout engine, and what it does for each command. All ranks run the same command at the same time."""
+
+    def __init__(self, config: RunConfig, model_dir: Path) -> None:
+        self.hf_config, self.model_dir = read_config(model_dir), model_dir
+        engine = config.engine
+        check_layout(self.hf_config, engine.tensor_parallel, engine.pipeline_parallel, distributed.world_size())
+        platform = choose_platform(config.platform)
+        set_threads(engine.threads)
+        self.text = Text(model_dir, self.hf_config)
+        distributed.start(platform, engine.tensor_parallel, engine.pipeline_parallel)
+        self.actor = Actor(config, self.hf_config, platform, model_dir)
+        self.rollout = rollouts.make_rollout(config.rollout, self.hf_config, self.actor.dtype, self.text.end_ids, platform.device)
+        self.refit()
+
+    def refit(self) -> None:
+        """Hands the trainer's weights to this rank's rollout engine."""
+        self.rollout.refit(export_weights(self.actor.model, self.hf_config))
+
+    def run(self, command: Command) -> Any:
+        """Runs a command that rank 0 announced. Its result matters on rank 0 only."""
+        match command.name:
+            case "generate":
+                return sample_everywhere(self.rollout, decode_requests(command.tensors))
+            case "update":
+                metrics = self.actor.update(_unpack_rows(command.tensors))
+                self.refit()
+                return metrics
+            case "supervise":
+                prompts, prompt_lengths, responses, response_lengths = command.tensors
+                rows = zip(split_ids(prompts, prompt_lengths), split_ids(responses, response_lengths), strict=True)
+                return self.actor.supervise([Example(*row) for row in rows], command.settings["lr"])
+            case "refit":
+                return self.refit()
+            case "weights":
+                for _ in export_weights(self.actor.model, self.hf_config):
+                    pass
+                return None
+            case "save":
+                return save_checkpoint(self.actor, self.model_dir, Path(command.settings["directory"]))
+            case "load":
+                load_checkpoint(self.actor, Path(command.settings["directory"]))
+                return self.refit()
+        raise ValueError(f"no such command: {command.name}")
+
+    def serve(self) -> None:
+        """Runs rank 0's commands until `close`. Raises UserError naming this rank when one fails, having left word for rank 0."""
+        name = "waiting for a command"
+        try:
+            while (command := receive()).name != "close":
+                name = f"`{command.name}`"
+                self.run(command)
+                name = "waiting for a command"
+        except Exception as error:
+            sentence = f"rank {dist.get_rank()} failed at {name}: {error}"
+            distributed.report_failure(dist.get_rank(), sentence)
+            raise UserError(sentence) from error
+        finally:
+            distributed.stop()
+
+
+class MegatronEngine:
+    """The self-play engine on rank 0 (azr_nemo.selfplay.engine.Engine). Its methods raise UserError when another rank failed."""
+
+    def __init__(self, config: RunConfig, model_dir: Path, worker: Worker | None = None) -> None:
+        self.config = config
+        self.worker = worker or Worker(config, model_dir)
+        self.text = self.worker.text
+
+    def encode(self, text: str) -> list[int]:
+        return self.text.encode(text)
+
+    def encode_response(self, text: str) -> list[int]:
+        """Token ids of an ideal response, the end token included."""
+        return self.text.encode_response(text)
+
+    def generate(self, batch: PromptBatch, seed: int) -> list[list[Completion]]:
+        """Samples with the weights of the last refit. Raises ValueError for a prompt longer than rollout.max_prompt_tokens."""
+        longest = self.config.rollout.max_prompt_tokens
+        requests = []
+        for index, prompt in enumerate(batch.prompts):
+            ids = tuple(self.text.encode(prompt.text.full))
+            if len(ids) > longest:
+                raise ValueError(f"prompt {index} has {len(ids)} tokens, more than rollout.max_prompt_tokens={longest}")
+            requests.append(SampleRequest(ids, prompt.samples, prompt.max_new_tokens, prompt.temperature, request_seed(seed, index)))
+        seen: dict[tuple[int, int], Completion] = {}
+
+        def arrived(index: int, k: int, sample: Sample) -> None:
+            seen[index, k] = self._completion(requests[index], sample)
+            if batch.on_completion is not None:
+                batch.on_completion(index, k, seen[index, k])
+
+        command = Command("generate", tensors=encode_requests(requests))
+        results = self._lead(command, lambda: sample_everywhere(self.worker.rollout, requests, arrived))
+        assert results is not None
+        return [
+            [seen.get((index, k)) or self._completion(requests[index], sample) for k, sample in enumerate(group)]
+            for index, group in enumerate(results)
+        ]
+
+    def _completion(self, request: SampleRequest, sample: Sample) -> Completion:
+        return Completion(self.text.decode(sample.token_ids), request.prompt_ids, sample.token_ids, sample.logprobs, sample.finished)
+
+    def update(self, batch: TrainingBatch) -> dict[str, float]:
+        """One PPO step over all rows, then a refit. Metrics: loss, pg_loss, entropy, grad_norm, clip_fraction, rollout_kl, rollout_kl_k3,
+        lr, tokens, update_s (all per response token where they are means)."""
+        return self._lead(Command("update", tensors=_pack_rows(batch)))
+
+    def supervise(self, examples: list[Example], lr: float | None = None) -> dict[str, float]:
+        """One cross-entropy step without a refit, at `lr` or else at the configured learning rate. Metrics: loss, grad_norm, lr, tokens, update_s."""
+        prompts, responses = [example.prompt_ids for example in examples], [example.response_ids for example in examples]
+        return self._lead(Command("supervise", {"lr": lr}, (*join_ids(prompts), *join_ids(responses))))
+
+    def refit(self) -> None:
+        self._lead(Command("refit"))
+
+    def weights(self) -> Iterator[tuple[str, Tensor]]:
+        """The weight stream. A tensor may share memory with the model: copy what must outlive the next one."""
+        announce(Command("weights"))
+        stream = export_weights(self.worker.actor.model, self.worker.hf_config)
+        try:
+            for item in stream:  # noqa: UP028 - `yield from` would close the stream together with this reader
+                yield item
+        finally:
+            # The other ranks take part to the end, even when the reader stops early.
+            for _ in stream:
+                pass
+
+    def save(self, directory: Path) -> None:
+        """Writes directory/weights and directory/model. Raises UserError when it cannot."""
+        self._lead(Command("save", {"directory": str(directory.absolute())}))
+
+    def load(self, directory: Path) -> None:
+        """Takes back what save wrote, and refits. Raises UserError naming a damaged directory."""
+        self._lead(Command("load", {"directory": str(directory.absolute())}))
+
+    def close(self) -> None:
+        """Ends the other ranks and leaves the job. The engine must not be used afterwards."""
+        if dist.is_initialized():
+            announce(Command("close"))
+            distributed.stop()
+
+    def _lead(self, command: Command, run: Callable[[], Any] | None = None) -> Any:
+        try:
+            announce(command)
+            return run() if run is not None else self.worker.run(command)
+        except RuntimeError as error:
+            if dist.get_world_size() == 1:
+                raise
+            raise distributed.lost(error, command.name) from error
+
+
+def _pack_rows(batch: TrainingBatch) -> tuple[Tensor, ...]:
+    numbers = (batch.rollout_logprobs.float(), batch.mask.float(), batch.advantages.float())
+    return (*join_ids(batch.prompt_ids), *join_ids(batch.response_ids), *numbers)
+
+
+def _unpack_rows(tensors: tuple[Tensor, ...]) -> TrainingBatch:
+    prompts, prompt_lengths, responses, response_lengths, rollout, mask, advantages = tensors
+    rows = len(prompt_lengths)
+    return TrainingBatch(
+        split_ids(prompts, prompt_lengths), split_ids(responses, response_lengths), rollout, mask, advantages,
+        # Rewards and groups have done their work in the advantages.
+        torch.zeros(rows), torch.zeros(rows, dtype=torch.long),
+    )  # fmt: skip

@@ -1,0 +1,120 @@
+"""What one sees while a run goes: phases with their progress, one line a step, now and then a sample of what the model wrote."""
+
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Self, TextIO
+
+from azr_nemo.errors import UserError
+from azr_nemo.observe.lines import JsonView, PlainView
+from azr_nemo.observe.live import RichView
+from azr_nemo.observe.text import printable
+from azr_nemo.observe.timing import clock_text, remaining
+from azr_nemo.observe.view import Phase, View
+from azr_nemo.tasks.task import Role, TaskType
+
+VIEWS: dict[str, Callable[[TextIO], View]] = {"rich": RichView, "plain": PlainView, "json": JsonView}
+
+
+class Console:
+    """Shows a run on `stream`: `rich` bars on a terminal, `plain` lines in a log, `json` lines for machines; `auto` chooses.
+
+    Use it as a context manager: leaving it gives the terminal back. Only rank 0 has one. Times are in seconds. `sample_gap_s` is the least
+    time between two samples shown of one role.
+    """
+
+    def __init__(
+        self, mode: str = "auto", stream: TextIO | None = None, sample_gap_s: float = 20.0, now: Callable[[], float] = time.monotonic
+    ) -> None:
+        """Raises UserError on an unknown mode."""
+        stream = stream or sys.stdout
+        self.mode = _resolve(mode, stream)
+        self._view = VIEWS[self.mode](stream)
+        self._now = now
+        self._sample_gap_s = sample_gap_s
+        self._sampled: dict[Role, float] = {}
+        self._steps = 0
+        self._recent: deque[float] = deque(maxlen=10)  # seconds of the latest steps; early ones are no guide to later ones
+
+    def start_run(self, title: str, lines: Iterable[str], steps: int = 0, done: int = 0) -> None:
+        """Shows what is about to run. steps: how many the whole run has; done: how many a resumed run has behind it."""
+        self._steps = steps
+        self._view.title(printable(title), [printable(line) for line in lines], steps, done)
+
+    @contextmanager
+    def phase(self, name: str, total: int | None = None, done: int = 0) -> Iterator[Phase]:
+        """Progress of `total` items, `done` of which were done before. Phases nest."""
+        phase = Phase(printable(name), total, done, self._now, self._view.phase_moved)
+        self._view.phase_began(phase)
+        try:
+            yield phase
+        finally:
+            self._view.phase_ended(phase)
+
+    def step_line(self, step: int, metrics: Mapping[str, float]) -> None:
+        """One line for a finished step, from the metrics that docs/metrics.md names; those that are missing are left out."""
+        if "step/seconds" in metrics:
+            self._recent.append(metrics["step/seconds"])
+        eta = remaining(len(self._recent), len(self._recent) + max(self._steps - step, 0), sum(self._recent)) if self._steps else None
+        self._view.step(step, step_text(step, self._steps, metrics, eta), metrics, eta)
+
+    def note(self, text: str) -> None:
+        """A sentence about something that happened (saved, resumed, stopped)."""
+        self._view.note(printable(text))
+
+    def sample(self, role: Role, type: TaskType, text: str, outcome: str, reward: float) -> None:
+        """A task or an answer as the model wrote it. Not shown when one of the same role was, less than `sample_gap_s` ago."""
+        now = self._now()
+        if now - self._sampled.get(role, float("-inf")) < self._sample_gap_s:
+            return
+        self._sampled[role] = now
+        facts: dict[str, str | float] = {"role": role.value, "type": type.value, "outcome": printable(outcome), "reward": reward}
+        self._view.sample(f"{role.value} {type.value}: {facts['outcome']}, reward {reward:.2f}", printable(text), facts)
+
+    def close(self) -> None:
+        """Idempotent."""
+        self._view.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+
+def step_text(step: int, steps: int, metrics: Mapping[str, float], eta: float | None) -> str:
+    """The line of one step. Three numbers with slashes are deduction, abduction, induction; – stands for a missing one."""
+    parts = [f"step {step}/{steps}" if steps else f"step {step}"]
+    if "step/seconds" in metrics:
+        parts.append(f"{metrics['step/seconds']:.1f} s")
+    measures = [(name, _by_type(metrics, f"propose/{{}}/{name}")) for name in ("valid", "new", "lines", "reward")]
+    proposed = [f"{name} {numbers}" for name, numbers in measures if numbers]
+    if proposed:
+        parts.append("proposed: " + ", ".join(proposed))
+    for label, pattern in (("solved", "solve/{}/accuracy"), ("held out", "eval/{}")):
+        if numbers := _by_type(metrics, pattern):
+            parts.append(f"{label} {numbers}")
+    if "throughput/generated_tokens_per_s" in metrics:
+        parts.append(f"{metrics['throughput/generated_tokens_per_s']:.0f} tok/s")
+    if eta is not None:
+        parts.append(f"ETA {clock_text(eta)}")
+    return " | ".join(parts)
+
+
+def _by_type(metrics: Mapping[str, float], pattern: str) -> str:
+    values = [metrics.get(pattern.format(kind.value)) for kind in TaskType]
+    if all(value is None for value in values):
+        return ""
+    return "/".join("–" if value is None else f"{value:.2f}" for value in values)
+
+
+def _resolve(mode: str, stream: TextIO) -> str:
+    if mode in VIEWS:
+        return mode
+    if mode != "auto":
+        raise UserError(f"logging.console is {mode!r}: expected auto, {', '.join(VIEWS)}")
+    unicode = (getattr(stream, "encoding", None) or "").lower().replace("-", "").startswith("utf")  # rich's bars need it
+    return "rich" if stream.isatty() and unicode else "plain"

@@ -1,0 +1,90 @@
+"""A run on a terminal: bars that move, with the step lines, notes and samples scrolling above them."""
+
+from collections.abc import Callable, Mapping
+from typing import TextIO
+
+import rich.console
+from rich.panel import Panel
+from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, Task, TaskID, TextColumn
+from rich.text import Text
+
+from azr_nemo.observe.text import clip
+from azr_nemo.observe.timing import clock_text
+from azr_nemo.observe.view import Phase
+
+SAMPLE_LINES = 16
+
+
+class _Eta(ProgressColumn):
+    """Time left by our own pace: rich's looks back 30 s only, and a step of a real model takes longer."""
+
+    def render(self, task: Task) -> Text:
+        return Text(f"ETA {clock_text(task.fields['eta']())}", style="cyan")
+
+
+class _Count(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        return Text(f"{task.completed:.0f}/{task.total:.0f}" if task.total is not None else f"{task.completed:.0f}", style="green")
+
+
+class _Info(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        return Text(task.fields["info"], style="dim")
+
+
+class RichView:
+    """The overall bar of steps, under it one bar for each open phase. Every text is shown as it is, never read as markup."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._out = rich.console.Console(file=stream, force_terminal=True, highlight=False)
+        self._progress = Progress(
+            SpinnerColumn(), TextColumn("{task.description}", markup=False), BarColumn(bar_width=28), _Count(), _Eta(), _Info(),
+            console=self._out, transient=True, refresh_per_second=4,
+        )  # fmt: skip
+        self._bars: dict[Phase, TaskID] = {}
+        self._overall: TaskID | None = None
+        self._eta: float | None = None
+        self._explained = False
+
+    def title(self, title: str, lines: list[str], steps: int, done: int) -> None:
+        self._print(Panel(Text("\n".join(lines)), title=Text(title, style="bold"), title_align="left", border_style="blue"))
+        if steps:
+            self._overall = self._bar("steps", steps, done, lambda: self._eta)
+
+    def phase_began(self, phase: Phase) -> None:
+        self._bars[phase] = self._bar(phase.name, phase.total, phase.done, lambda: phase.remaining)
+
+    def phase_moved(self, phase: Phase) -> None:
+        self._progress.update(self._bars[phase], completed=phase.done, info=phase.info_text)
+
+    def phase_ended(self, phase: Phase) -> None:
+        self._progress.remove_task(self._bars.pop(phase))
+
+    def step(self, step: int, text: str, metrics: Mapping[str, float], eta: float | None) -> None:
+        if not self._explained:
+            self._explained = True
+            self._print(Text("(three numbers: deduction/abduction/induction)", style="dim"))
+        line = Text(text)
+        line.stylize("bold", 0, text.find(" |") if " |" in text else len(text))
+        self._print(line)
+        self._eta = eta
+        if self._overall is not None:
+            self._progress.update(self._overall, completed=step)
+
+    def note(self, text: str) -> None:
+        self._print(Text(text))
+
+    def sample(self, heading: str, text: str, facts: dict[str, str | float]) -> None:
+        body = Text("\n".join(clip(text, SAMPLE_LINES, max(self._out.width - 4, 20))))
+        colour = "green" if float(facts["reward"]) > 0 else "red"
+        self._print(Panel(body, title=Text(heading), title_align="left", border_style=colour))
+
+    def close(self) -> None:
+        self._progress.stop()
+
+    def _bar(self, name: str, total: int | None, done: int, eta: Callable[[], float | None]) -> TaskID:
+        self._progress.start()  # does nothing when it runs already
+        return self._progress.add_task(name, total=total, completed=done, eta=eta, info="")
+
+    def _print(self, what: Text | Panel) -> None:
+        self._progress.console.print(what)

@@ -1,0 +1,28 @@
+"""Rollout engines: whatever can take over the trainer's weights and sample token ids. `make_rollout` chooses one by name."""
+
+import torch
+from transformers import PretrainedConfig
+
+from azr_nemo.config import RolloutConfig
+from azr_nemo.errors import UserError
+from azr_nemo.rollout.engine import RolloutEngine
+
+NAMES = ("torch", "transformers")
+
+
+def make_rollout(
+    config: RolloutConfig, hf_config: PretrainedConfig, dtype: torch.dtype, eos_ids: list[int], device: torch.device
+) -> RolloutEngine:
+    """The engine called `config.name`, without weights: call `refit` before `generate`.
+
+    eos_ids: tokens that end a sample, each of them. Raises UserError for an unknown name, or a model that the engine cannot decode.
+    """
+    if config.name == "torch":
+        from azr_nemo.rollout.torch.engine import TorchRollout
+
+        return TorchRollout(hf_config, dtype, eos_ids, device, config.max_batch_rows)
+    if config.name == "transformers":
+        from azr_nemo.rollout.transformers import TransformersRollout
+
+        return TransformersRollout(hf_config, dtype, eos_ids, device, config.max_batch_rows)
+    raise UserError(f"rollout.name is {config.name!r}: choose one of {', '.join(NAMES)}")

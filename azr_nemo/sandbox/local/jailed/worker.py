@@ -1,0 +1,145 @@
+"""The worker: a fork server that was locked in once and forks a cell for every request.
+
+It speaks length-prefixed JSON with the trainer over one socket. The first frame says how to lock itself in; then every frame is a request and is
+answered by one frame with a result per input. It ends when the trainer closes the socket or dies.
+"""
+
+import ctypes
+import gc
+import importlib
+import json
+import mmap
+import os
+import resource
+import signal
+import socket
+import struct
+import traceback
+from typing import Any
+
+from . import child, landlock, namespaces
+from .supervise import run_request
+
+PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_NO_NEW_PRIVS = 1, 4, 38
+STACK_BYTES = 8 << 20
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class Control:
+    """The socket to the trainer. `receive` and `next` end the worker when the trainer is gone."""
+
+    def __init__(self, fd: int):
+        self.socket = socket.socket(fileno=os.dup(fd))  # the lowest free number, wherever the trainer's lay
+        os.close(fd)
+        self.fd = self.socket.fileno()
+        self.received = bytearray()
+
+    def receive(self) -> None:
+        data = self.socket.recv(1 << 20)
+        if not data:
+            os._exit(0)  # forks die with the worker
+        self.received += data
+
+    def next(self) -> dict[str, Any]:
+        while len(self.received) < 4 or len(self.received) < 4 + struct.unpack_from("<I", self.received)[0]:
+            self.receive()
+        (length,) = struct.unpack_from("<I", self.received)
+        frame = json.loads(bytes(self.received[4 : 4 + length]))
+        del self.received[: 4 + length]
+        return frame
+
+    def send(self, frame: dict[str, Any]) -> None:
+        body = json.dumps(frame).encode()
+        self.socket.sendall(struct.pack("<I", len(body)) + body)
+
+
+def main(fd: int) -> None:
+    """Serves the trainer at the other end of the socket `fd` until it is gone."""
+    _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    control = Control(fd)
+    plan = control.next()
+    try:
+        version = lock_in(plan, control.fd)
+    except Exception:
+        control.send({"error": traceback.format_exc(limit=0).strip().splitlines()[-1]})
+        return
+    os.dup2(1, 2)  # nobody reads on the other side from now on
+    control.send({"landlock": version})
+    seccomp = child.Filter(bytes.fromhex(plan["filter"])) if plan["filter"] else None
+    base = address_space()
+
+    def spawn(request: dict[str, Any], first: int) -> tuple[int, int]:
+        return fork(request, first, control, base, seccomp)
+
+    child.rehearse()
+    gc.collect()
+    gc.freeze()
+    while True:
+        request = control.next()
+        control.send({"id": request["id"], "results": run_request(request, spawn, control)})
+
+
+def lock_in(plan: dict[str, Any], control_fd: int) -> int:
+    """Preloads modules while they can be read, then gives up everything else. plan: `preload` (modules), `readable` (folders), `namespaces`, `nobody`,
+    `landlock` (bools), `filter` (hex of a BPF program, or ""). Returns landlock's version, 0 without it. Raises OSError."""
+    for name in plan["preload"]:
+        try:
+            importlib.import_module(name)
+        except ImportError:  # this Python was built without it
+            continue
+    os.environ.clear()
+    if plan["namespaces"]:
+        namespaces.enter_namespaces(plan["readable"], control_fd)
+    _libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+    version = landlock.restrict_to_reading(plan["readable"]) if plan["landlock"] else 0
+    if plan["nobody"]:
+        namespaces.become_nobody()
+        _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)  # a change of user cleared it
+    namespaces.drop_capabilities()
+    _libc.prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)  # no ptrace by processes of the same user
+    hard = resource.getrlimit(resource.RLIMIT_STACK)[1]
+    stack = STACK_BYTES if hard == resource.RLIM_INFINITY else min(hard, STACK_BYTES)
+    resource.setrlimit(resource.RLIMIT_STACK, (stack, hard))
+    return version
+
+
+def fork(request: dict[str, Any], first: int, control: Control, base: int, seccomp: child.Filter | None) -> tuple[int, int]:
+    """A cell for the inputs from `first` on: its pid and the reading end of its result pipe."""
+    parent = os.getpid()
+    reading, writing = os.pipe()
+    pid = os.fork()
+    if pid:
+        os.close(writing)
+        return pid, reading
+    try:
+        program, inputs, runs = request["program"], request["inputs"][first:], request["runs"]
+        output_chars = request["output_chars"]
+        memory = base + (request["memory_mb"] << 20)
+        seconds = request["cpu_s"] * runs * len(inputs)
+        control.received.clear()  # other requests are none of this program's business
+        request.clear()
+        child.enter(writing, parent, memory, seconds, seccomp)
+        child.serve(program, inputs, runs, output_chars)
+        os._exit(0)
+    finally:
+        child._exit(child.BROKEN)
+
+
+def address_space() -> int:
+    """Bytes of address space in use, found by asking for a page under ever closer limits: there may be no /proc to read it from."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    low, high = 0, 1 << 40 if hard == resource.RLIM_INFINITY else min(hard, 1 << 40)
+    try:
+        while high - low > mmap.PAGESIZE:
+            middle = (low + high) // 2
+            try:
+                resource.setrlimit(resource.RLIMIT_AS, (middle, hard))
+                mmap.mmap(-1, mmap.PAGESIZE).close()
+                high = middle
+            except (OSError, MemoryError):
+                low = middle
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+    return high

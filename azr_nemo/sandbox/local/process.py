@@ -1,0 +1,139 @@
+"""One worker process, seen from the trainer: started with a clean environment, asked one request at a time, ended without trace."""
+
+import json
+import os
+import socket
+import struct
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from azr_nemo.sandbox.executor import ExecutorUnavailable, Limits, Outcome, Status
+
+if TYPE_CHECKING:
+    from azr_nemo.sandbox.local.jail import Plan
+
+HERE = Path(__file__).parent
+START_S = 20.0  # a worker is up in a fraction of a second; a machine that swaps gets this long
+MARGIN_S = 10.0  # beyond the sum of a request's own limits, before the worker is given up
+LARGEST_FRAME = 1 << 28
+
+
+class WorkerLost(ExecutorUnavailable):
+    """The worker process ended or fell silent. Says nothing of the program it was running."""
+
+
+class Worker:
+    """A running worker. Not thread-safe, but for `kill`. hash_seed: PYTHONHASHSEED of the worker and of every program in it.
+
+    Must be started by a thread that outlives it: the kernel ends a child with the thread that made it. Raises ExecutorUnavailable when it does not
+    come up.
+    """
+
+    def __init__(self, plan: "Plan", hash_seed: int):
+        self.served = 0
+        mine, its = socket.socketpair()
+        self._socket = mine
+        script = f"import sys; sys.path.insert(0, {str(HERE)!r}); from jailed.worker import main; del sys.path[0]; main({its.fileno()})"
+        environment = {"PYTHONHASHSEED": str(hash_seed), "LC_ALL": "C.UTF-8", "TZ": "UTC", "OPENBLAS_NUM_THREADS": "1"}
+        if "LD_LIBRARY_PATH" in os.environ:  # the interpreter itself may need it
+            environment["LD_LIBRARY_PATH"] = os.environ["LD_LIBRARY_PATH"]
+        try:
+            self._process = subprocess.Popen(
+                [*plan.command, os.path.realpath(sys.executable), "-s", "-P", "-S", "-c", script],
+                stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+                pass_fds=[its.fileno()], env=environment, cwd="/", start_new_session=True,
+            )  # fmt: skip
+        except OSError as error:
+            mine.close()
+            raise ExecutorUnavailable(f"the executor's worker could not be started: {error}") from None
+        finally:
+            its.close()
+        self.pid = self._process.pid
+        try:
+            self._send(plan.first_frame, time.monotonic() + START_S)
+            answer = self._receive(time.monotonic() + START_S)
+        except WorkerLost:
+            self.close()
+            raise ExecutorUnavailable(f"the executor's worker ended while starting: {self._last_words or 'without a word'}") from None
+        if "error" in answer:
+            self.close()
+            raise ExecutorUnavailable(f"the executor's worker could not lock itself in: {answer['error']}")
+        assert self._process.stderr is not None
+        self._process.stderr.close()
+
+    def run(self, program: str, inputs: list[str], limits: Limits, runs: int) -> list[Outcome]:
+        """One outcome per input. runs: 2 to call twice and compare. Returns within the sum of the limits and a margin, or raises WorkerLost."""
+        self.served += 1
+        frame = {
+            "id": self.served, "program": program, "inputs": inputs, "runs": runs, "wall_s": limits.wall_s, "cpu_s": limits.cpu_s,
+            "memory_mb": limits.memory_mb, "output_chars": limits.output_chars,
+        }  # fmt: skip
+        until = time.monotonic() + MARGIN_S + runs * len(inputs) * (limits.wall_s + 0.5)
+        self._send(frame, until)
+        answer = self._receive(until)
+        try:
+            outcomes = [Outcome(Status(status), value, error, cpu_s, wall_s) for status, value, error, cpu_s, wall_s in answer["results"]]
+        except (KeyError, TypeError, ValueError):
+            raise WorkerLost("the executor's worker answered nonsense") from None
+        if answer.get("id") != self.served or len(outcomes) != len(inputs):
+            raise WorkerLost("the executor's worker answered another request")
+        return outcomes
+
+    def _send(self, frame: dict[str, Any], until: float) -> None:
+        body = json.dumps(frame).encode()
+        try:
+            self._socket.settimeout(max(0.001, until - time.monotonic()))
+            self._socket.sendall(struct.pack("<I", len(body)) + body)
+        except OSError as error:
+            raise WorkerLost(f"the executor's worker is gone: {error}") from None
+
+    def _receive(self, until: float) -> dict[str, Any]:
+        (length,) = struct.unpack("<I", self._read(4, until))
+        if length > LARGEST_FRAME:
+            raise WorkerLost("the executor's worker answered nonsense")
+        try:
+            frame = json.loads(self._read(length, until))
+        except ValueError:
+            raise WorkerLost("the executor's worker answered nonsense") from None
+        return frame
+
+    def _read(self, length: int, until: float) -> bytes:
+        data = bytearray()
+        while len(data) < length:
+            try:
+                self._socket.settimeout(max(0.001, until - time.monotonic()))
+                part = self._socket.recv(min(length - len(data), 1 << 20))
+            except TimeoutError:
+                raise WorkerLost("the executor's worker did not answer in time") from None
+            except OSError as error:
+                raise WorkerLost(f"the executor's worker is gone: {error}") from None
+            if not part:
+                raise WorkerLost("the executor's worker ended")
+            data += part
+        return bytes(data)
+
+    def kill(self) -> None:
+        """Ends the process at once; whoever waits for its answer gets WorkerLost. May be called from any thread."""
+        self._process.kill()
+
+    def close(self) -> None:
+        """Ends the process and leaves nothing of it behind."""
+        self._process.kill()
+        self._process.wait(timeout=START_S)
+        self._socket.close()
+        self._last_words = ""
+        if self._process.stderr is not None and not self._process.stderr.closed:
+            os.set_blocking(self._process.stderr.fileno(), False)
+            said = (self._process.stderr.read() or b"").decode(errors="replace").strip().splitlines()
+            self._last_words = said[-1][:300] if said else ""
+            self._process.stderr.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()

@@ -1,0 +1,53 @@
+"""The system-call filter of a cell: what pure computation needs, and nothing that reaches another process, a file to write or the network."""
+
+import errno
+import os
+import tempfile
+from functools import cache
+
+from azr_nemo.sandbox.executor import ExecutorUnavailable
+
+ALLOWED = """
+read readv write writev close fstat lstat stat newfstatat statx lseek pread64 getdents64 access faccessat faccessat2 getcwd
+mmap munmap mprotect mremap madvise brk
+rt_sigaction rt_sigprocmask rt_sigreturn sigaltstack restart_syscall
+getpid getppid gettid getuid geteuid getgid getegid getrusage times
+getrandom clock_gettime clock_getres clock_nanosleep nanosleep gettimeofday time
+futex sched_yield set_robust_list rseq poll ppoll select pselect6
+exit exit_group
+""".split()
+WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
+TCGETS, FIOCLEX = 0x5401, 0x5451
+F_DUPFD, F_GETFD, F_SETFD, F_GETFL, F_DUPFD_CLOEXEC = 0, 1, 2, 3, 1030
+
+
+@cache
+def cell_filter() -> bytes:
+    """The filter as a BPF program for this machine's architecture: an allow-list; everything else fails with EPERM.
+
+    Raises ExecutorUnavailable when libseccomp is not installed.
+    """
+    try:
+        import pyseccomp as seccomp
+    except (ImportError, RuntimeError, OSError):
+        raise ExecutorUnavailable(
+            "the executor's jail needs libseccomp.so.2: install it (Debian and Ubuntu: apt-get install libseccomp2), "
+            "or accept an open sandbox with executor.allow_unjailed=true"
+        ) from None
+    allow, equal, masked = seccomp.ALLOW, seccomp.EQ, seccomp.MASKED_EQ
+    rules: list[tuple] = [(name,) for name in ALLOWED]
+    rules += [("open", seccomp.Arg(1, masked, WRITING, 0)), ("openat", seccomp.Arg(2, masked, WRITING, 0))]
+    rules += [("ioctl", seccomp.Arg(1, equal, request)) for request in (TCGETS, FIOCLEX)]
+    # Other commands of fcntl can have the kernel send a signal to any process of the same user.
+    rules += [("fcntl", seccomp.Arg(1, equal, command)) for command in (F_DUPFD, F_GETFD, F_SETFD, F_GETFL, F_DUPFD_CLOEXEC)]
+    # Reading limits, not setting them.
+    rules += [("getrlimit",), ("prlimit64", seccomp.Arg(0, equal, 0), seccomp.Arg(2, equal, 0))]
+    program = seccomp.SyscallFilter(defaction=seccomp.ERRNO(errno.EPERM))
+    for name, *conditions in rules:
+        number = seccomp.resolve_syscall(seccomp.Arch.NATIVE, name)
+        if number >= 0:  # else not a call of this architecture, or newer than the library
+            program.add_rule(allow, number, *conditions)
+    with tempfile.TemporaryFile() as file:
+        program.export_bpf(file)
+        file.seek(0)
+        return file.read()

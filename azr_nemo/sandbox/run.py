@@ -1,0 +1,101 @@
+"""Rows of programs through an executor: what `azr-nemo sandbox run FILE.jsonl` prints."""
+
+import json
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from azr_nemo.errors import UserError
+from azr_nemo.sandbox.executor import Executor, Limits, Outcome, Request
+
+IN_FLIGHT = 256  # rows handed to the executor whose outcomes have not been asked for
+
+
+def read_rows(path: str | Path) -> Iterator[dict[str, Any]]:
+    """The rows of a JSONL file, one at a time: objects with `program` (text) and `inputs` (list of argument texts). Empty lines are skipped.
+
+    Raises UserError naming the file, and the line where one is broken.
+    """
+    try:
+        with open(path, encoding="utf-8") as file:
+            for number, line in enumerate(file, 1):
+                if line.strip():
+                    yield _row(line, f"{path}, line {number}")
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}; give a JSONL file of rows with program and inputs") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{path}: is not UTF-8 text; give a JSONL file of rows with program and inputs") from None
+
+
+def run_rows(
+    rows: Iterable[dict[str, Any]], executor: Executor, deterministic: bool = False, limits: Limits = Limits()
+) -> Iterator[dict[str, Any]]:
+    """One `{"outcomes": [{"status", "value", "error", "cpu_s", "wall_s"}, ...]}` per row, in order, while later rows run: at most IN_FLIGHT are held.
+
+    rows: as `read_rows` yields them. Raises ExecutorUnavailable when the sandbox dies, and whatever `rows` raises, after the rows before it.
+    """
+    pending: deque[Future[list[Outcome]]] = deque()
+    broken: Exception | None = None
+    source = iter(rows)
+    try:
+        while True:
+            try:
+                row = next(source)
+            except StopIteration:
+                break
+            except UserError as error:
+                broken = error
+                break
+            pending.append(executor.submit(Request(row["program"], tuple(row["inputs"]), limits, deterministic)))
+            while len(pending) >= IN_FLIGHT or (pending and pending[0].done()):
+                yield _printed(pending.popleft())
+        while pending:
+            yield _printed(pending.popleft())
+    finally:
+        for future in pending:
+            future.cancel()
+    if broken is not None:
+        raise broken
+
+
+def run_file(
+    path: str | Path, executor: Executor, deterministic: bool = False, timeout_s: float | None = None, limits: Limits = Limits()
+) -> Iterator[str]:
+    """The JSON lines that `azr-nemo sandbox run` prints, as they come. timeout_s: seconds of wall and CPU time of one call, in place of the limits'."""
+    if timeout_s is not None:
+        if not timeout_s > 0:
+            raise UserError(f"--timeout {timeout_s:g}: expected seconds above 0")
+        limits = replace(limits, wall_s=timeout_s, cpu_s=timeout_s)
+    for row in run_rows(read_rows(path), executor, deterministic, limits):
+        yield json.dumps(row)
+
+
+def _row(line: str, where: str) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):
+        raise UserError(f'{where}: not a JSON object; expected {{"program": "...", "inputs": ["..."]}}') from None
+    if not isinstance(row, dict) or not isinstance(row.get("program"), str):
+        raise UserError(f'{where}: no text under "program"; expected {{"program": "...", "inputs": ["..."]}}')
+    inputs = row.get("inputs")
+    if not isinstance(inputs, list) or not all(isinstance(text, str) for text in inputs):
+        raise UserError(f'{where}: no list of texts under "inputs"; expected {{"program": "...", "inputs": ["..."]}}')
+    return row
+
+
+def _printed(future: Future[list[Outcome]]) -> dict[str, Any]:
+    return {
+        "outcomes": [
+            {
+                "status": str(outcome.status),
+                "value": outcome.value,
+                "error": outcome.error,
+                "cpu_s": outcome.cpu_s,
+                "wall_s": outcome.wall_s,
+            }
+            for outcome in future.result()
+        ]
+    }

@@ -1,0 +1,50 @@
+"""The step's metrics, by role and task type. docs/metrics.md says what each means."""
+
+from collections import Counter
+from collections.abc import Iterable
+
+from azr_nemo.selfplay.buffer import TaskBuffer
+from azr_nemo.selfplay.proposer import Proposed
+from azr_nemo.selfplay.rows import Attempt
+from azr_nemo.tasks.program import body_lines
+from azr_nemo.tasks.task import TaskType
+
+MALFORMED = ("format", "truncated")
+
+
+def measure(proposals: list[Proposed], proposed: list[Attempt], solved: list[Attempt], buffer: TaskBuffer) -> dict[str, float]:
+    """Means over the rows of one step; a key is absent where there is nothing to average."""
+    metrics: dict[str, float | None] = {}
+    for kind in TaskType:
+        rows = [p for p in proposals if p.type is kind]
+        if not rows:
+            continue
+        valid = [p for p in rows if p.task is not None]
+        fresh = [p for p in rows if p.fresh]
+        earned = [a.reward for a in proposed if a.prompt.type is kind]
+        answers = [a for a in solved if a.prompt.type is kind]
+        metrics |= {
+            f"propose/{kind}/valid": mean(p.task is not None for p in rows),
+            f"propose/{kind}/format": mean(p.refusal not in MALFORMED for p in rows),
+            f"propose/{kind}/new": mean(p.fresh for p in valid),
+            f"propose/{kind}/novel": mean(p.novel for p in valid),
+            f"propose/{kind}/lines": mean(body_lines(p.task.program) for p in valid if p.task),
+            f"propose/{kind}/solve_rate": mean(p.solve_rate for p in fresh),
+            f"propose/{kind}/learnable": mean(0 < p.solve_rate < 1 for p in fresh),
+            f"propose/{kind}/reward": mean(earned),
+            f"solve/{kind}/accuracy": mean(a.outcome == "right" for a in answers),
+            f"solve/{kind}/reward": mean(a.reward for a in answers),
+            f"solve/{kind}/format": mean(a.outcome not in MALFORMED for a in answers),
+            f"solve/{kind}/truncated": mean(not a.completion.finished for a in answers),
+            f"buffer/{kind}/size": buffer.count(kind),
+        }
+    metrics["response/propose_tokens"] = mean(len(a.completion.response_ids) for a in proposed)
+    metrics["response/solve_tokens"] = mean(len(a.completion.response_ids) for a in solved)
+    metrics |= {f"refused/{reason}": count for reason, count in Counter(p.refusal for p in proposals if p.refusal).items()}
+    return {name: float(value) for name, value in metrics.items() if value is not None}
+
+
+def mean(values: Iterable[float]) -> float | None:
+    """The mean, or None of nothing."""
+    values = list(values)
+    return sum(values) / len(values) if values else None

@@ -1,0 +1,133 @@
+"""The proposer's side of a step: which references it is shown, how its answers are read, what it earns."""
+
+import random
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass, replace
+
+from azr_nemo.config import RunConfig
+from azr_nemo.errors import UserError
+from azr_nemo.rewards.learnability import learnability
+from azr_nemo.selfplay.buffer import StoredTask, TaskBuffer
+from azr_nemo.selfplay.exchange import Completion, Prompt
+from azr_nemo.selfplay.rows import Attempt, Row, settled
+from azr_nemo.selfplay.validation import Validator
+from azr_nemo.tasks import KINDS
+from azr_nemo.tasks.task import PromptOptions, PromptText, Refusal, Role, Task, TaskType, Verdict
+
+
+@dataclass
+class Proposed:
+    """One proposal on its way through the step."""
+
+    row: Row
+    references: list[StoredTask]
+    task: Task | None = None
+    refusal: str = ""  # why there is no task, or `duplicate`
+    novel: bool = False  # its program was not known before
+    estimates: Row | None = None
+    verdicts: tuple[Verdict, ...] = ()  # of the solver's samples; their mean score is the solve rate
+
+    @property
+    def type(self) -> TaskType:
+        return self.row.prompt.type
+
+    @property
+    def fresh(self) -> bool:
+        """Valid and new: it is estimated and enters the buffer."""
+        return self.task is not None and not self.refusal
+
+    @property
+    def solve_rate(self) -> float:
+        return sum(v.score for v in self.verdicts) / len(self.verdicts)
+
+
+class Proposer:
+    """Draws references from the buffer, writes propose prompts, validates what comes back.
+
+    fits: whether a prompt is within `rollout.max_prompt_tokens`.
+    """
+
+    def __init__(self, buffer: TaskBuffer, validator: Validator, options: PromptOptions, config: RunConfig, fits: Callable[[str], bool]):
+        self.buffer, self.validator, self.options, self.config, self.fits = buffer, validator, options, config, fits
+
+    def rows(self, rng: random.Random) -> list[Proposed]:
+        """`selfplay.batch_size` proposals per task type, their references drawn from the buffer as it stands."""
+        types = [TaskType(name) for name in self.config.selfplay.task_types]
+        return [self.row(kind, rng) for kind in types for _ in range(self.config.selfplay.batch_size)]
+
+    def row(self, kind: TaskType, rng: random.Random) -> Proposed:
+        """One proposal of this type, its references drawn from the buffer as it stands; seeding asks for these too."""
+        references, options = self._references(kind, rng)
+        text = self._prompt(kind, references, options)
+        shown = [stored.task for stored in references]
+        prompt = Prompt(text, Role.PROPOSE, kind, 1, self.config.rollout.max_propose_tokens, self.config.rollout.temperature)
+
+        def read(completion: Completion) -> Future:
+            if not completion.finished:
+                return settled(Refusal("truncated", "the response reached the length limit"))
+            proposal = KINDS[kind].parse_proposal(text.prefill + completion.text, shown, options)
+            return settled(proposal) if isinstance(proposal, Refusal) else self.validator.submit(proposal)
+
+        return Proposed(Row(prompt, read), references)
+
+    def _references(self, kind: TaskType, rng: random.Random) -> tuple[list[StoredTask], PromptOptions]:
+        """Deduction and abduction see several tasks of their own type; induction describes one program of either."""
+        settings, count = self.config.selfplay, self.config.selfplay.references
+        if kind is TaskType.INDUCTION:
+            kind, count = rng.choice([TaskType.DEDUCTION, TaskType.ABDUCTION]), 1
+        recency = "recent" if settings.reference_sampling == "recent" else "uniform"
+        references = self.buffer.sample(kind, count, rng, strategy=recency)
+        if settings.reference_sampling != "depth" or not references or count == 1:
+            return references, self.options
+        # Ask for the length of one drawn task and show others of that length: what is asked then varies as much as the buffer does.
+        lines = references[0].lines
+        same = self.buffer.sample(kind, count, rng, lines=lines)
+        return same, replace(self.options, lines=lines)
+
+    def _prompt(self, kind: TaskType, references: list[StoredTask], options: PromptOptions) -> PromptText:
+        """The longest prompt that fits: references are dropped from the end until it does."""
+        while True:
+            text = KINDS[kind].propose_prompt([stored.task for stored in references], options)
+            if self.fits(text.full):
+                return text
+            if len(references) <= (1 if kind is TaskType.INDUCTION else 0):
+                raise UserError(
+                    f"rollout.max_prompt_tokens={self.config.rollout.max_prompt_tokens} is too small for the {kind} proposer's "
+                    "prompt even without references: raise it, or choose selfplay.prompt_style=completion"
+                )
+            references.pop()
+
+    def settle(self, proposals: list[Proposed]) -> None:
+        """Collects the validator's results and marks what is already known: in the buffer, or earlier in this very batch."""
+        keys, programs = set(), set()
+        for proposed in proposals:
+            (result,) = proposed.row.outcomes()
+            if isinstance(result, Refusal):
+                proposed.refusal = result.reason
+                continue
+            proposed.task = result
+            key, program = self.buffer.key(result), self.buffer.program_key(result)
+            proposed.novel = not (program in programs or self.buffer.knows_program(result.program))
+            if key in keys or self.buffer.contains(result):
+                proposed.refusal = "duplicate"
+            elif not self.fits(KINDS[result.type].solve_prompt(result, self.options).full):
+                proposed.task, proposed.refusal = None, "prompt_too_long"
+            keys.add(key)
+            programs.add(program)
+
+    def attempts(self, proposals: list[Proposed]) -> list[Attempt]:
+        """What each proposal earns: learnability when it is valid and new, the configured penalties otherwise."""
+        return [self._attempt(proposed) for proposed in proposals]
+
+    def _attempt(self, proposed: Proposed) -> Attempt:
+        reward = self.config.reward
+        if proposed.fresh:
+            earned, outcome = learnability(proposed.solve_rate, reward), f"solve_rate={proposed.solve_rate:.2f}"
+        elif proposed.refusal == "duplicate":
+            earned, outcome = reward.duplicate, "duplicate"
+        else:
+            earned = reward.malformed if proposed.refusal in ("format", "truncated") else reward.invalid
+            outcome = proposed.refusal
+        references = tuple(stored.id for stored in proposed.references)
+        return Attempt(proposed.row.prompt, proposed.row.completions[0], earned, outcome, proposed.task, references)

@@ -1,0 +1,65 @@
+"""The solver's side of a step: which tasks it is given, how its answers are graded, what they earn."""
+
+import random
+from collections.abc import Callable
+from concurrent.futures import Future
+
+from azr_nemo.config import RunConfig
+from azr_nemo.rewards.answer import solver_reward
+from azr_nemo.selfplay.buffer import StoredTask, TaskBuffer
+from azr_nemo.selfplay.exchange import Completion, Prompt
+from azr_nemo.selfplay.rows import Attempt, Row, settled
+from azr_nemo.selfplay.verification import Verifier
+from azr_nemo.tasks import KINDS
+from azr_nemo.tasks.task import PromptOptions, Refusal, Role, Task, TaskType, Verdict
+
+MALFORMED = ("format", "truncated")
+
+
+class Solver:
+    """Draws tasks, writes solve prompts, has the answers verified. fits: whether a prompt is within `rollout.max_prompt_tokens`."""
+
+    def __init__(self, buffer: TaskBuffer, verifier: Verifier, options: PromptOptions, config: RunConfig, fits: Callable[[str], bool]):
+        self.buffer, self.verifier, self.options, self.config, self.fits = buffer, verifier, options, config, fits
+
+    def row(self, task: Task, samples: int = 1, temperature: float | None = None) -> Row:
+        """The row that has the model solve `task`, `samples` times; its outcomes are verdicts."""
+        text = KINDS[task.type].solve_prompt(task, self.options)
+        rollout = self.config.rollout
+        temperature = rollout.temperature if temperature is None else temperature
+        prompt = Prompt(text, Role.SOLVE, task.type, samples, rollout.max_solve_tokens, temperature)
+
+        def read(completion: Completion) -> Future:
+            if not completion.finished:
+                return settled(Verdict(0.0, "truncated"))
+            answer = KINDS[task.type].parse_answer(text.prefill + completion.text, self.options)
+            if isinstance(answer, Refusal):
+                return settled(Verdict(0.0, answer.reason))
+            return self.verifier.submit(task, answer, partial=self.config.reward.induction == "fraction")
+
+        return Row(prompt, read)
+
+    def draw(self, step: int, rng: random.Random) -> list[StoredTask]:
+        """`selfplay.batch_size` tasks per task type, by `selfplay.solve_from`; fewer while the buffer holds fewer."""
+        return [stored for name in self.config.selfplay.task_types for stored in self._draw(TaskType(name), step, rng)]
+
+    def _draw(self, kind: TaskType, step: int, rng: random.Random) -> list[StoredTask]:
+        size, source = self.config.selfplay.batch_size, self.config.selfplay.solve_from
+        wanted = {"current": size, "previous": size, "mixed": size // 2, "buffer": 0}[source]
+        since = step - 1 if source == "previous" else step
+        recent = [s for s in self.buffer.recent(kind, since) if s.step == since and self._fits(s.task)]
+        chosen = rng.sample(recent, min(wanted, len(recent)))
+        taken = {stored.id for stored in chosen}
+        # A few more than are missing, for those whose prompt is too long.
+        others = self.buffer.sample(kind, 2 * size, rng, exclude=taken)
+        return chosen + [s for s in others if self._fits(s.task)][: size - len(chosen)]
+
+    def _fits(self, task: Task) -> bool:
+        return self.fits(KINDS[task.type].solve_prompt(task, self.options).full)
+
+    def attempts(self, row: Row, task: Task) -> list[Attempt]:
+        """One attempt per sample of the row, with its reward."""
+        return [
+            Attempt(row.prompt, row.completions[k], solver_reward(verdict, self.config.reward), verdict.reason, task)
+            for k, verdict in enumerate(row.outcomes())
+        ]

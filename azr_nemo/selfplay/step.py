@@ -1,0 +1,88 @@
+"""One step of Absolute Zero (arXiv 2505.03335, Algorithm 1), as a generator that never calls a model.
+
+It yields prompts and is sent completions; whoever drives it owns the model. The same code runs under any engine, in a test with canned
+completions, and on one rank of a cluster.
+"""
+
+import random
+from collections.abc import Generator
+from dataclasses import dataclass
+
+from azr_nemo.selfplay.batch import in_group_order, training_batch
+from azr_nemo.selfplay.exchange import PromptBatch, TrainingBatch
+from azr_nemo.selfplay.measure import measure
+from azr_nemo.selfplay.proposer import Proposed, Proposer
+from azr_nemo.selfplay.rows import Attempt, Completions, ask
+from azr_nemo.selfplay.solver import Solver
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What a step leaves: the batch to train on, its rows as attempts, in the batch's order, and its metrics."""
+
+    batch: TrainingBatch
+    attempts: list[Attempt]
+    metrics: dict[str, float]
+
+
+class SelfPlay:
+    """The two roles over one buffer."""
+
+    def __init__(self, proposer: Proposer, solver: Solver):
+        self.proposer, self.solver = proposer, solver
+        self.buffer, self.config = proposer.buffer, proposer.config
+
+    def step(self, number: int) -> Generator[PromptBatch, Completions, StepResult]:
+        """Step `number` (from 1). What it draws depends on the run's seed, the number and the buffer alone, so a resumed run repeats it."""
+        rng = random.Random(f"{self.config.seed}/step/{number}")
+
+        # PROPOSE: references from the buffer as it stands; the executor validates while later proposals are still being written.
+        proposals = self.proposer.rows(rng)
+        yield from ask([proposed.row for proposed in proposals], "propose")
+        self.proposer.settle(proposals)
+
+        # ESTIMATE: how often does the solver, as it is now, solve each new task?
+        fresh = [proposed for proposed in proposals if proposed.fresh]
+        yield from self.estimate(fresh)
+        self.store(fresh, number)
+        proposed_rows = self.proposer.attempts(proposals)
+
+        # SOLVE: tasks of this step and of the buffer.
+        tasks = self.solver.draw(number, rng)
+        rows = [self.solver.row(stored.task) for stored in tasks]
+        yield from ask(rows, "solve")
+        solved_rows = [attempt for row, stored in zip(rows, tasks, strict=True) for attempt in self.solver.attempts(row, stored.task)]
+        with self.buffer.transaction():
+            for row, stored in zip(rows, tasks, strict=True):
+                self.buffer.record(stored.id, sum(v.score == 1 for v in row.outcomes()), len(row.outcomes()))
+
+        # LEARN: verified rewards -> one baseline per (role, task type) -> one update of the one model.
+        trained = list(solved_rows)
+        if self.config.selfplay.train_propose:
+            trained += proposed_rows
+        if self.config.selfplay.reuse_estimates:
+            trained += [a for p in fresh if p.estimates and p.task for a in self.solver.attempts(p.estimates, p.task)]
+        metrics = measure(proposals, proposed_rows, solved_rows, self.buffer)
+        trained = in_group_order(trained)
+        return StepResult(training_batch(trained, self.config), trained, metrics)
+
+    def estimate(self, fresh: list[Proposed]) -> Generator[PromptBatch, Completions, None]:
+        """Samples each new task n times at the rollout temperature: never greedily, or every solve rate would be 0 or 1."""
+        for proposed in fresh:
+            assert proposed.task is not None
+            proposed.estimates = self.solver.row(proposed.task, self.config.rollout.estimate_samples)
+        if fresh:
+            yield from ask([proposed.estimates for proposed in fresh if proposed.estimates], "estimate")
+        for proposed in fresh:
+            assert proposed.estimates is not None
+            proposed.verdicts = tuple(proposed.estimates.outcomes())
+
+    def store(self, fresh: list[Proposed], step: int) -> None:
+        """Every valid new task enters the buffer, whatever its solve rate, with the references it came from."""
+        with self.buffer.transaction():
+            for proposed in fresh:
+                assert proposed.task is not None
+                references = [stored.id for stored in proposed.references]
+                task = self.buffer.add(proposed.task, step, references=references)
+                if task is not None:
+                    self.buffer.record(task, sum(v.score == 1 for v in proposed.verdicts), len(proposed.verdicts))

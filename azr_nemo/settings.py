@@ -1,0 +1,165 @@
+"""From a recipe's name and overrides to a checked `RunConfig`: the only place that sees Hydra."""
+
+import difflib
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
+from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import ConfigCompositionException, HydraException
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from azr_nemo.config import RunConfig
+from azr_nemo.errors import UserError
+
+PACKAGE = Path(__file__).parent
+# In a wheel `conf` and `recipes` lie inside the package, in a checkout beside it.
+ROOT = PACKAGE if (PACKAGE / "conf").is_dir() else PACKAGE.parent
+
+CHOICES: dict[str, tuple[Any, ...]] = {
+    "platform": ("auto", "cpu", "cuda"),
+    "model.dtype": ("bfloat16", "float32"),
+    "engine.name": ("megatron",),
+    "rollout.name": ("torch", "transformers"),
+    "executor.name": ("local",),
+    "reward.learnability": ("one_minus_p", "four_p_one_minus_p"),
+    "reward.induction": ("binary", "fraction"),
+    "advantage.name": ("trr_plus_plus",),
+    "advantage.weighting": ("token", "sequence"),
+    "selfplay.prompt_style": ("r1", "completion"),
+    "selfplay.reference_sampling": ("uniform", "recent", "depth"),
+    "selfplay.solve_from": ("current", "previous", "buffer", "mixed"),
+    "logging.console": ("auto", "rich", "plain", "json"),
+}
+AT_LEAST: dict[str, float] = {
+    "engine.tensor_parallel": 1, "engine.pipeline_parallel": 1, "engine.micro_batch_tokens": 1, "engine.threads": 0,
+    "rollout.estimate_samples": 2, "rollout.max_prompt_tokens": 1, "rollout.max_propose_tokens": 1, "rollout.max_solve_tokens": 1,
+    "rollout.max_batch_rows": 1, "executor.workers": 0, "executor.memory_mb": 16, "executor.output_chars": 1,
+    "executor.recycle_after": 1, "executor.queue": 1, "optim.lr": 0, "optim.weight_decay": 0, "optim.grad_clip": 0,
+    "optim.lr_warmup_steps": 0, "optim.entropy": 0, "selfplay.steps": 1, "selfplay.batch_size": 2, "selfplay.references": 0,
+    "selfplay.induction_pairs": 2, "selfplay.proposer_weight": 0, "data.seed_factor": 1, "data.seed_rounds": 1, "warmup.steps": 0,
+    "warmup.batch_size": 1, "warmup.programs": 100, "checkpoint.every": 1, "checkpoint.keep": 1, "logging.rollouts": 0,
+    "eval.every": 0, "eval.items": 0,
+}  # fmt: skip
+ABOVE_ZERO = ("rollout.temperature", "executor.wall_s", "executor.cpu_s", "optim.eps", "warmup.lr")
+
+
+def recipes() -> list[str]:
+    """The names of the recipes that come with the project."""
+    return sorted(path.stem for path in (ROOT / "recipes").glob("*.yaml"))
+
+
+def load_settings(overrides: list[str]) -> RunConfig:
+    """The resolved and checked configuration. overrides: `recipe=NAME|FILE.yaml` and Hydra overrides such as `optim.lr=1e-5`."""
+    overrides = [part for override in overrides for part in _recipe(override)]
+    for override in overrides:
+        if "=" not in override:
+            raise UserError(f"{override!r} is not an override: write key=value, for example optim.lr=1e-5")
+    ConfigStore.instance().store(name="schema", node=RunConfig)
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+            node = hydra_compose("config", overrides=[*overrides, f"hydra.searchpath=[file://{ROOT}]"])
+        config = OmegaConf.to_object(node)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise UserError(_sentence(error)) from None
+    assert isinstance(config, RunConfig)
+    check(config)
+    return config
+
+
+def as_yaml(config: RunConfig) -> str:
+    """The configuration as YAML that can be read back by `from_yaml`."""
+    return OmegaConf.to_yaml(OmegaConf.structured(config))
+
+
+def from_yaml(path: Path) -> RunConfig:
+    """Reads a run's `config.yaml`."""
+    try:
+        config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(RunConfig), OmegaConf.load(path)))
+    except (OSError, OmegaConfBaseException) as error:
+        raise UserError(f"{path} is not a run's configuration: {str(error).splitlines()[0]}") from None
+    assert isinstance(config, RunConfig)
+    return config
+
+
+def check(config: RunConfig) -> None:
+    """Raises UserError for the first setting whose value makes no sense. Layouts are checked where the model is known."""
+    node = OmegaConf.structured(config)
+    for key, choices in CHOICES.items():
+        if (value := OmegaConf.select(node, key)) not in choices:
+            raise UserError(f"{key}={value} is unknown: choose one of {', '.join(map(str, choices))}")
+    for key, least in AT_LEAST.items():
+        if (value := OmegaConf.select(node, key)) < least:
+            raise UserError(f"{key}={value} is too small: it must be at least {least:g}")
+    for key in ABOVE_ZERO:
+        if (value := OmegaConf.select(node, key)) <= 0:
+            raise UserError(f"{key}={value} must be above 0")
+    if not config.model.path:
+        raise UserError("model.path is empty: give a Hugging Face directory, or choose a model with model=NAME")
+    if not config.selfplay.task_types or set(config.selfplay.task_types) - {"deduction", "abduction", "induction"}:
+        raise UserError(f"selfplay.task_types={config.selfplay.task_types}: choose from deduction, abduction, induction")
+    if not 0 < config.optim.clip_low < 1 or config.optim.clip_high <= 0:
+        raise UserError("optim.clip_low must lie between 0 and 1 and optim.clip_high above 0")
+    if config.optim.dual_clip and config.optim.dual_clip <= 1:
+        raise UserError(f"optim.dual_clip={config.optim.dual_clip} must be above 1, or 0 for off")
+    if config.selfplay.buffer_capacity < config.selfplay.batch_size * config.data.seed_factor:
+        raise UserError(
+            f"selfplay.buffer_capacity={config.selfplay.buffer_capacity} cannot hold the seeds "
+            f"(selfplay.batch_size x data.seed_factor = {config.selfplay.batch_size * config.data.seed_factor}): raise it"
+        )
+
+
+def _recipe(override: str) -> list[str]:
+    """`recipe=NAME` selects a recipe; `recipe=FILE.yaml` registers the file under its stem first."""
+    if not override.startswith("recipe="):
+        return [override]
+    name = override.removeprefix("recipe=")
+    if name.endswith((".yaml", ".yml")):
+        path = Path(name)
+        try:
+            node = OmegaConf.to_container(OmegaConf.load(path))
+        except (OSError, OmegaConfBaseException, ValueError) as error:
+            raise UserError(f"recipe={name} cannot be read: {error}") from None
+        name = path.stem
+        ConfigStore.instance().store(group="recipes", name=name, node=node, package="_global_")
+    elif name not in recipes():
+        close = [r for r in recipes() if r.startswith(name)] or difflib.get_close_matches(name, recipes(), n=1, cutoff=0.4)
+        hint = f"did you mean {close[0]}? " if close else ""
+        raise UserError(f"recipe={name} is unknown: {hint}there are {', '.join(recipes())}, or give the path of a YAML file")
+    return [f"recipes={name}", f"recipe={name}"]
+
+
+def _sentence(error: Exception) -> str:
+    """Hydra's and OmegaConf's messages in one line that names the key."""
+    cause = error.__cause__ if isinstance(error, ConfigCompositionException) and error.__cause__ else error
+    text = f"{error}\n{cause}"
+    if match := re.search(r"Could not override '([\w./@]+)'", text):
+        key = match.group(1)
+        known = sorted(_keys(OmegaConf.structured(RunConfig)))
+        close = difflib.get_close_matches(key, known, n=1, cutoff=0.5) or [k for k in known if k.endswith("." + key)][:1]
+        return f"{key} is not a setting" + (f": did you mean {close[0]}?" if close else ": `azr-nemo train --dry-run` prints all of them")
+    if match := re.search(r"Error merging override (\S+)", text):
+        return f"{match.group(1)} has a value of the wrong type: {str(cause).splitlines()[0]}"
+    if match := re.search(r"Could not find '(\w+)/([^']+)'", text):
+        choices = sorted(path.stem for path in (ROOT / "conf" / match.group(1)).glob("*.yaml"))
+        return f"{match.group(1)}={match.group(2)} is unknown: there are {', '.join(choices)}"
+    return " ".join(line.strip() for line in str(error).splitlines() if line.strip())
+
+
+def _keys(node: Any, prefix: str = "") -> list[str]:
+    out = []
+    for key in node:
+        value = node._get_node(key)
+        out += _keys(value, f"{prefix}{key}.") if OmegaConf.is_dict(value) else [f"{prefix}{key}"]
+    return out
+
+
+def world_size() -> int:
+    """How many ranks this run has: torchrun's WORLD_SIZE, or 1."""
+    return int(os.environ.get("WORLD_SIZE", "1"))

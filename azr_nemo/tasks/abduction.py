@@ -1,0 +1,29 @@
+"""Abduction: given a program and an output, find an input that gives it."""
+
+from collections.abc import Sequence
+
+from azr_nemo.tasks.literal import same_literal
+from azr_nemo.tasks.program import parse_arguments
+from azr_nemo.tasks.task import Calls, Refusal, Result, Task, TaskType, Verdict
+from azr_nemo.tasks.triplet import Triplet
+
+
+class Abduction(Triplet):
+    """Judged by one honest call: the answer is the arguments of exactly one call of `f`, which runs in the jail. The stored output stays
+    outside; what comes back is compared as a literal. Any input that gives the output is right."""
+
+    type = TaskType.ABDUCTION
+    shown, asked = "output", "input"
+
+    def verification(self, task: Task, answer: str, allowed_imports: Sequence[str] = ()) -> Calls | Verdict:
+        parsed = parse_arguments(answer)
+        return Verdict(0.0, parsed.reason) if isinstance(parsed, Refusal) else Calls(task.program, (answer,))
+
+    def judge(self, task: Task, results: list[Result], partial: bool = False) -> Verdict:
+        (result,) = results
+        if not result.ok or result.value is None:
+            return Verdict(0.0, result.status)
+        return Verdict(1.0, "right") if same_literal(result.value, task.output) else Verdict(0.0, "wrong_value")
+
+
+ABDUCTION = Abduction()

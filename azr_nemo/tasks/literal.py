@@ -1,0 +1,28 @@
+"""Reading and comparing literals that a model wrote, without evaluating anything."""
+
+import ast
+from typing import Any
+
+MAX_LITERAL = 20000  # characters
+
+
+class NotLiteral(ValueError):
+    """The text is not a Python literal."""
+
+
+def read_literal(text: str) -> Any:
+    """The value of a literal. Raises NotLiteral, whatever is wrong with the text (also its size or depth)."""
+    if len(text) > MAX_LITERAL:
+        raise NotLiteral("too long")
+    try:
+        return ast.literal_eval(text.strip())
+    except (SyntaxError, ValueError, TypeError, RecursionError, MemoryError, OverflowError) as error:
+        raise NotLiteral(error.__class__.__name__) from None
+
+
+def same_literal(answer: str, gold: str) -> bool:
+    """Whether two literals are equal by Python's `==` (so 1 == True == 1.0). False when either is no literal or they nest too deeply."""
+    try:
+        return bool(read_literal(answer) == read_literal(gold))
+    except (NotLiteral, RecursionError):
+        return False

@@ -1,0 +1,153 @@
+"""What a task is: a validated program with its inputs and outputs, and the interface that each task type implements.
+
+A task type knows its prompts, how to read what the model answered, what must be executed to judge it, and how to judge it. It never
+executes anything itself: it returns `Calls` (a program and argument texts), and somebody runs them and hands back the `Result`s.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Protocol
+
+
+class TaskType(StrEnum):
+    DEDUCTION = "deduction"  # program + input  -> output   (code_o in the reference)
+    ABDUCTION = "abduction"  # program + output -> input    (code_i)
+    INDUCTION = "induction"  # pairs + message  -> program  (code_f)
+
+
+class Role(StrEnum):
+    PROPOSE = "propose"
+    SOLVE = "solve"
+
+
+@dataclass(frozen=True)
+class Task:
+    """A validated task. `inputs` are argument texts (what stands between the parentheses of `f(...)`), `outputs` reprs of literals.
+
+    Deduction and abduction have exactly one pair; induction has several and a message.
+    """
+
+    type: TaskType
+    program: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    message: str = ""
+
+    @property
+    def input(self) -> str:
+        return self.inputs[0]
+
+    @property
+    def output(self) -> str:
+        return self.outputs[0]
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """What a proposer wrote, parsed and statically checked, not yet executed."""
+
+    type: TaskType
+    program: str
+    inputs: tuple[str, ...]
+    message: str = ""
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why a text is not a proposal or not an answer: `reason` is a short slug (for counting), `detail` a sentence."""
+
+    reason: str
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class Calls:
+    """A program and the argument texts it must be called with."""
+
+    program: str
+    inputs: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Result:
+    """What came of one call: `value` is the repr of a literal when `ok`, else None and `status` says why (an executor's status)."""
+
+    ok: bool
+    value: str | None = None
+    status: str = "ok"
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The grade of one answer. `score` is in [0, 1]; `reason` is a short slug such as right, wrong_value, not_one_call, error, timeout."""
+
+    score: float
+    reason: str
+
+
+@dataclass(frozen=True)
+class PromptText:
+    """A prompt as text. `prefill` is its tail that already belongs to the response (an opened `<think>` or fence).
+
+    The model is shown `text + prefill`; what is parsed is `prefill + completion`.
+    """
+
+    text: str
+    prefill: str = ""
+
+    @property
+    def full(self) -> str:
+        return self.text + self.prefill
+
+
+@dataclass(frozen=True)
+class PromptOptions:
+    """How prompts are written. style: 'r1' (think/answer tags, for models that can reason) or 'completion' (short fenced form)."""
+
+    style: str = "r1"
+    pairs: int = 10  # induction: how many inputs a proposer gives
+    allowed_imports: tuple[str, ...] = field(default=())  # what a proposed program may import; empty: the default list
+    lines: int | None = None  # a requested length of the program's body
+
+
+class TaskKind(Protocol):
+    """One task type. Implemented in deduction.py, abduction.py, induction.py; looked up by `tasks.KINDS[TaskType]`."""
+
+    type: TaskType
+
+    def propose_prompt(self, references: list[Task], options: PromptOptions) -> PromptText:
+        """Prompt for a new task. Induction uses the first reference's program; deduction and abduction show all."""
+        ...
+
+    def parse_proposal(self, response: str, references: list[Task], options: PromptOptions) -> Proposal | Refusal:
+        """Reads a proposer's response (prefill included)."""
+        ...
+
+    def proposal_text(self, proposal: Proposal, options: PromptOptions) -> str:
+        """The completion (prefill excluded) that states this proposal: parse_proposal(prefill + proposal_text) gives it back."""
+        ...
+
+    def task(self, proposal: Proposal, results: list[Result]) -> Task | Refusal:
+        """The validated task once its program ran on its inputs, or why it is none."""
+        ...
+
+    def solve_prompt(self, task: Task, options: PromptOptions) -> PromptText: ...
+
+    def parse_answer(self, response: str, options: PromptOptions) -> str | Refusal:
+        """The answer text in a solver's response (prefill included): an output literal, an argument text or a program."""
+        ...
+
+    def answer_text(self, answer: str, options: PromptOptions) -> str:
+        """The completion (prefill excluded) that states this answer: parse_answer(prefill + answer_text) gives it back."""
+        ...
+
+    def verification(self, task: Task, answer: str, allowed_imports: Sequence[str] = ()) -> Calls | Verdict:
+        """What must run to judge the answer, or the verdict itself when nothing must run. allowed_imports: of an answer that is a program;
+        empty: the default list."""
+        ...
+
+    def judge(self, task: Task, results: list[Result], partial: bool = False) -> Verdict:
+        """The verdict from what came of `verification`'s calls. partial: induction scores the share of hidden pairs."""
+        ...

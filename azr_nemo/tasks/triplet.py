@@ -1,0 +1,53 @@
+"""What deduction and abduction share: both are proposed as a program with one input, and differ in what the solver is not shown."""
+
+from azr_nemo.tasks.fences import fence, tagged
+from azr_nemo.tasks.program import check, parse_arguments
+from azr_nemo.tasks.prompting import answered, prompt, response
+from azr_nemo.tasks.task import PromptOptions, PromptText, Proposal, Refusal, Result, Task, TaskType
+
+
+class Triplet:
+    """Proposing side of the two task types that are made of (program, input, output)."""
+
+    type: TaskType
+    shown: str  # what the solver sees beside the program: the fence's tag
+    asked: str  # what it answers with
+
+    def propose_prompt(self, references: list[Task], options: PromptOptions) -> PromptText:
+        return prompt("propose_triplet", "python", options, kind=self.type.value, references=references)
+
+    def parse_proposal(self, text: str, references: list[Task], options: PromptOptions) -> Proposal | Refusal:
+        answer = answered(text, options)
+        if isinstance(answer, Refusal):
+            return answer
+        programs, inputs = tagged(answer, "python"), tagged(answer, "input")
+        if not programs or not inputs:
+            return Refusal("format", "there is no closed python fence and input fence")
+        program, argument = programs[0].strip("\n"), inputs[0].strip()
+        refusal = check(program, options.allowed_imports) or parse_arguments(argument)
+        return refusal if isinstance(refusal, Refusal) else Proposal(self.type, program, (argument,))
+
+    def proposal_text(self, proposal: Proposal, options: PromptOptions) -> str:
+        return response(fence("python", proposal.program) + fence("input", proposal.inputs[0]), "python", options)
+
+    def task(self, proposal: Proposal, results: list[Result]) -> Task | Refusal:
+        (result,) = results
+        if not result.ok or result.value is None:
+            return Refusal(result.status, result.detail)
+        return Task(self.type, proposal.program, proposal.inputs, (result.value,))
+
+    def solve_prompt(self, task: Task, options: PromptOptions) -> PromptText:
+        return prompt(f"solve_{self.type.value}", self.asked, options, task=task)
+
+    def parse_answer(self, text: str, options: PromptOptions) -> str | Refusal:
+        """The last fence of the asked kind; in the completion style the first, which is the one that the prompt opened."""
+        part = answered(text, options)
+        if isinstance(part, Refusal):
+            return part
+        found = tagged(part, self.asked)
+        if not found:
+            return Refusal("format", f"there is no closed {self.asked} fence")
+        return found[0 if options.style == "completion" else -1].strip()
+
+    def answer_text(self, answer: str, options: PromptOptions) -> str:
+        return response(fence(self.asked, answer), self.asked, options)

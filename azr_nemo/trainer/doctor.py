@@ -1,0 +1,39 @@
+"""What this machine offers to a run."""
+
+import os
+import platform
+import shutil
+from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from azr_nemo.config import ExecutorConfig
+from azr_nemo.models import cache_dir
+from azr_nemo.sandbox.executor import ExecutorUnavailable
+from azr_nemo.trainer.session import make_executor
+
+PACKAGES = ("azr-nemo", "torch", "megatron-core", "transformers", "transformer-engine", "tensorrt-llm")
+
+
+def report() -> Iterator[tuple[str, str]]:
+    """(what, found) rows, in the order of a reader's interest."""
+    import torch
+
+    yield "python", f"{platform.python_version()} on {platform.machine()}, {os.cpu_count()} cores"
+    for package in PACKAGES:
+        try:
+            yield package, version(package)
+        except PackageNotFoundError:
+            yield package, "not installed"
+    cuda = torch.cuda.is_available()
+    yield "devices", ", ".join(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())) if cuda else "CPU only"
+    try:
+        with make_executor(ExecutorConfig(workers=1)) as executor:
+            yield "executor", executor.describe()
+    except ExecutorUnavailable as error:
+        yield "executor", f"none: {error}"
+    folder = cache_dir()
+    existing = next(path for path in (folder, *folder.parents) if path.exists())
+    writable = "" if os.access(existing, os.W_OK) else ", not writable: set AZR_NEMO_CACHE"
+    yield "cache", f"{folder}, {shutil.disk_usage(existing).free / 2**30:.0f} GiB free{writable}"
+    yield "working directory", f"{shutil.disk_usage(Path.cwd()).free / 2**30:.0f} GiB free"

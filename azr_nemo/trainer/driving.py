@@ -1,0 +1,53 @@
+"""Drives a self-play generator with an engine: what it yields is sampled, timed and shown; what is sampled is sent back."""
+
+import hashlib
+from collections.abc import Generator
+from dataclasses import replace
+from typing import TypeVar
+
+from azr_nemo.observe.console import Console
+from azr_nemo.observe.timing import PhaseClock
+from azr_nemo.selfplay.engine import Engine
+from azr_nemo.selfplay.exchange import Completion, PromptBatch
+from azr_nemo.selfplay.rows import Completions
+
+T = TypeVar("T")
+
+
+class Driver:
+    """Engine, clock and console of a run. tokens: response tokens sampled since it was last set to 0."""
+
+    def __init__(self, engine: Engine, clock: PhaseClock, console: Console, seed: int):
+        self.engine, self.clock, self.console, self.seed = engine, clock, console, seed
+        self.tokens = 0
+
+    def drive(self, generator: Generator[PromptBatch, Completions, T], label: str) -> T:
+        """Runs the generator to its end and returns what it returns. Samples depend on the run's seed, the label and the batch's place
+        alone, so a step that is repeated after a resume draws the same."""
+        place = 0
+        try:
+            batch = next(generator)
+            while True:
+                answer = self._sample(batch, sampling_seed(self.seed, label, place))
+                place += 1
+                with self.clock.phase("execute_wait"):  # grading what came last, and the step's own work
+                    batch = generator.send(answer)
+        except StopIteration as stop:
+            return stop.value
+
+    def _sample(self, batch: PromptBatch, seed: int) -> Completions:
+        total = sum(prompt.samples for prompt in batch.prompts)
+        with self.clock.phase(batch.phase), self.console.phase(batch.phase, total) as progress:
+
+            def arrived(index: int, sample: int, completion: Completion) -> None:
+                progress.advance(1)
+                self.tokens += len(completion.response_ids)
+                if batch.on_completion:
+                    batch.on_completion(index, sample, completion)
+
+            return self.engine.generate(replace(batch, on_completion=arrived), seed)
+
+
+def sampling_seed(seed: int, label: str, place: int) -> int:
+    """A 63-bit seed from the run's seed and the place in the run."""
+    return int.from_bytes(hashlib.sha256(f"{seed}/{label}/{place}".encode()).digest()[:8]) >> 1

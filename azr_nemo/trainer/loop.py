@@ -1,0 +1,203 @@
+"""The training run: warm start, seeding, then steps of self-play, each logged, and saved at every `checkpoint.every`."""
+
+import random
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from azr_nemo.config import RunConfig
+from azr_nemo.megatron.distributed import rank
+from azr_nemo.megatron.worker import MegatronEngine, build_engine
+from azr_nemo.models import resolve_model
+from azr_nemo.observe.console import Console
+from azr_nemo.observe.metrics import MetricsLog, peak_rss_gib
+from azr_nemo.observe.rollouts import Rollout, RolloutLog
+from azr_nemo.observe.timing import PhaseClock
+from azr_nemo.selfplay.buffer import TaskBuffer
+from azr_nemo.selfplay.seed_files import load_seeds
+from azr_nemo.selfplay.seeding import SeedingLoop, SeedProgress
+from azr_nemo.selfplay.step import StepResult
+from azr_nemo.settings import as_yaml
+from azr_nemo.trainer.checkpoints import Checkpoint, Checkpoints
+from azr_nemo.trainer.driving import Driver
+from azr_nemo.trainer.run_directory import RunDirectory
+from azr_nemo.trainer.session import Session, buffer_path, limits, make_executor, make_session
+from azr_nemo.trainer.stopping import StopRequest
+from azr_nemo.trainer.warming import warm_up, warmed_directory
+
+
+@dataclass
+class Run:
+    """The parts of a run on rank 0 that its phases share."""
+
+    config: RunConfig
+    run_dir: Path
+    engine: MegatronEngine
+    session: Session
+    buffer: TaskBuffer
+    driver: Driver
+    console: Console
+    checkpoints: Checkpoints
+    metrics: MetricsLog
+    rollouts: RolloutLog
+    stop: StopRequest
+
+    @property
+    def clock(self) -> PhaseClock:
+        return self.driver.clock
+
+
+def train(config: RunConfig, only_seed: bool = False) -> int:
+    """Runs or resumes the configured run and returns the number of steps that are done. On ranks other than 0 it serves rank 0.
+    only_seed: stop before the first step, with the seeds in the checkpoint of step 0.
+
+    Raises UserError for what the user can mend and ExecutorUnavailable when the sandbox is lost.
+    """
+    if rank():
+        model_dir = resolve_model(config.model)
+        build_engine(config, starting_weights(config, model_dir))
+        return 0
+    with ExitStack() as stack:
+        run_dir = stack.enter_context(RunDirectory(Path(config.run_dir))).path
+        stop = stack.enter_context(StopRequest())
+        console = stack.enter_context(Console(config.logging.console))
+        checkpoints = Checkpoints(run_dir, config.checkpoint.keep)
+        checkpoint = checkpoints.find(config.resume)
+        done = checkpoint.step if checkpoint else 0
+        title = f"AZR-NeMo: {config.recipe or config.model.path}"
+        console.start_run(title, [f"run_dir {run_dir}", f"model {config.model.path}"], config.selfplay.steps, done)
+        if done >= config.selfplay.steps:
+            console.note(f"all {done} steps are done: raise selfplay.steps to go on, or give another run_dir to start anew")
+            return done
+        executor = stack.enter_context(make_executor(config.executor))
+        console.note(f"executor: {executor.describe()}")
+        model_dir = resolve_model(config.model, progress=console.note)
+        start = starting_weights(config, model_dir)
+        engine = build_engine(config, start)
+        assert engine is not None
+        stack.callback(engine.close)
+        if config.warmup.steps and start == model_dir and not checkpoint:
+            warm_up(engine, config, model_dir, warmed_directory(config, model_dir), executor, console)
+        if checkpoint:
+            buffer = TaskBuffer.restore(checkpoint.path / "buffer.sqlite", buffer_path(run_dir), config.selfplay.buffer_capacity)
+        else:
+            buffer = TaskBuffer(buffer_path(run_dir), config.selfplay.buffer_capacity)
+        stack.callback(buffer.close)
+        metrics = MetricsLog(run_dir, config.logging.tensorboard)
+        stack.callback(metrics.close)
+        rollouts = RolloutLog(run_dir, config.logging.rollouts)
+        stack.callback(rollouts.close)
+        session = make_session(config, engine, executor, buffer)
+        driver = Driver(engine, PhaseClock(), console, config.seed)
+        run = Run(config, run_dir, engine, session, buffer, driver, console, checkpoints, metrics, rollouts, stop)
+        if checkpoint:
+            resume(run, checkpoint)
+        else:
+            begin(run, lambda: load_seeds_into(run, executor))
+        return done if only_seed else run_steps(run, done)
+
+
+def starting_weights(config: RunConfig, model_dir: Path) -> Path:
+    """The warm-started weights where they are wanted and already made, else the model's own."""
+    if config.warmup.steps and (warmed := warmed_directory(config, model_dir)).is_dir():
+        return warmed
+    return model_dir
+
+
+def load_seeds_into(run: Run, executor) -> None:
+    files = [Path(name) for name in run.config.data.seed_files]
+    if files:
+        selfplay = run.config.selfplay
+        load_seeds(files, run.buffer, executor, tuple(selfplay.imports), limits(run.config.executor), selfplay.induction_pairs)
+
+
+def begin(run: Run, load_files: Callable[[], None]) -> None:
+    """A run without a checkpoint: seeds, held-out accuracy before training, the checkpoint of step 0. A seeding that was killed goes on."""
+    run.buffer.remove_after(0)
+    run.metrics.rewind(-1)
+    run.rollouts.rewind(-1)
+    load_files()
+
+    def progress(at: SeedProgress) -> None:
+        run.console.note(at.sentence())
+
+    seeded = run.driver.drive(SeedingLoop(run.session.proposer, progress).run(), "seeding")
+    for warning in seeded.warnings:
+        run.console.note(warning)
+    run.metrics.write(0, evaluate(run, 0, always=True))
+    save(run, 0)
+
+
+def resume(run: Run, checkpoint: Checkpoint) -> None:
+    """Takes up the run where the checkpoint left it; what was logged of later steps is dropped, as they run again."""
+    run.engine.load(checkpoint.path)
+    run.metrics.rewind(checkpoint.step)
+    run.rollouts.rewind(checkpoint.step)
+    run.console.note(f"resumed after step {checkpoint.step} from {checkpoint.path}")
+
+
+def run_steps(run: Run, done: int) -> int:
+    """Steps done+1 .. selfplay.steps. A stop request ends the run after the step in hand, saved."""
+    run.stop.at_once = False
+    run.clock.lap()
+    for step in range(done + 1, run.config.selfplay.steps + 1):
+        run.driver.tokens = 0
+        result = run.driver.drive(run.session.selfplay.step(step), f"step/{step}")
+        sampled = run.driver.tokens
+        with run.clock.phase("update"), run.console.phase("update"):
+            trained = run.engine.update(result.batch)
+        last = step == run.config.selfplay.steps
+        held_out = evaluate(run, step, always=last)
+        report(run, step, result, trained, sampled, held_out)
+        if last or run.stop.requested or step % run.config.checkpoint.every == 0:
+            save(run, step)  # after the step's line in the logs: a resumed run drops lines, it cannot make up for missing ones
+        if run.stop.requested and step < run.config.selfplay.steps:
+            run.console.note(f"stopped by {run.stop.requested} after step {step}, which is saved: the same command goes on from there")
+            return step
+    return run.config.selfplay.steps
+
+
+def evaluate(run: Run, step: int, always: bool) -> dict[str, float]:
+    """Held-out accuracy, when it is due at this step."""
+    due = always or (run.config.eval.every and step % run.config.eval.every == 0)
+    if run.session.heldout is None or not due:
+        return {}
+    return run.driver.drive(run.session.heldout.evaluate(), f"evaluate/{step}")
+
+
+def save(run: Run, step: int) -> None:
+    """Weights, optimizer, buffer, configuration: everything that the next step depends on."""
+
+    def write(directory: Path) -> None:
+        run.engine.save(directory)
+        run.buffer.backup(directory / "buffer.sqlite")
+        (directory / "config.yaml").write_text(as_yaml(run.config))
+
+    with run.clock.phase("save"), run.console.phase("save"):
+        run.checkpoints.save(step, write)
+
+
+def report(run: Run, step: int, result: StepResult, trained: dict[str, float], sampled: int, held_out: dict[str, float]) -> None:
+    """The step's line on screen and in the logs."""
+    times = run.clock.lap()
+    generating = sum(times.get(f"time/{phase}_s", 0.0) for phase in ("propose", "estimate", "solve", "evaluate"))
+    metrics = {
+        **result.metrics,
+        **{f"train/{name}": value for name, value in trained.items()},
+        **held_out,
+        **times,
+        "memory/peak_rss_gib": peak_rss_gib(),
+        "throughput/generated_tokens_per_s": sampled / max(generating, 1e-9),
+        "throughput/trained_tokens_per_s": float(result.batch.mask.sum()) / max(times.get("time/update_s", 0.0), 1e-9),
+    }
+    run.metrics.write(step, metrics)
+    advantages = (result.batch.advantages * result.batch.mask).sum(1) / result.batch.mask.sum(1).clamp(min=1)
+    rows = [
+        Rollout(a.prompt.role, a.prompt.type, a.prompt.text.full, a.completion.text, a.outcome, a.reward, float(advantage))
+        for a, advantage in zip(result.attempts, advantages, strict=True)
+    ]
+    chosen = run.rollouts.write(step, rows, random.Random(f"{run.config.seed}/rollouts/{step}"))
+    run.console.step_line(step, metrics)
+    for rollout in chosen[:2]:
+        run.console.sample(rollout.role, rollout.type, rollout.completion, rollout.outcome, rollout.reward)

@@ -1,0 +1,22 @@
+"""Shared fixtures."""
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+# The machines that run these tests are small and shared: how long an example takes says nothing.
+settings.register_profile("project", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("project")
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real tasks and benchmarks, which is not part of the repository."""
+    folder = Path(os.environ.get("AZR_DATA_DIR", ROOT.parent / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip("no real data here: set AZR_DATA_DIR to a folder with the seed and benchmark files")
+    return folder

@@ -1,0 +1,84 @@
+"""Run under torchrun with two ranks: the same work in several layouts, results written by rank 0 for the test to compare.
+
+parallel_job.py layouts MODEL_DIR OUT    tp2, pp2 and dp2, each: log-probabilities, two updates, samples, a checkpoint
+parallel_job.py failure MODEL_DIR OUT    rank 1 fails while sampling
+"""
+
+import json
+import sys
+from functools import partial
+from pathlib import Path
+
+from safetensors.torch import save_file
+from tiny_models import EchoRollout, run_config, training_batch
+
+import azr_nemo.rollout
+from azr_nemo.errors import UserError
+from azr_nemo.megatron import distributed
+from azr_nemo.megatron.commands import Command, announce, receive
+from azr_nemo.megatron.worker import MegatronEngine, Worker
+from azr_nemo.selfplay.exchange import Completion, Prompt, PromptBatch
+from azr_nemo.tasks.task import PromptText, Role, TaskType
+
+LAYOUTS = {"tp2": {"tensor_parallel": 2}, "pp2": {"pipeline_parallel": 2}, "dp2": {}}
+PROMPTS = [Prompt(PromptText("x" * n), Role.SOLVE, TaskType.DEDUCTION, samples=n) for n in (3, 1, 2)]
+
+
+class FailingRollout(EchoRollout):
+    def generate(self, *args, **kwargs):  # type: ignore[no-untyped-def]
+        if distributed.rank() == 1:
+            raise UserError("the sampler broke")
+        return super().generate(*args, **kwargs)
+
+
+def layouts(model_dir: Path, out: Path) -> None:
+    for name, layout in LAYOUTS.items():
+        config = run_config(**layout)
+        config.optim.eps = 1e-3
+        worker = Worker(config, model_dir)
+        batch = training_batch()
+        logprobs = worker.actor.logprobs(batch.prompt_ids, batch.response_ids)
+        if distributed.rank():
+            while (command := receive()).name != "close":
+                worker.run(command)
+            continue
+        engine = MegatronEngine(config, model_dir, worker)
+        metrics = [engine.update(training_batch(seed=seed)) for seed in (0, 1)]
+        seen: dict[tuple[int, int], Completion] = {}
+        arrived = partial(_arrived, seen)
+        results = engine.generate(PromptBatch(PROMPTS, "solve", arrived), seed=5)
+        next(engine.weights())  # a reader that stops early must not leave the other ranks waiting
+        weights = {key: tensor.clone() for key, tensor in engine.weights()}
+        (out / name).mkdir(parents=True)
+        engine.save(out / name)
+        save_file({**weights, "logprobs": logprobs}, out / f"{name}.safetensors")
+        samples = [[completion.response_ids for completion in group] for group in results]
+        (out / f"{name}.json").write_text(json.dumps({"metrics": metrics, "samples": samples, "seen": sorted(seen)}))
+        announce(Command("close"))
+
+
+def _arrived(seen: dict[tuple[int, int], Completion], index: int, k: int, completion: Completion) -> None:
+    seen[index, k] = completion
+
+
+def failure(model_dir: Path) -> None:
+    azr_nemo.rollout.make_rollout = FailingRollout  # type: ignore[attr-defined]
+    worker = Worker(run_config(), model_dir)
+    if distributed.rank():
+        worker.serve()
+    else:
+        MegatronEngine(run_config(), model_dir, worker).generate(PromptBatch(PROMPTS, "solve"), seed=5)
+
+
+if __name__ == "__main__":
+    azr_nemo.rollout.make_rollout = EchoRollout  # type: ignore[attr-defined]
+    mode, folder, *models = sys.argv[1:]
+    if mode == "layouts":
+        for number, model in enumerate(models):
+            layouts(Path(model), Path(folder) / str(number))
+    else:
+        try:
+            failure(Path(models[0]))
+        except UserError as error:
+            print(f"[rank {distributed.rank()}] {error}", flush=True)
+            sys.exit(2)

@@ -1,0 +1,39 @@
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from azr_nemo.megatron.batches import pack
+
+ROWS = st.lists(st.tuples(st.integers(1, 9), st.integers(0, 9)), min_size=1, max_size=12)
+
+
+@given(ROWS, st.integers(1, 40), st.integers(1, 4))
+def test_every_learnt_token_is_in_exactly_one_micro_batch(rows: list[tuple[int, int]], limit: int, shares: int) -> None:
+    prompts = [[100 * row + i for i in range(p)] for row, (p, _) in enumerate(rows)]
+    responses = [[100 * row + 50 + i for i in range(r)] for row, (_, r) in enumerate(rows)]
+    mask = torch.ones(len(rows), max(1, max(map(len, responses))))
+    mask[0, 1::2] = 0
+    seen = []
+    for share in range(shares):
+        batches = pack(prompts, responses, mask, limit, share, shares)
+        assert batches
+        for batch in batches:
+            assert batch.tokens.numel() <= limit or len(batch.tokens) == 1
+            learnt = batch.mask.t()
+            targets, previous = batch.targets.t()[learnt].tolist(), batch.tokens.t()[learnt].tolist()
+            for row, step, target, before in zip(batch.rows.tolist(), batch.times.tolist(), targets, previous, strict=True):
+                assert target == responses[row][step]
+                assert before == [*prompts[row], *responses[row]][len(prompts[row]) + step - 1]
+                seen.append((row, step))
+    assert sorted(seen) == [(row, step) for row, r in enumerate(responses) for step in range(len(r)) if mask[row, step]]
+
+
+def test_rows_of_like_length_share_a_micro_batch() -> None:
+    batches = pack([[1]] * 4, [[1] * 8, [1], [1] * 8, [1]], torch.ones(4, 8), 16)
+    assert [tuple(batch.tokens.shape) for batch in batches] == [(2, 8), (2, 1)]
+
+
+def test_a_row_without_a_prompt_is_refused() -> None:
+    with pytest.raises(ValueError, match="at least one prompt token"):
+        pack([[]], [[1]], torch.ones(1, 1), 16)

@@ -1,0 +1,121 @@
+"""Two ranks against one: tensor, pipeline and data parallelism give the same log-probabilities, updates and samples."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from parallel_job import LAYOUTS, PROMPTS
+from safetensors.torch import load_file
+from tiny_models import EchoRollout, run_config, training_batch
+from torch import Tensor
+
+import azr_nemo.rollout
+from azr_nemo.megatron.actor import Actor
+from azr_nemo.megatron.checkpoint import load_checkpoint
+from azr_nemo.megatron.weights import export_weights
+from azr_nemo.megatron.worker import build_engine
+from azr_nemo.selfplay.exchange import PromptBatch
+
+HERE = Path(__file__).parent
+MakeActor = Callable[..., Actor]
+
+
+def torchrun(mode: str, folder: Path, *models: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command += [str(HERE / "parallel_job.py"), mode, str(folder), *map(str, models)]
+    environment = {"PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(HERE.parents[1])}
+    # A group of its own, so that on a timeout no rank stays behind.
+    with subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
+        try:
+            out, err = process.communicate(timeout=240)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            raise
+    return subprocess.CompletedProcess(command, process.returncode, out, err)
+
+
+FAMILIES = ("llama-tied", "qwen2-untied")
+
+
+@pytest.fixture(scope="module")
+def results(model_dir: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The files of one job over all families and layouts: starting ranks is what costs time."""
+    out = tmp_path_factory.mktemp("parallel")
+    result = torchrun("layouts", out, *(model_dir(family) for family in FAMILIES))
+    assert result.returncode == 0, result.stdout + result.stderr
+    return out
+
+
+@pytest.fixture(params=FAMILIES)
+def job(request: pytest.FixtureRequest, results: Path) -> tuple[str, Path]:
+    return request.param, results / str(FAMILIES.index(request.param))
+
+
+@pytest.fixture
+def alone(job: tuple[str, Path], make_actor: MakeActor) -> tuple[Actor, list[dict[str, float]], Tensor]:
+    config = run_config()
+    config.optim.eps = 1e-3
+    actor = make_actor(job[0], config)
+    batch = training_batch()
+    logprobs = actor.logprobs(batch.prompt_ids, batch.response_ids)
+    return actor, [actor.update(training_batch(seed=seed)) for seed in (0, 1)], logprobs
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_two_ranks_learn_what_one_learns(
+    layout: str, job: tuple[str, Path], alone: tuple[Actor, list[dict[str, float]], Tensor], make_actor: MakeActor
+) -> None:
+    family, out = job
+    actor, metrics, logprobs = alone
+    theirs = load_file(out / f"{layout}.safetensors")
+    torch.testing.assert_close(theirs.pop("logprobs"), logprobs, rtol=0, atol=1e-5)
+    ours = {name: tensor.clone() for name, tensor in export_weights(actor.model, actor.hf_config)}
+    assert theirs.keys() == ours.keys()
+    for name, tensor in ours.items():
+        torch.testing.assert_close(theirs[name], tensor, rtol=0, atol=1e-5)
+    for mine, other in zip(metrics, json.loads((out / f"{layout}.json").read_text())["metrics"], strict=True):
+        for name in ("loss", "entropy", "grad_norm", "rollout_kl", "tokens", "lr"):
+            assert other[name] == pytest.approx(mine[name], abs=1e-5), name
+
+    # A checkpoint of two ranks, optimizer included, loads into one: bit for bit, and the next steps agree.
+    config = run_config()
+    config.optim.eps = 1e-3
+    resumed = make_actor(family, config)
+    load_checkpoint(resumed, out / layout)
+    for name, tensor in export_weights(resumed.model, resumed.hf_config):
+        assert torch.equal(tensor, theirs[name]), name
+    resumed.update(training_batch(seed=2))
+    actor.update(training_batch(seed=2))
+    expected = dict(export_weights(actor.model, actor.hf_config))
+    for name, tensor in export_weights(resumed.model, resumed.hf_config):
+        torch.testing.assert_close(tensor, expected[name], rtol=0, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_samples_do_not_depend_on_the_number_of_ranks(
+    job: tuple[str, Path], model_dir: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(azr_nemo.rollout, "make_rollout", EchoRollout, raising=False)
+    engine = build_engine(run_config(), model_dir(job[0]))
+    assert engine is not None
+    expected = [[list(c.response_ids) for c in group] for group in engine.generate(PromptBatch(PROMPTS, "solve"), seed=5)]
+    for layout in LAYOUTS:
+        found = json.loads((job[1] / f"{layout}.json").read_text())
+        assert found["samples"] == expected
+        assert found["seen"] == [[i, k] for i, group in enumerate(expected) for k in range(len(group))]
+
+
+@pytest.mark.slow
+def test_a_rank_that_fails_ends_the_run_with_its_sentence(model_dir: Callable[..., Path], tmp_path: Path) -> None:
+    result = torchrun("failure", tmp_path, model_dir())
+    assert result.returncode != 0
+    assert "rank 1 failed at `generate`: the sampler broke" in result.stdout

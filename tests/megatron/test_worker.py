@@ -1,0 +1,155 @@
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+from safetensors.torch import load_file
+from tiny_models import EchoRollout, run_config, training_batch
+
+import azr_nemo.rollout
+from azr_nemo.errors import UserError
+from azr_nemo.megatron import distributed
+from azr_nemo.megatron.commands import join_ids, split_ids
+from azr_nemo.megatron.sampling import decode_requests, encode_requests, request_seed, share_of
+from azr_nemo.megatron.worker import MegatronEngine, build_engine
+from azr_nemo.rollout.engine import SampleRequest
+from azr_nemo.selfplay.engine import Example
+from azr_nemo.selfplay.exchange import Completion, Prompt, PromptBatch
+from azr_nemo.tasks.task import PromptText, Role, TaskType
+
+
+@pytest.fixture
+def engine(model_dir: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> Iterator[MegatronEngine]:
+    monkeypatch.setattr(azr_nemo.rollout, "make_rollout", EchoRollout, raising=False)
+    engine = build_engine(run_config(), model_dir())
+    assert engine is not None
+    yield engine
+    engine.close()
+
+
+def prompt(text: str, samples: int = 2) -> Prompt:
+    return Prompt(PromptText(text, "<think>"), Role.SOLVE, TaskType.DEDUCTION, samples, max_new_tokens=5)
+
+
+def test_each_prompt_gets_its_completions(engine: MegatronEngine) -> None:
+    seen: dict[tuple[int, int], Completion] = {}
+    batch = PromptBatch([prompt("abc", 3), prompt("b", 1)], "solve", lambda i, k, completion: seen.update({(i, k): completion}))
+    results = engine.generate(batch, seed=7)
+    assert [len(group) for group in results] == [3, 1]
+    for i, group in enumerate(results):
+        for k, completion in enumerate(group):
+            assert seen[i, k] == completion
+            assert completion.prompt_ids == tuple(engine.encode(batch.prompts[i].text.full))
+            assert completion.response_ids[:2] == (completion.prompt_ids[0], k)
+            assert len(completion.logprobs) == 3
+            assert completion.finished == (k % 2 == 0)
+            assert completion.text[0] == batch.prompts[i].text.text[0]
+    assert engine.generate(batch, seed=7) == results
+    assert engine.generate(batch, seed=8) != results
+
+
+def test_special_tokens_are_not_in_the_text(engine: MegatronEngine) -> None:
+    assert engine.text.end_ids == [256]
+    assert engine.text.decode((*engine.encode("ok"), 256)) == "ok"
+
+
+def test_a_prompt_that_is_too_long_is_the_callers_error(engine: MegatronEngine) -> None:
+    engine.config.rollout.max_prompt_tokens = 4
+    with pytest.raises(ValueError, match=r"prompt 0 has 10 tokens, more than rollout\.max_prompt_tokens=4"):
+        engine.generate(PromptBatch([prompt("abc")], "solve"), seed=0)
+
+
+def test_an_update_reaches_the_rollout_engine_and_supervision_waits_for_a_refit(
+    engine: MegatronEngine, model_dir: Callable[..., Path]
+) -> None:
+    rollout = engine.worker.rollout
+    assert isinstance(rollout, EchoRollout)
+    assert all(torch.equal(rollout.weights[name], tensor) for name, tensor in load_file(model_dir() / "model.safetensors").items())
+    metrics = engine.update(training_batch())
+    assert {"loss", "pg_loss", "entropy", "grad_norm", "clip_fraction", "rollout_kl", "rollout_kl_k3", "lr", "tokens", "update_s"} == set(
+        metrics
+    )
+    assert all(torch.equal(rollout.weights[name], tensor) for name, tensor in engine.weights())
+    assert rollout.refits == 2
+    assert set(engine.supervise([Example((1, 2), (3, 256))])) == {"loss", "grad_norm", "lr", "tokens", "update_s"}
+    assert not all(torch.equal(rollout.weights[name], tensor) for name, tensor in engine.weights())
+    engine.refit()
+    assert all(torch.equal(rollout.weights[name], tensor) for name, tensor in engine.weights())
+
+
+def test_loading_refits(engine: MegatronEngine, tmp_path: Path) -> None:
+    engine.update(training_batch())
+    engine.save(tmp_path)
+    expected = {name: tensor.clone() for name, tensor in engine.weights()}
+    engine.update(training_batch())
+    engine.load(tmp_path)
+    assert isinstance(engine.worker.rollout, EchoRollout)
+    assert all(torch.equal(engine.worker.rollout.weights[name], tensor) for name, tensor in expected.items())
+    assert {path.name for path in (tmp_path / "model").iterdir()} >= {"config.json", "tokenizer.json"}
+
+
+def test_closing_leaves_the_job_and_a_new_engine_can_start(engine: MegatronEngine, model_dir: Callable[..., Path]) -> None:
+    engine.close()
+    assert not dist.is_initialized()
+    again = build_engine(run_config(), model_dir())
+    assert again is not None
+    assert again.update(training_batch())["tokens"] > 0
+
+
+def test_a_layout_that_does_not_fit_is_refused_before_anything_is_built(model_dir: Callable[..., Path]) -> None:
+    with pytest.raises(UserError, match=r"engine\.tensor_parallel=4 does not divide"):
+        build_engine(run_config(tensor_parallel=4), model_dir())
+    with pytest.raises(UserError, match="needs a multiple of 2 ranks"):
+        build_engine(run_config(tensor_parallel=2), model_dir())
+
+
+def test_a_model_without_tokenizer_is_refused(model_dir: Callable[..., Path], tmp_path: Path) -> None:
+    for name in ("config.json", "model.safetensors"):
+        (tmp_path / name).write_bytes((model_dir() / name).read_bytes())
+    with pytest.raises(UserError, match="has no tokenizer that can be read"):
+        build_engine(run_config(), tmp_path)
+
+
+def test_requests_survive_the_wire_and_are_dealt_to_every_rank_once() -> None:
+    requests = [SampleRequest(tuple(range(n)), n + 1, 10 * n, 0.25 * n, request_seed(3, n)) for n in range(1, 8)]
+    assert decode_requests(encode_requests(requests)) == requests
+    shares = [share_of(requests, rank, 3) for rank in range(3)]
+    assert sorted(index for share in shares for index in share) == list(range(7))
+    assert shares[0][0] == 6
+    assert split_ids(*join_ids([(1,), (), (2, 3)])) == [(1,), (), (2, 3)]
+
+
+def test_seeds_are_stable_and_distinct() -> None:
+    assert request_seed(1, 2) == request_seed(1, 2) == 7020988164444819289
+    assert len({request_seed(seed, index) for seed in range(30) for index in range(30)}) == 900
+
+
+def test_a_failure_is_found_by_whoever_asks(platform: object) -> None:
+    assert distributed.reported_failure(wait_s=0) is None
+    assert "a rank was lost during `update` (closed)" in str(distributed.lost(RuntimeError("closed"), "update"))
+
+
+@pytest.mark.parametrize("name", ["transformers", "torch"])
+def test_the_rollout_engine_samples_from_the_trainers_own_policy(model_dir: Callable[..., Path], name: str) -> None:
+    config = run_config()
+    config.rollout.name = name
+    engine = build_engine(config, model_dir("qwen2-untied"))
+    assert engine is not None
+    for seed in range(2):
+        groups = engine.generate(PromptBatch([prompt("abc", 3), prompt("de", 2)], "solve"), seed=seed)
+        rows = [completion for group in groups for completion in group]
+        batch = training_batch(len(rows))
+        shape = (len(rows), max(len(row.response_ids) for row in rows))
+        mask, logprobs = torch.zeros(shape), torch.zeros(shape)
+        for index, row in enumerate(rows):
+            mask[index, : len(row.response_ids)] = 1
+            logprobs[index, : len(row.response_ids)] = torch.tensor(row.logprobs)
+        prompts, responses = [row.prompt_ids for row in rows], [row.response_ids for row in rows]
+        metrics = engine.update(replace(
+            batch, prompt_ids=prompts, response_ids=responses, mask=mask, rollout_logprobs=logprobs, advantages=mask
+        ))  # fmt: skip
+        assert abs(metrics["rollout_kl"]) < 1e-5
+        assert metrics["rollout_kl_k3"] < 1e-8
+    engine.close()

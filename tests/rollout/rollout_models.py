@@ -1,0 +1,64 @@
+"""Tiny random models of each family, and the requests that the rollout tests share."""
+
+import torch
+from transformers import AutoModelForCausalLM, LlamaConfig, PretrainedConfig, PreTrainedModel, Qwen2Config, Qwen3Config
+
+from azr_nemo.config import RolloutConfig
+from azr_nemo.rollout import make_rollout
+from azr_nemo.rollout.engine import RolloutEngine, SampleRequest
+
+VOCAB = 150
+EOS = (1, 2)
+SIZES = {
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "intermediate_size": 48,
+    "vocab_size": VOCAB,
+    "max_position_embeddings": 512,
+}
+LLAMA3_ROPE = {
+    "rope_type": "llama3",
+    "rope_theta": 10000.0,
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 32,
+}
+CONFIGS: dict[str, PretrainedConfig] = {
+    "llama": LlamaConfig(**SIZES, tie_word_embeddings=False),
+    "llama-tied": LlamaConfig(**SIZES, tie_word_embeddings=True),
+    "llama-head_dim": LlamaConfig(**SIZES, tie_word_embeddings=False, head_dim=12),
+    "llama-llama3_rope": LlamaConfig(**SIZES, tie_word_embeddings=False, rope_parameters=LLAMA3_ROPE),
+    "qwen2-tied": Qwen2Config(**SIZES, tie_word_embeddings=True),
+    "qwen2": Qwen2Config(**SIZES, tie_word_embeddings=False),
+    "qwen3": Qwen3Config(**SIZES, tie_word_embeddings=False, head_dim=16),
+    "qwen3-tied": Qwen3Config(**SIZES, tie_word_embeddings=True, head_dim=8),
+}
+
+
+def random_model(config: PretrainedConfig, seed: int = 0) -> PreTrainedModel:
+    """Weights large enough that the distributions differ between positions and end tokens come up."""
+    torch.manual_seed(seed)
+    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            parameter.normal_(1.0 if "norm" in name else 0.0, 0.3)
+    return model
+
+
+def engine(name: str, model: PreTrainedModel, rows: int = 64, eos: tuple[int, ...] = EOS) -> RolloutEngine:
+    """The engine, fitted with the model's weights, fp32 on CPU."""
+    made = make_rollout(RolloutConfig(name=name, max_batch_rows=rows), model.config, torch.float32, list(eos), torch.device("cpu"))
+    made.refit(model.named_parameters())
+    return made
+
+
+def prompt(length: int, seed: int = 0) -> tuple[int, ...]:
+    generator = torch.Generator().manual_seed(1000 * seed + length)
+    return tuple(torch.randint(3, VOCAB, (length,), generator=generator).tolist())
+
+
+def request(length: int, samples: int = 2, tokens: int = 12, temperature: float = 1.0, seed: int = 0) -> SampleRequest:
+    return SampleRequest(prompt(length, seed), samples, tokens, temperature, 10 * length + seed)

@@ -1,0 +1,156 @@
+"""What both rollout engines promise."""
+
+import math
+
+import pytest
+import torch
+from rollout_models import CONFIGS, EOS, engine, prompt, random_model, request
+
+from azr_nemo.config import RolloutConfig
+from azr_nemo.errors import UserError
+from azr_nemo.rollout import NAMES, make_rollout
+from azr_nemo.rollout.engine import SampleRequest
+
+pytestmark = pytest.mark.parametrize("name", NAMES)
+REQUESTS = [
+    request(9),
+    request(30, samples=3),
+    request(3, samples=1, tokens=40),
+    request(30, seed=1, temperature=0.6),
+    request(17, tokens=1),
+]
+
+
+@pytest.fixture(scope="module")
+def model():
+    return random_model(CONFIGS["qwen2-tied"])
+
+
+def test_samples_come_in_the_order_of_the_requests_and_the_callback_hears_each_once(name, model):
+    heard = {}
+
+    def on_sample(i, k, sample):
+        assert (i, k) not in heard
+        heard[i, k] = sample
+
+    samples = engine(name, model, rows=4).generate(REQUESTS, on_sample)
+    assert [len(group) for group in samples] == [r.samples for r in REQUESTS]
+    assert heard == {(i, k): sample for i, group in enumerate(samples) for k, sample in enumerate(group)}
+
+
+def test_a_sample_ends_with_any_end_token_or_at_its_own_length_limit(name, model):
+    samples = engine(name, model).generate([request(5, samples=40, tokens=30, temperature=1.5), request(6, samples=10, tokens=4)])
+    for group, limit in zip(samples, (30, 4), strict=True):
+        for sample in group:
+            assert len(sample.logprobs) == len(sample.token_ids) <= limit
+            assert not set(sample.token_ids[:-1]) & set(EOS)
+            assert sample.finished == (sample.token_ids[-1] in EOS)
+            assert sample.finished or len(sample.token_ids) == limit
+    assert {sample.token_ids[-1] for sample in samples[0] if sample.finished} == set(EOS)
+    assert not all(sample.finished for sample in samples[0])
+
+
+def test_without_end_tokens_every_sample_has_the_full_length(name, model):
+    samples = engine(name, model, eos=()).generate([request(5, samples=8, tokens=20)])
+    assert [(len(sample.token_ids), sample.finished) for sample in samples[0]] == [(20, False)] * 8
+
+
+def test_samples_do_not_depend_on_the_rest_of_the_batch(name, model):
+    together = engine(name, model).generate(REQUESTS)
+    alone = [engine(name, model, rows=1).generate([r])[0] for r in REQUESTS]
+    assert [[s.token_ids for s in group] for group in alone] == [[s.token_ids for s in group] for group in together]
+
+
+def test_the_seed_decides_and_samples_of_a_request_differ(name, model):
+    rollout = engine(name, model)
+    first, again, other = (rollout.generate([SampleRequest(prompt(8), 4, 20, 1.0, seed)])[0] for seed in (5, 5, 6))
+    assert first == again
+    assert len({sample.token_ids for sample in first + other}) == 8
+
+
+def test_log_probabilities_are_the_models_own_at_the_sampling_temperature(name, model):
+    requests = [request(9, temperature=0.7), request(20, temperature=0.0), request(5, temperature=1.0)]
+    for r, group in zip(requests, engine(name, model).generate(requests), strict=True):
+        for sample in group:
+            ids = torch.tensor([r.prompt_ids + sample.token_ids])
+            with torch.no_grad():
+                logits = model(ids).logits[0, len(r.prompt_ids) - 1 : -1]
+            expected = torch.log_softmax(logits / (r.temperature or 1.0), -1).gather(1, ids[0, len(r.prompt_ids) :, None])[:, 0]
+            torch.testing.assert_close(torch.tensor(sample.logprobs), expected, atol=1e-4, rtol=0)
+
+
+def test_temperature_zero_is_the_greedy_text_of_transformers(name, model):
+    r = request(12, samples=2, tokens=25, temperature=0.0)
+    expected = model.generate(
+        torch.tensor([r.prompt_ids]),
+        attention_mask=torch.ones(1, 12),
+        do_sample=False,
+        max_new_tokens=25,
+        eos_token_id=list(EOS),
+        pad_token_id=0,
+    )[0, 12:]
+    first, second = engine(name, model).generate([r])[0]
+    assert first == second
+    assert list(first.token_ids) == expected.tolist()
+
+
+def test_a_refit_changes_the_samples_and_later_changes_of_the_trainers_tensors_do_not(name, model):
+    rollout = engine(name, model)
+    before = rollout.generate([request(9)])
+    other = random_model(CONFIGS["qwen2-tied"], seed=1)
+    rollout.refit(other.named_parameters())
+    after = rollout.generate([request(9)])
+    assert after == engine(name, other).generate([request(9)])
+    assert after != before
+    with torch.no_grad():
+        for parameter in other.parameters():
+            parameter.zero_()
+    assert rollout.generate([request(9)]) == after
+
+
+def test_a_tied_head_may_come_or_stay_away(name, model):
+    rollout = engine(name, model)
+    expected = rollout.generate(REQUESTS)
+    rollout.refit(model.state_dict().items())
+    assert rollout.generate(REQUESTS) == expected
+
+
+def test_missing_weights_are_listed(name):
+    model = random_model(CONFIGS["llama"])
+    rollout = engine(name, model)
+    lacking = {"lm_head.weight", "model.layers.1.mlp.up_proj.weight"}
+    with pytest.raises(UserError) as error:
+        rollout.refit((n, p) for n, p in model.named_parameters() if n not in lacking)
+    assert all(n in str(error.value) for n in lacking)
+    with pytest.raises(RuntimeError, match="refit"):
+        rollout.generate([request(5)])
+
+
+@pytest.mark.parametrize(("weight", "shape"), [("model.layers.7.mlp.up_proj.weight", (48, 32)), ("model.norm.weight", (31,))])
+def test_a_weight_that_does_not_fit_is_named(name, model, weight, shape):
+    with pytest.raises(UserError, match=weight):
+        engine(name, model).refit([(weight, torch.zeros(shape))])
+
+
+def test_diverged_weights_are_reported_as_such(name):
+    model = random_model(CONFIGS["llama"])
+    with torch.no_grad():
+        model.model.norm.weight[0] = math.nan
+    with pytest.raises(UserError, match="diverged"):
+        engine(name, model).generate([request(5)])
+
+
+@pytest.mark.parametrize("change", [{"prompt_ids": ()}, {"samples": 0}, {"max_new_tokens": 0}, {"temperature": -0.1}])
+def test_an_impossible_request_is_refused(name, model, change):
+    valid = {"prompt_ids": (3,), "samples": 1, "max_new_tokens": 1, "temperature": 1.0, "seed": 0}
+    with pytest.raises(ValueError, match="request"):
+        engine(name, model).generate([SampleRequest(**(valid | change))])
+
+
+def test_no_requests_give_no_samples(name, model):
+    assert engine(name, model).generate([]) == []
+
+
+def test_an_unknown_name_is_refused_with_the_choices(name):
+    with pytest.raises(UserError, match=f"vllm.*{name}"):
+        make_rollout(RolloutConfig(name="vllm"), CONFIGS["llama"], torch.float32, [1], torch.device("cpu"))

@@ -1,0 +1,236 @@
+"""A whole step with canned completions: who earns what, what is trained on, and what a resumed run repeats."""
+
+import re
+from itertools import count
+
+import pytest
+import torch
+from sample_tasks import FakeExecutor, adder, adder_task
+
+from azr_nemo.config import RunConfig
+from azr_nemo.sandbox.executor import ExecutorUnavailable, Limits
+from azr_nemo.selfplay.buffer import TaskBuffer
+from azr_nemo.selfplay.exchange import GROUPS, Completion
+from azr_nemo.selfplay.proposer import Proposer
+from azr_nemo.selfplay.solver import Solver
+from azr_nemo.selfplay.step import SelfPlay
+from azr_nemo.selfplay.validation import Validator
+from azr_nemo.selfplay.verification import Verifier
+from azr_nemo.tasks import KINDS
+from azr_nemo.tasks.fences import tagged
+from azr_nemo.tasks.task import PromptOptions, Proposal, Role, Task, TaskType
+
+OPTIONS = PromptOptions(style="completion", pairs=4)
+SEEDS = range(1, 7)
+
+
+def configured(**selfplay) -> RunConfig:
+    config = RunConfig()
+    config.selfplay.batch_size, config.selfplay.references, config.selfplay.induction_pairs = 4, 2, 4
+    config.selfplay.prompt_style = "completion"
+    config.rollout.estimate_samples = 2
+    for name, value in selfplay.items():
+        setattr(config.selfplay, name, value)
+    return config
+
+
+def self_play(folder, config=None, executor=None) -> SelfPlay:
+    config, executor = config or configured(), executor or FakeExecutor()
+    folder.mkdir(exist_ok=True)
+    buffer = TaskBuffer(folder / "tasks.db", 100)
+    for kind in TaskType:
+        for number in SEEDS:
+            buffer.add(adder_task(number, kind), 0, seed=True)
+    proposer = Proposer(buffer, Validator(executor, Limits()), OPTIONS, config, lambda text: True)
+    return SelfPlay(proposer, Solver(buffer, Verifier(executor, Limits()), OPTIONS, config, lambda text: True))
+
+
+def completion(text: str, row: int, finished: bool = True) -> Completion:
+    length = 3 + row % 3
+    return Completion(text, (1, 2), tuple(range(length)), (-0.5,) * length, finished)
+
+
+def proposals(prompts) -> list[list[Completion]]:
+    """Of each type: a new task, one that the buffer has, something unreadable, and a response cut off."""
+    answers, seen = [], {kind: count() for kind in TaskType}
+    for prompt in prompts:
+        kind, row = prompt.type, next(seen[prompt.type])
+        if kind is TaskType.INDUCTION:
+            (program,) = tagged(prompt.text.text, "python")
+            inputs = ("11", "12", "13", "14") if row == 0 else ("1", "2", "3", "4")
+        else:
+            program, inputs = (adder(100), ("1",)) if row == 0 else (adder(1), ("1",))
+        text = "no fence" if row == 2 else KINDS[kind].proposal_text(Proposal(kind, program, inputs), OPTIONS)
+        answers.append([completion(text, row, finished=row != 3)])
+    return answers
+
+
+def solution(prompt) -> str:
+    """The right answer, worked out from the prompt alone."""
+    text = prompt.text.full
+    if prompt.type is TaskType.INDUCTION:
+        return adder(int(tagged(text, "output")[0]) - int(tagged(text, "input")[0]))
+    number = int(re.search(r"x \+ (\d+)", text)[1])
+    if prompt.type is TaskType.DEDUCTION:
+        return str(int(tagged(text, "input")[0]) + number)
+    return str(int(tagged(text, "output")[0]) - number)
+
+
+def solutions(batch) -> list[list[Completion]]:
+    """Estimates: right, wrong, right, ... Solutions of each type: right, wrong, unreadable, cut off."""
+    answers, seen = [], {kind: count() for kind in TaskType}
+    for prompt in batch.prompts:
+        right = KINDS[prompt.type].answer_text(solution(prompt), OPTIONS)
+        wrong = KINDS[prompt.type].answer_text(adder(999) if prompt.type is TaskType.INDUCTION else "999", OPTIONS)
+        if batch.phase == "estimate":
+            answers.append([completion(right if k % 2 == 0 else wrong, k) for k in range(prompt.samples)])
+        else:
+            row = next(seen[prompt.type])
+            answers.append([completion([right, wrong, "no fence", right][row % 4], row, finished=row % 4 != 3)])
+    return answers
+
+
+def drive(play: SelfPlay, number: int = 1, early: bool = False):
+    """Runs a step to its end; early: completions are announced one by one, in reverse, before they are sent together."""
+    step, asked, answer = play.step(number), [], None
+    while True:
+        try:
+            batch = step.send(answer)
+        except StopIteration as stop:
+            return stop.value, asked
+        asked.append((batch.phase, [prompt.text.full for prompt in batch.prompts]))
+        answer = proposals(batch.prompts) if batch.phase == "propose" else solutions(batch)
+        if early:
+            for i in reversed(range(len(answer))):
+                for k in reversed(range(len(answer[i]))):
+                    batch.on_completion(i, k, answer[i][k])
+
+
+def rewards(result, role: Role, kind: TaskType) -> list[float]:
+    return sorted(a.reward for a in result.attempts if (a.prompt.role, a.prompt.type) == (role, kind))
+
+
+def test_every_group_has_rows_with_the_configured_rewards(tmp_path):
+    result, asked = drive(self_play(tmp_path))
+    assert [phase for phase, _ in asked] == ["propose", "estimate", "solve"]
+    for kind in TaskType:
+        # learnable at one half; a duplicate; malformed; truncated
+        assert rewards(result, Role.PROPOSE, kind) == [-1.0, -1.0, -0.5, 0.5]
+        assert rewards(result, Role.SOLVE, kind) == [-1.0, -1.0, -0.5, 1.0]
+    assert result.batch.groups.tolist() == [group for group in range(len(GROUPS)) for _ in range(4)]
+    assert result.batch.rewards.tolist() == [attempt.reward for attempt in result.attempts]
+
+
+def test_advantages_average_to_zero_over_the_tokens_of_each_group(tmp_path):
+    batch = drive(self_play(tmp_path))[0].batch
+    assert batch.advantages.shape == batch.mask.shape == batch.rollout_logprobs.shape == (24, 5)
+    assert batch.mask.sum(dim=1).tolist() == [len(ids) for ids in batch.response_ids]
+    assert not batch.advantages[batch.mask == 0].any()
+    for group in range(len(GROUPS)):
+        rows = batch.groups == group
+        assert batch.advantages[rows].abs().max() > 0.1
+        assert batch.advantages[rows].sum().abs() < 1e-4
+
+
+def test_truncated_responses_are_trained_on_as_malformed(tmp_path):
+    result, _ = drive(self_play(tmp_path))
+    cut = [attempt for attempt in result.attempts if not attempt.completion.finished]
+    assert len(cut) == 6
+    assert {(attempt.reward, attempt.outcome) for attempt in cut} == {(-1.0, "truncated")}
+
+
+def test_new_tasks_enter_the_buffer_with_their_references_and_solve_rates(tmp_path):
+    play = self_play(tmp_path)
+    drive(play, number=7)
+    for kind in TaskType:
+        (stored,) = play.buffer.recent(kind, 7)
+        assert len(stored.references) == (1 if kind is TaskType.INDUCTION else 2)
+        assert stored.attempts == 3  # two estimates and the step's own solution
+        assert stored.solved == 2
+        assert play.buffer.count(kind) == len(SEEDS) + 1
+
+
+def test_the_same_task_proposed_twice_in_a_batch_is_a_duplicate(tmp_path):
+    play = self_play(tmp_path)
+    step = play.step(1)
+    batch = next(step)
+    text = KINDS[TaskType.DEDUCTION].proposal_text(Proposal(TaskType.DEDUCTION, adder(50), ("1",)), OPTIONS)
+    answers = [[completion(text if p.type is TaskType.DEDUCTION else "no", 0)] for p in batch.prompts]
+    assert len(step.send(answers).prompts) == 1
+
+
+def test_a_program_that_fails_earns_the_penalty_of_an_invalid_one(tmp_path):
+    config = configured(task_types=["deduction"])
+    config.reward.invalid = -0.75
+    play = self_play(tmp_path, config)
+    step = play.step(1)
+    batch = next(step)
+    text = KINDS[TaskType.DEDUCTION].proposal_text(Proposal(TaskType.DEDUCTION, "def f(x):\n    return oh", ("1",)), OPTIONS)
+    solve = step.send([[completion(text, 0)] for _ in batch.prompts])
+    assert solve.phase == "solve"  # nothing to estimate
+    with pytest.raises(StopIteration) as stop:
+        step.send(solutions(solve))
+    assert rewards(stop.value.value, Role.PROPOSE, TaskType.DEDUCTION) == [-0.75] * 4
+    assert stop.value.value.metrics["refused/error"] == 4
+
+
+def test_a_repeated_step_asks_the_same_and_another_step_something_else(tmp_path):
+    first, again, other = (drive(self_play(tmp_path / name), number)[1] for name, number in (("a", 3), ("b", 3), ("c", 4)))
+    assert first == again
+    assert first != other
+
+
+def test_it_does_not_matter_whether_completions_are_announced_early(tmp_path):
+    executors = FakeExecutor(), FakeExecutor()
+    late, _ = drive(self_play(tmp_path / "a", executor=executors[0]))
+    early, _ = drive(self_play(tmp_path / "b", executor=executors[1]), early=True)
+    assert len(executors[0].requests) == len(executors[1].requests)  # each completion is run once
+    assert [(a.reward, a.outcome, a.completion) for a in late.attempts] == [(a.reward, a.outcome, a.completion) for a in early.attempts]
+    assert torch.equal(late.batch.advantages, early.batch.advantages)
+    assert late.metrics == early.metrics
+
+
+def test_a_dead_sandbox_ends_the_step_and_stores_nothing(tmp_path):
+    def dead(request):
+        raise ExecutorUnavailable("gone")
+
+    play = self_play(tmp_path, executor=FakeExecutor(dead))
+    with pytest.raises(ExecutorUnavailable):
+        drive(play)
+    assert play.buffer.count() == 3 * len(SEEDS)
+
+
+def test_each_setting_of_what_is_trained_on_changes_the_rows(tmp_path):
+    without, _ = drive(self_play(tmp_path / "a", configured(train_propose=False)))
+    assert {attempt.prompt.role for attempt in without.attempts} == {Role.SOLVE}
+    reused, _ = drive(self_play(tmp_path / "b", configured(reuse_estimates=True)))
+    assert len(reused.attempts) == 24 + 3 * 2
+    plain, _ = drive(self_play(tmp_path / "c"))
+    halved, _ = drive(self_play(tmp_path / "d", configured(proposer_weight=0.5)))
+    scale = halved.batch.advantages / plain.batch.advantages.where(plain.batch.advantages != 0, torch.tensor(float("nan")))
+    assert torch.allclose(scale[:12].nanmean(), torch.tensor(0.5))
+    assert torch.allclose(scale[12:].nanmean(), torch.tensor(1.0))
+
+
+def test_a_depth_asked_for_is_in_the_prompt(tmp_path):
+    _, asked = drive(self_play(tmp_path, configured(reference_sampling="depth")))
+    assert all(text.startswith(("# propose deduction lines 1\n", "# propose abduction lines 1\n")) for text in asked[0][1][:8])
+
+
+def test_solving_from_the_buffer_alone_draws_among_all_tasks(tmp_path):
+    play = self_play(tmp_path, configured(solve_from="buffer", task_types=["deduction"]))
+    result, _ = drive(play)
+    solved = [attempt.task for attempt in result.attempts if attempt.prompt.role is Role.SOLVE]
+    assert len(set(solved)) == 4
+    assert all(isinstance(task, Task) and play.buffer.contains(task) for task in solved)
+
+
+def test_the_metrics_count_what_happened(tmp_path):
+    metrics = drive(self_play(tmp_path))[0].metrics
+    for kind in TaskType:
+        found = {name.split("/")[2]: value for name, value in metrics.items() if name.startswith(f"propose/{kind}/")}
+        assert found["valid"] == found["format"] == found["new"] == found["solve_rate"] == 0.5
+        assert found["reward"] == pytest.approx(-0.5)
+        assert metrics[f"solve/{kind}/accuracy"] == metrics[f"solve/{kind}/truncated"] == 0.25
+        assert metrics[f"solve/{kind}/format"] == 0.5
+    assert (metrics["refused/duplicate"], metrics["refused/format"], metrics["refused/truncated"]) == (3, 3, 3)

@@ -1,0 +1,137 @@
+"""Answers become verdicts; cheats and lies score nothing; a dead sandbox is no verdict."""
+
+from collections.abc import Iterator
+
+import pytest
+from sample_tasks import FakeExecutor, adder, adder_task
+
+from azr_nemo.errors import UserError
+from azr_nemo.sandbox.executor import ExecutorUnavailable, Limits, Outcome, Status
+from azr_nemo.sandbox.local.pool import LocalPool
+from azr_nemo.selfplay.verification import Verifier, grade_rows
+from azr_nemo.tasks.task import Task, TaskType, Verdict
+
+LIMITS = Limits(wall_s=20.0, cpu_s=20.0)
+
+
+@pytest.fixture(scope="module")
+def sandbox() -> Iterator[LocalPool]:
+    try:
+        made = LocalPool(workers=1, limits=LIMITS)
+    except ExecutorUnavailable as error:
+        pytest.skip(str(error))
+    with made:
+        yield made
+
+
+def dead(request):
+    raise ExecutorUnavailable("gone")
+
+
+@pytest.mark.parametrize(
+    ("answer", "verdict"), [("4", Verdict(1, "right")), ("5", Verdict(0, "wrong_value")), ("4; 5", Verdict(0, "not_one_call"))]
+)
+def test_an_abduction_answer_is_called_and_compared(answer, verdict):
+    task = Task(TaskType.ABDUCTION, adder(3), ("4",), ("7",))
+    assert Verifier(FakeExecutor(), LIMITS).submit(task, answer).result() == verdict
+
+
+def test_deduction_runs_nothing():
+    executor = FakeExecutor(dead)
+    assert Verifier(executor, LIMITS).grade([(adder_task(3), "4"), (adder_task(3), "5"), (adder_task(3), "")]) == [
+        Verdict(1, "right"),
+        Verdict(0, "wrong_value"),
+        Verdict(0, "not_literal"),
+    ]
+    assert not executor.requests
+
+
+def test_the_executor_is_never_told_the_output():
+    executor = FakeExecutor()
+    Verifier(executor, LIMITS).submit(Task(TaskType.ABDUCTION, adder(3), ("4",), ("123456",)), "4").result()
+    Verifier(executor, LIMITS).submit(adder_task(123456, TaskType.INDUCTION), adder(3)).result()
+    assert "12345" not in repr(executor.requests)
+    assert all(request.limits == LIMITS for request in executor.requests)
+
+
+def test_a_partly_right_program_scores_only_where_that_is_asked_for():
+    def half(request):
+        return [Outcome(Status.OK, "6"), Outcome(Status.ERROR, error="ValueError: no")]
+
+    verifier, task = Verifier(FakeExecutor(half), LIMITS), adder_task(3, TaskType.INDUCTION)
+    assert verifier.submit(task, adder(3)).result() == Verdict(0.0, "error")
+    assert verifier.submit(task, adder(3), partial=True).result() == Verdict(0.5, "error")
+
+
+def test_a_dead_sandbox_is_raised_and_never_a_verdict():
+    pending = Verifier(FakeExecutor(dead), LIMITS).submit(adder_task(1, TaskType.ABDUCTION), "1")
+    with pytest.raises(ExecutorUnavailable):
+        pending.result()
+
+
+# f(1) is 1 and the stored output is 0: no honest input below gives it, so a score could only be a cheat.
+TARGET = Task(TaskType.ABDUCTION, "X = []\ndef f(x):\n    return len(X) + 1", ("0",), ("0",))
+CHEATS = [
+    "2) or (0", "0)\n0 == (0", "1); f(2", "1) #", "1) * (0", "x := 0", "*[1]", "setattr(f, '__code__', 1)", "globals()", "X.append(1)",
+    "X.clear()", "__import__('os')", "getattr(f, '__setattr__')('__code__', getattr(lambda x: 0, '__code__')) or 1",
+    "(lambda: f.__globals__)()", "'{0.__globals__}'.format(f)", "[f for f in [lambda x: 0]][0](1)", "(lambda f: 0)(1)", "f(1)", "type(f)",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("answer", CHEATS)
+def test_a_cheat_scores_nothing_in_the_real_sandbox(sandbox, answer):
+    assert Verifier(sandbox, LIMITS).submit(TARGET, answer).result().score == 0
+
+
+LIARS = [
+    "class L:\n    def __eq__(self, other):\n        return True\ndef f(x):\n    return L()",
+    "class L:\n    def __repr__(self):\n        return str(seen[0] + 3)\nseen = []\ndef f(x):\n    seen.append(x)\n    return L()",
+    "class L(int):\n    def __eq__(self, other):\n        return True\n    __hash__ = None\ndef f(x):\n    return L()",
+    "class L(str):\n    def __repr__(self):\n        return '6'\ndef f(x):\n    return L()",
+    "class M(type):\n    def __eq__(cls, other):\n        return True\n    __hash__ = type.__hash__\n"
+    "class L(metaclass=M):\n    def __repr__(self):\n        return '6'\ndef f(x):\n    return L()",
+]
+
+
+@pytest.mark.parametrize("program", LIARS, ids=range(len(LIARS)))
+def test_objects_that_lie_about_themselves_score_nothing(sandbox, program):
+    assert Verifier(sandbox, LIMITS).submit(adder_task(3, TaskType.INDUCTION), program).result().score == 0
+
+
+def test_honest_answers_score_in_the_real_sandbox(sandbox):
+    words = Task(TaskType.ABDUCTION, "def f(s, n=1):\n    return s * n", ("'ab'",), ("'abab'",))
+    honest = [
+        (words, "'ab', n=2"), (words, "''.join(['ab', 'ab'])"), (words, "s='abab'"), (words, "'ab' * 2, 1"),
+        (adder_task(3), "4"), (adder_task(3, TaskType.ABDUCTION), "1"), (adder_task(3, TaskType.INDUCTION), adder(3)),
+        (adder_task(3, TaskType.INDUCTION), "def g(x):\n    return 3\ndef f(x):\n    return x + g(x)"),
+    ]  # fmt: skip
+    assert Verifier(sandbox, LIMITS).grade(honest) == [Verdict(1.0, "right")] * len(honest)
+
+
+ROW = {"task_type": "abduction", "program": adder(3), "input": "1", "output": "4", "answer": "1"}
+MANY = {"task_type": "induction", "program": adder(3), "inputs": ["1", "2"], "outputs": ["4", "5"], "answer": adder(3)}
+
+
+def graded(*rows):
+    return list(grade_rows([(f"answers.jsonl:{i}", row) for i, row in enumerate(rows, start=1)], Verifier(FakeExecutor(), LIMITS)))
+
+
+def test_rows_are_graded_in_order():
+    assert graded(ROW, ROW | {"answer": "2"}, MANY) == [
+        {"score": 1, "reason": "right"},
+        {"score": 0, "reason": "wrong_value"},
+        {"score": 1, "reason": "right"},
+    ]
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {}, [], None, "text", {key: ROW[key] for key in ROW if key != "answer"}, ROW | {"task_type": "code_o"}, ROW | {"output": 4},
+        ROW | {"answer": None}, ROW | {"output": "f(1)"}, ROW | {"inputs": ["1", "2"]}, MANY | {"outputs": ["4"]},
+        MANY | {"inputs": "12", "outputs": ["4", "5"]}, MANY | {"inputs": 3}, MANY | {"inputs": [], "outputs": []},
+    ],
+)  # fmt: skip
+def test_an_error_in_a_row_names_its_line(row):
+    with pytest.raises(UserError, match=r"^answers\.jsonl:2: "):
+        graded(ROW, row)

@@ -1,0 +1,57 @@
+"""Recipes resolve, and every wrong setting is one sentence that names it."""
+
+import pytest
+
+from azr_nemo.config import SelfPlayConfig
+from azr_nemo.errors import UserError
+from azr_nemo.settings import as_yaml, from_yaml, load_settings, recipes
+from azr_nemo.tasks.program import IMPORTS
+
+
+@pytest.mark.parametrize("name", recipes())
+def test_every_recipe_resolves_and_survives_yaml(name, tmp_path):
+    config = load_settings([f"recipe={name}"])
+    assert config.recipe == name
+    (tmp_path / "config.yaml").write_text(as_yaml(config))
+    assert from_yaml(tmp_path / "config.yaml") == config
+
+
+def test_overrides_win_over_the_recipe():
+    config = load_settings(["recipe=tiny-1n0g-megatron", "optim.lr=1e-5", "rollout=transformers"])
+    assert (config.optim.lr, config.rollout.name) == (1e-5, "transformers")
+
+
+def test_a_recipe_of_ones_own_is_a_file(tmp_path):
+    own = tmp_path / "mine.yaml"
+    own.write_text("defaults:\n  - override /model: tiny\nselfplay:\n  steps: 7\n")
+    config = load_settings([f"recipe={own}"])
+    assert (config.recipe, config.selfplay.steps, config.model.path) == ("mine", 7, "scratch:tiny")
+
+
+@pytest.mark.parametrize(
+    ("override", "sentence"),
+    [
+        ("recipe=tiny", "recipe=tiny is unknown: did you mean tiny-1n0g-megatron"),
+        ("recipe=nowhere.yaml", "cannot be read"),
+        ("optim.lrr=1", r"optim.lrr is not a setting: did you mean optim.lr\?"),
+        ("foo=1", "foo is not a setting"),
+        ("optim.lr=fast", "optim.lr=fast has a value of the wrong type"),
+        ("rollout=tpu", "rollout=tpu is unknown: there are torch, transformers"),
+        ("rollout.name=tpu", "rollout.name=tpu is unknown: choose one of torch, transformers"),
+        ("lr", "write key=value"),
+        ("selfplay.batch_size=1", "selfplay.batch_size=1 is too small"),
+        ("rollout.temperature=0", "rollout.temperature=0.0 must be above 0"),
+        ("selfplay.task_types=[guess]", "choose from deduction, abduction, induction"),
+        ("optim.dual_clip=0.5", "must be above 1"),
+        ("selfplay.buffer_capacity=3", "cannot hold the seeds"),
+        ("model.path=''", "model.path is empty"),
+    ],
+)
+def test_a_wrong_setting_is_one_sentence(override, sentence):
+    with pytest.raises(UserError, match=sentence) as caught:
+        load_settings([override])
+    assert "\n" not in str(caught.value)
+
+
+def test_the_default_imports_are_written_once_in_effect():
+    assert tuple(SelfPlayConfig().imports) == IMPORTS
