@@ -18,7 +18,7 @@ class EngineConfig:
     name: str = "megatron"
     tensor_parallel: int = 1
     pipeline_parallel: int = 1
-    micro_batch_tokens: int = 4096  # padded tokens of one micro-batch: rows x longest row
+    micro_batch_tokens: int = 4096  # of one micro-batch, whose rows lie end to end without padding
     distributed_optimizer: bool = False  # shard the optimizer over data-parallel ranks
     recompute: bool = False  # recompute activations in the backward pass
     threads: int = 0  # CPU threads of a rank; 0: the machine's cores shared by its ranks

@@ -163,6 +163,7 @@ class Actor:
                 None,
                 labels=batch.targets.to(device),
                 loss_mask=batch.mask.to(device),
+                packed_seq_params=batch.packed(device),
             )
 
             def loss(output: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, dict[str, Tensor]]:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from megatron.core.models.gpt.gpt_layer_specs import get_gpt_layer_local_spec, get_gpt_layer_with_transformer_engine_spec
+from megatron.core.packed_seq_params import PackedSeqParams
 from megatron.core.transformer import ModuleSpec, TransformerConfig
 from megatron.core.transformer.dot_product_attention import DotProductAttention
 from megatron.core.transformer.module import MegatronModule
@@ -22,15 +23,34 @@ from azr_nemo.megatron.platform import Platform
 
 
 class CausalAttention(DotProductAttention):
-    """Causal grouped-query attention through torch's scaled_dot_product_attention; rows are right-padded, so no mask is needed."""
+    """Causal grouped-query attention through torch's scaled_dot_product_attention, which keeps no scores."""
 
-    def forward(self, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None = None, *_: Any, **__: Any) -> Tensor:
-        """query [s, b, heads, d], key and value [s, b, kv_heads, d] -> [s, b, heads * d]."""
+    def forward(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        attention_mask: Tensor | None = None,
+        *_: Any,
+        packed_seq_params: PackedSeqParams | None = None,
+        **__: Any,
+    ) -> Tensor:
+        """query [s, b, heads, d], key and value [s, b, kv_heads, d] -> [s, b, heads * d]; rows end to end: all without b.
+
+        Raises ValueError for a mask: rows that are not end to end are right-padded, and causal attention then needs none.
+        """
         if attention_mask is not None:
             raise ValueError("rows are right-padded and attention is causal: no mask is taken")
+        if packed_seq_params is None:
+            return self._attend(query, key, value).flatten(2)
+        lengths = packed_seq_params.cu_seqlens_q.diff().tolist()
+        rows = zip(*(tensor.unsqueeze(1).split(lengths) for tensor in (query, key, value)), strict=True)
+        return torch.cat([self._attend(*row) for row in rows]).flatten(1)
+
+    def _attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         q, k, v = (tensor.permute(1, 2, 0, 3) for tensor in (query, key, value))
         out = F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=self.softmax_scale, enable_gqa=q.size(1) != k.size(1))
-        return out.permute(2, 0, 1, 3).reshape(query.size(0), query.size(1), -1)
+        return out.permute(2, 0, 1, 3)
 
 
 class _RMSNorm(torch.autograd.Function):

@@ -19,7 +19,8 @@ def test_every_learnt_token_is_in_exactly_one_micro_batch(rows: list[tuple[int, 
         batches = pack(prompts, responses, mask, limit, share, shares)
         assert batches
         for batch in batches:
-            assert batch.tokens.numel() <= limit or len(batch.tokens) == 1
+            assert sum(batch.lengths) == batch.tokens.numel()
+            assert batch.tokens.numel() <= limit or len(batch.lengths) == 1
             learnt = batch.mask.t()
             targets, previous = batch.targets.t()[learnt].tolist(), batch.tokens.t()[learnt].tolist()
             for row, step, target, before in zip(batch.rows.tolist(), batch.times.tolist(), targets, previous, strict=True):
@@ -29,9 +30,15 @@ def test_every_learnt_token_is_in_exactly_one_micro_batch(rows: list[tuple[int, 
     assert sorted(seen) == [(row, step) for row, r in enumerate(responses) for step in range(len(r)) if mask[row, step]]
 
 
-def test_rows_of_like_length_share_a_micro_batch() -> None:
+def test_rows_lie_end_to_end_and_each_counts_from_zero() -> None:
     batches = pack([[1]] * 4, [[1] * 8, [1], [1] * 8, [1]], torch.ones(4, 8), 16)
-    assert [tuple(batch.tokens.shape) for batch in batches] == [(2, 8), (2, 1)]
+    assert [batch.lengths for batch in batches] == [(8, 8), (1, 1)]
+    assert batches[0].positions().tolist() == [[*range(8), *range(8)]]
+    assert batches[0].packed(torch.device("cpu")).cu_seqlens_q.tolist() == [0, 8, 16]
+
+
+def test_every_share_gets_rows_when_one_micro_batch_would_hold_them_all() -> None:
+    assert [pack([[1]] * 4, [[1] * 8] * 4, torch.ones(4, 8), 1000, share, 2)[0].lengths for share in (0, 1)] == [(8, 8), (8, 8)]
 
 
 def test_a_row_without_a_prompt_is_refused() -> None:
