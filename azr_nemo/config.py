@@ -113,6 +113,7 @@ class SelfPlayConfig:
 class DataConfig:
     seed_files: list[str] = field(default_factory=list)  # JSONL in the reference's schema or ours
     seed_factor: int = 4  # seeding stops at batch_size x this many valid tasks per type
+    seed_batch: int = 64  # proposals that seeding asks for at a time
     seed_rounds: int = 50  # and gives up after this many batches per type
 
 

@@ -42,7 +42,7 @@ AT_LEAST: dict[str, float] = {
     "rollout.max_batch_rows": 1, "executor.workers": 0, "executor.memory_mb": 16, "executor.output_chars": 1,
     "executor.recycle_after": 1, "executor.queue": 1, "optim.lr": 0, "optim.weight_decay": 0, "optim.grad_clip": 0,
     "optim.lr_warmup_steps": 0, "optim.entropy": 0, "selfplay.steps": 1, "selfplay.batch_size": 2, "selfplay.references": 0,
-    "selfplay.induction_pairs": 2, "selfplay.proposer_weight": 0, "data.seed_factor": 1, "data.seed_rounds": 1, "warmup.steps": 0,
+    "selfplay.induction_pairs": 2, "selfplay.proposer_weight": 0, "data.seed_factor": 1, "data.seed_batch": 1, "data.seed_rounds": 1, "warmup.steps": 0,
     "warmup.batch_size": 1, "warmup.programs": 100, "checkpoint.every": 1, "checkpoint.keep": 1, "logging.rollouts": 0,
     "eval.every": 0, "eval.items": 0,
 }  # fmt: skip

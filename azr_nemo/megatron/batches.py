@@ -83,4 +83,11 @@ def _micro_batch(group: list[int], prompts: Sequence[Sequence[int]], responses: 
         times.append(counts.nonzero()[:, 0])
         rows.append(torch.full_like(times[-1], row))
     lengths = tuple(len(ids) for ids in tokens)
-    return MicroBatch(*(torch.cat(parts)[None] for parts in (tokens, targets, learnt)), lengths, torch.cat(rows), torch.cat(times))
+    return MicroBatch(
+        tokens=torch.cat(tokens)[None],
+        targets=torch.cat(targets)[None],
+        mask=torch.cat(learnt)[None],
+        lengths=lengths,
+        rows=torch.cat(rows),
+        times=torch.cat(times),
+    )

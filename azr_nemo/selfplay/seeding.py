@@ -77,7 +77,7 @@ class SeedingLoop:
         self.buffer, self.config = proposer.buffer, proposer.config
 
     def run(self) -> Generator[PromptBatch, Completions, Seeded]:
-        """Asks for batches of `selfplay.batch_size` until each type has its target, at most `data.seed_rounds` batches a stage, those of
+        """Asks for batches of `data.seed_batch` proposals until each type has its target, at most `data.seed_rounds` batches a stage, those of
         earlier attempts at this run included. A target that is missed is a warning when there is at least a batch worth of tasks, else a
         UserError that says what was refused and why."""
         add_seeds(self.buffer, zero_tasks())
@@ -93,7 +93,7 @@ class SeedingLoop:
         return done
 
     def _fill(self, stage: str, types: tuple[TaskType, ...]) -> Generator[PromptBatch, Completions, SeedProgress]:
-        size = self.config.selfplay.batch_size
+        size = self.config.data.seed_batch
         progress = self._progress(stage, types)
         while progress.valid < progress.target and progress.round < progress.rounds:
             rng = Random(f"{self.config.seed}/seeding/{stage}/{progress.round}")

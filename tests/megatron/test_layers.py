@@ -3,7 +3,7 @@ import torch.nn.functional as F
 from tiny_models import CONFIGS, run_config
 from torch import Tensor
 
-from azr_nemo.megatron.layers import RMSNorm, _SwiGLU
+from azr_nemo.megatron.layers import RMSNorm, _SwiGLU, grouped_attention
 from azr_nemo.megatron.model import transformer_config
 from azr_nemo.megatron.platform import Platform
 
@@ -32,3 +32,13 @@ def test_swiglu_is_silu_of_the_first_half_times_the_second() -> None:
     ours, theirs = _SwiGLU.apply(x), F.silu(gate) * up
     torch.testing.assert_close(ours, theirs)
     torch.testing.assert_close(gradients(ours, x)[0], gradients(theirs, x)[0])
+
+
+def test_plain_products_attend_as_torchs_attention_does() -> None:
+    torch.manual_seed(0)
+    q, k, v = (torch.randn(2, heads, 7, 4, dtype=torch.float64, requires_grad=True) for heads in (6, 2, 2))
+    ours = grouped_attention(q, k, v, scale=0.3)
+    theirs = F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=0.3, enable_gqa=True)
+    torch.testing.assert_close(ours, theirs)
+    for a, b in zip(gradients(ours, q, k, v), gradients(theirs, q, k, v), strict=True):
+        torch.testing.assert_close(a, b)

@@ -32,7 +32,7 @@ def buffer(tmp_path):
 
 def config(**changes):
     config = RunConfig()
-    config.selfplay.batch_size, config.data.seed_factor, config.data.seed_rounds = 4, 2, 5
+    config.selfplay.batch_size, config.data.seed_batch, config.data.seed_factor, config.data.seed_rounds = 4, 4, 2, 5
     config.selfplay.references = 2
     for name, value in changes.items():
         section = config.data if name.startswith("seed_") else config.selfplay

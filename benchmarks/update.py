@@ -1,0 +1,97 @@
+"""The training step against `transformers` with torch's fused AdamW, on the same rows of the same model, in one run.
+
+    python benchmarks/update.py                  # SmolLM2-135M, bf16: rows of equal length, and rows as self-play has them
+
+The peer is what one writes without us: a right-padded batch, logits of the response positions only, log-probabilities in fp32, weights and
+moments in the model's dtype. Ours keeps fp32 master weights and gradients. The contenders take turns; ratios are what to rely on.
+"""
+
+import argparse
+import random
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+
+import torch
+from transformers import AutoModelForCausalLM
+
+from azr_nemo.megatron.actor import Actor
+from azr_nemo.megatron.worker import Worker
+from azr_nemo.models import resolve_model
+from azr_nemo.selfplay.engine import Example
+from azr_nemo.settings import load_settings
+
+CASES = {"8 rows of 256 + 256 tokens": lambda draw: [(256, 256)] * 8, "48 rows of self-play": lambda draw: [mixed(draw) for _ in range(48)]}
+
+
+def mixed(draw: random.Random) -> tuple[int, int]:
+    """Prompt and response length of a row of the default recipe's completion prompts."""
+    return min(300, 25 + int(draw.expovariate(1 / 35))), min(96, 4 + int(draw.expovariate(1 / 18)))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads")
+    parser.add_argument("--repetitions", type=int, default=3)
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        config = load_settings([f"run_dir={folder}/run", f"engine.threads={args.threads}"])
+        model_dir = resolve_model(config.model)
+        actor = Worker(config, model_dir).actor
+    model = AutoModelForCausalLM.from_pretrained(model_dir, dtype=torch.bfloat16).train()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-6, weight_decay=0.01, fused=True)
+    print(f"SmolLM2-135M, bfloat16, torch {torch.__version__}, {torch.get_num_threads()} threads; seconds of CPU a step, medians")
+    for name, lengths in CASES.items():
+        draw = random.Random(1)
+        rows = [Example(*(tuple(draw.choices(range(1000), k=part)) for part in row)) for row in lengths(draw)]
+        ours, theirs = take_turns([ours_step(actor, rows), peer_step(model, optimizer, rows)], args.repetitions)
+        print(f"{name:<28} ours {ours:6.1f}   transformers {theirs:6.1f}   ratio {theirs / ours:.2f}x", flush=True)
+
+
+def ours_step(actor: Actor, rows: list[Example]) -> Callable[[], float]:
+    return lambda: actor.supervise(rows, 1e-6)["loss"]
+
+
+def peer_step(model: torch.nn.Module, optimizer: torch.optim.Optimizer, rows: list[Example]) -> Callable[[], float]:
+    """Micro-batches of rows of like length, at most 4096 padded tokens each, as ours has at most 4096."""
+
+    def run() -> float:
+        order = sorted(rows, key=lambda row: len(row.prompt_ids) + len(row.response_ids))
+        count, loss = sum(len(row.response_ids) for row in rows), 0.0
+        while order:
+            width = len(order[-1].prompt_ids) + len(order[-1].response_ids)
+            batch, order = order[-max(1, 4096 // width) :], order[: -max(1, 4096 // width)]
+            ids = torch.tensor([[*row.prompt_ids, *row.response_ids, *[0] * width][:width] for row in batch])
+            learnt = torch.zeros_like(ids, dtype=torch.bool)
+            for place, row in enumerate(batch):
+                learnt[place, len(row.prompt_ids) : len(row.prompt_ids) + len(row.response_ids)] = True
+            hidden = model.model(ids, use_cache=False).last_hidden_state[:, :-1][learnt[:, 1:]]
+            logprobs = model.lm_head(hidden).float().log_softmax(-1).gather(-1, ids[:, 1:][learnt[:, 1:]][:, None])
+            part = -logprobs.sum() / count
+            part.backward()
+            loss += float(part.detach())
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        return loss
+
+    return run
+
+
+def take_turns(contenders: list[Callable[[], float]], repetitions: int) -> list[float]:
+    """Median CPU seconds of each; a first round is not counted, and the first losses must agree, as it is the same model."""
+    losses = [run() for run in contenders]
+    if abs(losses[0] - losses[1]) > 0.05 * losses[1]:
+        print(f"the losses differ: {losses}")
+    seconds: list[list[float]] = [[] for _ in contenders]
+    for _ in range(repetitions):
+        for run, spent in zip(contenders, seconds, strict=True):
+            start = time.process_time()
+            run()
+            spent.append(time.process_time() - start)
+    return [statistics.median(spent) for spent in seconds]
+
+
+if __name__ == "__main__":
+    main()
