@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# Only the modules that a run imports are compiled: most never are, and all of them together take longer than their download.
+INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --no-compile
 RUN_DIR ?= runs/demo-$(shell date +%Y%m%d-%H%M%S)
 
 .PHONY: demo test lint setup clean
@@ -11,9 +13,15 @@ $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' || { echo "Python 3.11 to 3.13 is needed: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 2; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "installing torch"
-	$(BIN)/pip install --quiet --disable-pip-version-check torch==2.13.0
+	$(INSTALL) torch==2.13.0
 	@echo "installing the rest"
-	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[dev]'
+	$(INSTALL) -e .
+	@env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -W ignore -c 'import azr_nemo.trainer.loop, transformers.models.llama.modeling_llama'
+	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	@echo "installing what tests need"
+	$(INSTALL) -e '.[dev]'
 	@touch $@
 
 setup: $(VENV)/.installed
@@ -22,10 +30,10 @@ demo: setup
 	$(BIN)/azr-nemo train recipe=smollm2_135m-1n0g-megatron run_dir=$(RUN_DIR) selfplay.steps=$(or $(STEPS),3) checkpoint.every=3
 	$(BIN)/azr-nemo summary $(RUN_DIR)
 
-test: setup
+test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest
 
-lint: setup
+lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy

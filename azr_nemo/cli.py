@@ -47,14 +47,18 @@ def seed(
     overrides: Overrides = None,
     source: Annotated[list[Path] | None, typer.Option("--from", help="re-validate these seed files instead of prompting a model")] = None,
     out: Annotated[Path | None, typer.Option(help="write the valid tasks to this JSONL file")] = None,
-    schema: Annotated[str, typer.Option(help="native | reference")] = "native",
+    schema: Annotated[str, typer.Option(help="of --out: native | reference")] = "native",
+    report: Annotated[Path | None, typer.Option(help="with --from: write what became of every row to this JSON file")] = None,
 ) -> None:
-    """Makes seed tasks: by prompting the recipe's model, or from files with --from, each program run again and checked."""
+    """Makes seed tasks: by prompting the recipe's model, or from files with --from, each program run again and checked.
+
+    Files are checked within the limits of the recipe that is named, or within the defaults of all settings when none is.
+    """
     from azr_nemo.settings import load_settings
     from azr_nemo.trainer.seed import seed_from_files, seed_from_model
 
-    config = load_settings(overrides or [])
-    table = seed_from_files(config, source, out, schema) if source else seed_from_model(config, out, schema)
+    config = load_settings(overrides or [], default_recipe=not source)
+    table = seed_from_files(config, source, out, schema, report) if source else seed_from_model(config, out, schema)
     Terminal().print(table)
 
 

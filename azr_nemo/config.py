@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 @dataclass
 class ModelConfig:
     path: str = ""  # a Hugging Face directory, `embedded:smollm2_135m`, or `scratch:tiny` (random weights, made from the seed)
-    dtype: str = "bfloat16"  # bfloat16 (fp32 master weights) | float32
+    # bfloat16 (fp32 master weights) | float32 | auto: bfloat16 where the hardware multiplies it fast, else float32; a resumed run keeps its own
+    dtype: str = "auto"
     seed: int = 1  # of random weights, for scratch models
 
 
@@ -104,9 +105,9 @@ class SelfPlayConfig:
             "itertools", "math", "numbers", "operator", "re", "statistics", "string", "textwrap", "typing",
         ]
     )  # fmt: skip
-    strip_comments: bool = False
-    strip_globals: bool = False
-    strip_prints: bool = False
+    strip_comments: bool = False  # take comments and docstrings out of proposed programs
+    strip_globals: bool = False  # and top-level statements other than imports, functions and classes
+    strip_prints: bool = False  # and print(...) statements
 
 
 @dataclass

@@ -23,7 +23,7 @@ ROOT = PACKAGE if (PACKAGE / "conf").is_dir() else PACKAGE.parent
 
 CHOICES: dict[str, tuple[Any, ...]] = {
     "platform": ("auto", "cpu", "cuda"),
-    "model.dtype": ("bfloat16", "float32"),
+    "model.dtype": ("auto", "bfloat16", "float32"),
     "engine.name": ("megatron",),
     "rollout.name": ("torch", "transformers"),
     "executor.name": ("local",),
@@ -54,12 +54,15 @@ def recipes() -> list[str]:
     return sorted(path.stem for path in (ROOT / "recipes").glob("*.yaml"))
 
 
-def load_settings(overrides: list[str]) -> RunConfig:
-    """The resolved and checked configuration. overrides: `recipe=NAME|FILE.yaml` and Hydra overrides such as `optim.lr=1e-5`."""
+def load_settings(overrides: list[str], default_recipe: bool = True) -> RunConfig:
+    """The resolved and checked configuration. overrides: `recipe=NAME|FILE.yaml` and Hydra overrides such as `optim.lr=1e-5`.
+    default_recipe: take the default recipe when none is named, else no recipe at all."""
     overrides = [part for override in overrides for part in _recipe(override)]
     for override in overrides:
         if "=" not in override:
             raise UserError(f"{override!r} is not an override: write key=value, for example optim.lr=1e-5")
+    if not default_recipe and not any(override.startswith("recipe=") for override in overrides):
+        overrides.append("~recipes")
     ConfigStore.instance().store(name="schema", node=RunConfig)
     GlobalHydra.instance().clear()
     try:

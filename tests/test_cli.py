@@ -84,6 +84,16 @@ def test_a_broken_row_is_named_by_file_and_line(tmp_path):
     assert_sentence(azr("grade", tmp_path / "answers.jsonl"), "answers.jsonl:2 is not a JSON object")
 
 
+def test_seed_files_are_counted_written_and_reported(tmp_path):
+    rows = [{"snippet": PROGRAM, "input": "3", "output": ""}, {"snippet": "def f(x):\n    return y", "input": "1", "output": "1"}]
+    (tmp_path / "seeds.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    done = azr("seed", "--from", tmp_path / "seeds.jsonl", "--out", tmp_path / "out.jsonl", "--report", tmp_path / "report.json")
+    assert done.returncode == 0, done.stderr
+    assert "refused in seeds.jsonl, abduction: error 1" in done.stdout
+    assert [json.loads(line)["outputs"] for line in (tmp_path / "out.jsonl").read_text().splitlines()] == [["7"], ["7"]]
+    assert json.loads((tmp_path / "report.json").read_text())["refused"][0]["line"] == 2
+
+
 def test_seed_files_with_broken_rows_are_a_sentence(tmp_path):
     (tmp_path / "seeds.jsonl").write_text('{"snippet": 3}\n')
     assert_sentence(azr("seed", "--from", tmp_path / "seeds.jsonl"), "line 1")

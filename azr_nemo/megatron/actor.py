@@ -23,12 +23,10 @@ from azr_nemo.megatron.batches import MicroBatch, pack
 from azr_nemo.megatron.huggingface import open_weights
 from azr_nemo.megatron.model import bare, build_model
 from azr_nemo.megatron.optimizer import make_optimizer, make_scheduler
-from azr_nemo.megatron.platform import Platform
+from azr_nemo.megatron.platform import Platform, choose_dtype
 from azr_nemo.megatron.weights import import_weights
 from azr_nemo.selfplay.engine import Example
 from azr_nemo.selfplay.exchange import TrainingBatch
-
-DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 
 # Of one micro-batch: the loss summed over its tokens, and sums for the metrics, from log-probabilities and entropies [n].
 Score = Callable[[MicroBatch, Tensor, Tensor], tuple[Tensor, dict[str, Tensor]]]
@@ -40,7 +38,7 @@ class Actor:
     def __init__(self, config: RunConfig, hf_config: PretrainedConfig, platform: Platform, model_dir: Path) -> None:
         """Builds the model and imports model_dir's weights; `distributed.start` must have run."""
         self.config, self.hf_config, self.platform = config, hf_config, platform
-        self.dtype = DTYPES[config.model.dtype]
+        self.dtype = choose_dtype(config.model.dtype, platform)
         model = build_model(hf_config, platform, config.engine, self.dtype, config.rollout.temperature)
         with open_weights(model_dir) as get:
             import_weights(model, hf_config, get)

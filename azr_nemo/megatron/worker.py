@@ -20,7 +20,7 @@ from azr_nemo.megatron.architecture import check_layout
 from azr_nemo.megatron.checkpoint import load_checkpoint, save_checkpoint
 from azr_nemo.megatron.commands import Command, announce, join_ids, receive, split_ids
 from azr_nemo.megatron.huggingface import read_config
-from azr_nemo.megatron.platform import choose_platform, set_threads
+from azr_nemo.megatron.platform import choose_platform, keep_freed_memory, set_threads
 from azr_nemo.megatron.sampling import decode_requests, encode_requests, request_seed, sample_everywhere
 from azr_nemo.megatron.text import Text
 from azr_nemo.megatron.weights import export_weights
@@ -50,6 +50,7 @@ class Worker:
         check_layout(self.hf_config, engine.tensor_parallel, engine.pipeline_parallel, distributed.world_size())
         platform = choose_platform(config.platform)
         set_threads(engine.threads)
+        keep_freed_memory()
         self.text = Text(model_dir, self.hf_config)
         distributed.start(platform, engine.tensor_parallel, engine.pipeline_parallel)
         self.actor = Actor(config, self.hf_config, platform, model_dir)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 COLOURS = {TaskType.DEDUCTION: "#0072B2", TaskType.ABDUCTION: "#D55E00", TaskType.INDUCTION: "#009E73"}
 PHASES = {
     "warm_start": "#999999", "seed": "#BBBBBB", "propose": "#0072B2", "estimate": "#56B4E9", "solve": "#009E73", "execute_wait": "#F0E442",
-    "update": "#D55E00", "refit": "#E69F00", "save": "#CC79A7", "eval": "#8C6BB1", "other": "#666666",
+    "update": "#D55E00", "evaluate": "#E69F00", "save": "#CC79A7", "other": "#666666",
 }  # fmt: skip
 COLUMNS = 4
 RAW_STEPS = 40  # beyond this many, single steps are drawn faintly behind a running mean

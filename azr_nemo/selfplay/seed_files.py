@@ -62,6 +62,14 @@ class SeedReport:
             table.append((file, type.value, *map(str, numbers), reasons))
         return table
 
+    def sentences(self) -> list[str]:
+        """The same in words, one sentence a file and task type."""
+        return [
+            f"{file}, {type}: {accepted} of {rows} rows accepted, {replaced} of them with the output that we got, {duplicates} duplicates"
+            + (f"; refused: {reasons}" if reasons else "")
+            for file, type, rows, accepted, replaced, duplicates, _, reasons in self.rows()
+        ]
+
     def as_json(self) -> dict[str, Any]:
         """The same numbers and every refused row, ready for `json.dumps`."""
         counts = [

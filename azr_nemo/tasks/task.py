@@ -104,12 +104,17 @@ class PromptText:
 
 @dataclass(frozen=True)
 class PromptOptions:
-    """How prompts are written. style: 'r1' (think/answer tags, for models that can reason) or 'completion' (short fenced form)."""
+    """How prompts are written and answers are read. style: 'r1' (think/answer tags, for models that can reason) or 'completion' (short
+    fenced form)."""
 
     style: str = "r1"
     pairs: int = 10  # induction: how many inputs a proposer gives
     allowed_imports: tuple[str, ...] = field(default=())  # what a proposed program may import; empty: the default list
     lines: int | None = None  # a requested length of the program's body
+    # What is taken out of a proposed program: comments and docstrings; top-level statements but imports, functions and classes; prints.
+    strip_comments: bool = False
+    strip_globals: bool = False
+    strip_prints: bool = False
 
 
 class TaskKind(Protocol):

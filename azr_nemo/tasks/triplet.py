@@ -1,7 +1,7 @@
 """What deduction and abduction share: both are proposed as a program with one input, and differ in what the solver is not shown."""
 
 from azr_nemo.tasks.fences import fence, tagged
-from azr_nemo.tasks.program import check, parse_arguments
+from azr_nemo.tasks.program import check, parse_arguments, strip
 from azr_nemo.tasks.prompting import answered, prompt, response
 from azr_nemo.tasks.task import PromptOptions, PromptText, Proposal, Refusal, Result, Task, TaskType
 
@@ -23,7 +23,8 @@ class Triplet:
         programs, inputs = tagged(answer, "python"), tagged(answer, "input")
         if not programs or not inputs:
             return Refusal("format", "there is no closed python fence and input fence")
-        program, argument = programs[0].strip("\n"), inputs[0].strip()
+        program = strip(programs[0].strip("\n"), options.strip_comments, options.strip_globals, options.strip_prints)
+        argument = inputs[0].strip()
         refusal = check(program, options.allowed_imports) or parse_arguments(argument)
         return refusal if isinstance(refusal, Refusal) else Proposal(self.type, program, (argument,))
 

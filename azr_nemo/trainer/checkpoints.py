@@ -50,7 +50,7 @@ class Checkpoints:
             os.rename(aside, target)
             _sync(self.folder)
             _write_durably(self.folder / "latest", target.name)
-        except OSError as error:
+        except (OSError, UserError) as error:
             shutil.rmtree(aside, ignore_errors=True)
             raise UserError(f"the checkpoint of step {step} could not be written to {self.folder}: {_reason(error)}") from None
         except BaseException:
@@ -118,7 +118,8 @@ def _sync(path: Path) -> None:
             os.close(handle)
 
 
-def _reason(error: OSError) -> str:
-    if error.errno == errno.ENOSPC:
+def _reason(error: OSError | UserError) -> str:
+    # What writes the parts wraps the system's error in a sentence of its own, which ends with the system's words.
+    if getattr(error, "errno", None) == errno.ENOSPC or os.strerror(errno.ENOSPC) in str(error):
         return "the disk is full; free some space and start the run again, it goes on from the checkpoint before"
-    return f"{error.strerror or error}; the checkpoint before is untouched"
+    return f"{getattr(error, 'strerror', None) or error}; the checkpoint before is untouched"

@@ -8,6 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from azr_nemo.config import ExecutorConfig
+from azr_nemo.megatron.platform import choose_platform, multiplies_bfloat16
 from azr_nemo.models import cache_dir
 from azr_nemo.sandbox.executor import ExecutorUnavailable
 from azr_nemo.trainer.session import make_executor
@@ -27,6 +28,8 @@ def report() -> Iterator[tuple[str, str]]:
             yield package, "not installed"
     cuda = torch.cuda.is_available()
     yield "devices", ", ".join(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())) if cuda else "CPU only"
+    fast = multiplies_bfloat16(choose_platform("auto"))
+    yield "arithmetic", "bfloat16" if fast else "float32 (this CPU has no instructions for bfloat16 products; model.dtype=auto knows)"
     try:
         with make_executor(ExecutorConfig(workers=1)) as executor:
             yield "executor", executor.describe()

@@ -14,6 +14,7 @@ from azr_nemo.observe.console import Console
 from azr_nemo.observe.metrics import MetricsLog, peak_rss_gib
 from azr_nemo.observe.rollouts import Rollout, RolloutLog
 from azr_nemo.observe.timing import PhaseClock
+from azr_nemo.sandbox.executor import Executor
 from azr_nemo.selfplay.buffer import TaskBuffer
 from azr_nemo.selfplay.seed_files import load_seeds
 from azr_nemo.selfplay.seeding import SeedingLoop, SeedProgress
@@ -21,6 +22,7 @@ from azr_nemo.selfplay.step import StepResult
 from azr_nemo.settings import as_yaml
 from azr_nemo.trainer.checkpoints import Checkpoint, Checkpoints
 from azr_nemo.trainer.driving import Driver
+from azr_nemo.trainer.dtype import with_dtype
 from azr_nemo.trainer.run_directory import RunDirectory
 from azr_nemo.trainer.session import Session, buffer_path, limits, make_executor, make_session
 from azr_nemo.trainer.stopping import StopRequest
@@ -54,7 +56,9 @@ def train(config: RunConfig, only_seed: bool = False) -> int:
 
     Raises UserError for what the user can mend and ExecutorUnavailable when the sandbox is lost.
     """
+    checkpoints = Checkpoints(Path(config.run_dir), config.checkpoint.keep)
     if rank():
+        config = with_dtype(config, checkpoints.find(config.resume))
         model_dir = resolve_model(config.model)
         build_engine(config, starting_weights(config, model_dir))
         return 0
@@ -62,11 +66,11 @@ def train(config: RunConfig, only_seed: bool = False) -> int:
         run_dir = stack.enter_context(RunDirectory(Path(config.run_dir))).path
         stop = stack.enter_context(StopRequest())
         console = stack.enter_context(Console(config.logging.console))
-        checkpoints = Checkpoints(run_dir, config.checkpoint.keep)
         checkpoint = checkpoints.find(config.resume)
+        config = with_dtype(config, checkpoint)
         done = checkpoint.step if checkpoint else 0
         title = f"AZR-NeMo: {config.recipe or config.model.path}"
-        console.start_run(title, [f"run_dir {run_dir}", f"model {config.model.path}"], config.selfplay.steps, done)
+        console.start_run(title, [f"run_dir {run_dir}", f"model {config.model.path}, {config.model.dtype}"], config.selfplay.steps, done)
         if done >= config.selfplay.steps:
             console.note(f"all {done} steps are done: raise selfplay.steps to go on, or give another run_dir to start anew")
             return done
@@ -105,11 +109,14 @@ def starting_weights(config: RunConfig, model_dir: Path) -> Path:
     return model_dir
 
 
-def load_seeds_into(run: Run, executor) -> None:
+def load_seeds_into(run: Run, executor: Executor) -> None:
+    """The seeds of `data.seed_files`, as far as they hold here."""
     files = [Path(name) for name in run.config.data.seed_files]
     if files:
         selfplay = run.config.selfplay
-        load_seeds(files, run.buffer, executor, tuple(selfplay.imports), limits(run.config.executor), selfplay.induction_pairs)
+        report = load_seeds(files, run.buffer, executor, tuple(selfplay.imports), limits(run.config.executor), selfplay.induction_pairs)
+        for sentence in report.sentences():
+            run.console.note(sentence)
 
 
 def begin(run: Run, load_files: Callable[[], None]) -> None:

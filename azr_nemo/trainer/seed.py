@@ -1,11 +1,16 @@
 """`azr-nemo seed`: seed tasks from a model or from files, validated by the executor."""
 
+import json
 import tempfile
 from contextlib import ExitStack
-from dataclasses import replace
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 
+from rich.box import SIMPLE_HEAD
+from rich.console import Group
 from rich.table import Table
+from rich.text import Text
 
 from azr_nemo.config import RunConfig
 from azr_nemo.errors import UserError
@@ -19,21 +24,41 @@ from azr_nemo.trainer.session import limits, make_executor
 SCHEMAS = ("native", "reference")
 
 
-def seed_from_files(config: RunConfig, files: list[Path], out: Path | None, schema: str) -> Table:
-    """Runs every program of the files again; what holds is written to `out`. Returns the table of what was accepted and refused."""
+def seed_from_files(config: RunConfig, files: list[Path], out: Path | None, schema: str, report_to: Path | None = None) -> Group:
+    """Runs every program of the files again, within `executor`'s limits; what holds is written to `out`, and what became of every row to
+    `report_to`, as JSON. Returns the table of what was accepted and refused."""
     _check(schema)
-    bounds = replace(limits(config.executor), wall_s=5.0, cpu_s=5.0, output_chars=8000)
     with ExitStack() as stack:
         executor = stack.enter_context(make_executor(config.executor))
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         buffer = stack.enter_context(TaskBuffer(folder / "buffer.sqlite", 1_000_000))
-        report = load_seeds(files, buffer, executor, tuple(config.selfplay.imports), bounds, 10)
+        selfplay = config.selfplay
+        report = load_seeds(files, buffer, executor, tuple(selfplay.imports), limits(config.executor), selfplay.induction_pairs)
         if out:
             export_jsonl(buffer, out, schema)  # type: ignore[arg-type]
-    table = Table(*SeedReport.HEADER, title="seed files", show_lines=True)
-    for row in report.rows():
-        table.add_row(*row[:-1], row[-1].replace(", ", "\n"))
-    return table
+        if report_to:
+            _write(report_to, json.dumps(report.as_json(), indent=1))
+    return _table(report)
+
+
+def _table(report: SeedReport) -> Group:
+    """The counts, narrow enough for 80 columns (replaced: accepted, with our output); why rows were refused stands below."""
+    table = Table("", "rows", "accepted", "replaced", "duplicates", "refused", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    reasons = []
+    for file, rows in groupby(report.rows(), key=itemgetter(0)):
+        table.add_row(file, style="bold")
+        for _, type, *counts, why in rows:
+            table.add_row(f"  {type}", *counts)
+            if why:
+                reasons.append(Text(f"refused in {file}, {type}: {why}"))
+    return Group(table, *reasons)
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.write_text(text + "\n")
+    except OSError as error:
+        raise UserError(f"--report {path} cannot be written ({error.strerror}): give another path") from None
 
 
 def seed_from_model(config: RunConfig, out: Path | None, schema: str) -> Table:

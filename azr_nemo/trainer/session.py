@@ -30,7 +30,15 @@ def make_executor(config: ExecutorConfig) -> Executor:
 
 
 def prompt_options(config: RunConfig) -> PromptOptions:
-    return PromptOptions(config.selfplay.prompt_style, config.selfplay.induction_pairs, tuple(config.selfplay.imports))
+    selfplay = config.selfplay
+    return PromptOptions(
+        selfplay.prompt_style,
+        selfplay.induction_pairs,
+        tuple(selfplay.imports),
+        strip_comments=selfplay.strip_comments,
+        strip_globals=selfplay.strip_globals,
+        strip_prints=selfplay.strip_prints,
+    )
 
 
 @dataclass(frozen=True)

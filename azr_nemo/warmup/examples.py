@@ -9,14 +9,14 @@ from azr_nemo.tasks.program import body_lines
 from azr_nemo.tasks.task import PromptOptions, PromptText, Proposal, Role, Task, TaskType
 from azr_nemo.warmup.generator import one_pair
 
-# Solving is harder to learn than proposing.
+# Solving is harder to learn than proposing; of the proposals those of induction, where the model must count its inputs.
 MIXTURE = {
-    (Role.SOLVE, TaskType.DEDUCTION): 0.28,
-    (Role.SOLVE, TaskType.ABDUCTION): 0.22,
-    (Role.SOLVE, TaskType.INDUCTION): 0.25,
+    (Role.SOLVE, TaskType.DEDUCTION): 0.25,
+    (Role.SOLVE, TaskType.ABDUCTION): 0.20,
+    (Role.SOLVE, TaskType.INDUCTION): 0.21,
     (Role.PROPOSE, TaskType.DEDUCTION): 0.09,
-    (Role.PROPOSE, TaskType.ABDUCTION): 0.08,
-    (Role.PROPOSE, TaskType.INDUCTION): 0.08,
+    (Role.PROPOSE, TaskType.ABDUCTION): 0.09,
+    (Role.PROPOSE, TaskType.INDUCTION): 0.16,
 }
 
 

@@ -127,9 +127,16 @@ def test_the_report_is_a_table_and_json(tmp_path, buffer):
     report = load(write(tmp_path / "s.jsonl", triplet(1, "2"), triplet(2, ""), triplet(3, "4", snippet="def f(x):\n    return y")), buffer)
     assert report.rows()[0] == ("s.jsonl", "deduction", "3", "2", "1", "0", "1", "error 1")
     assert {len(row) for row in report.rows()} == {len(report.HEADER)}
+    assert report.sentences()[0] == (
+        "s.jsonl, deduction: 2 of 3 rows accepted, 1 of them with the output that we got, 0 duplicates; refused: error 1"
+    )
     told = json.loads(json.dumps(report.as_json()))
     assert told["counts"][0]["refused"] == {"error": 1}
     assert told["refused"][0]["line"] == 3
+
+
+# The table of docs/seeds.md.
+ACCEPTED = {"7b_coder_seed_io": 247, "llama_64_seed_io": 47, "7b_coder_code_f_seed_io": 239, "llama_64_code_f_seed_io": 45}
 
 
 @pytest.mark.slow
@@ -140,9 +147,9 @@ def test_the_published_seed_files_are_mostly_accepted_and_every_refusal_has_a_re
         for row in [report.HEADER, *report.rows()]:
             print(" | ".join(row))
         assert len(report.counts) == 6
-        for counts in report.counts.values():
+        for (file, _), counts in report.counts.items():
             assert counts.rows == counts.accepted + counts.duplicates + counts.refused.total()
-            assert counts.accepted > counts.rows / 2
+            assert abs(counts.accepted - ACCEPTED[file.removesuffix(".jsonl")]) <= 3, "a few depend on the version of Python, no more"
         assert all(row.reason for row in report.refused)
         # What was accepted holds again, with nothing left to replace.
         export_jsonl(buffer, tmp_path / "again.jsonl")

@@ -186,3 +186,12 @@ def test_a_solver_is_never_shown_what_it_is_asked_for(options):
     assert "'o2'" in seen[TaskType.INDUCTION]
     assert "'o3'" not in seen[TaskType.INDUCTION]
     assert PROGRAM not in seen[TaskType.INDUCTION]
+
+
+@pytest.mark.parametrize("kind", [TaskType.DEDUCTION, TaskType.ABDUCTION])
+def test_a_proposed_program_is_stripped_where_that_is_asked_for(kind):
+    program = "K = 1\ndef f(x):\n    # adds\n    print(x)\n    return x + 1"
+    options = replace(STYLES[1], strip_comments=True, strip_globals=True, strip_prints=True)
+    text = fence("python", program) + fence("input", "1")
+    assert KINDS[kind].parse_proposal(text, [], options).program == "def f(x):\n    return x + 1"
+    assert KINDS[kind].parse_proposal(text, [], STYLES[1]).program == program
