@@ -1,6 +1,6 @@
 """How fast the rollout engines sample, against `transformers` generate as its users call it, in one run.
 
-    python benchmarks/rollout.py                 # random weights in SmolLM2-135M's shape, bf16
+    python benchmarks/rollout.py                 # random weights in SmolLM2-135M's shape
     python benchmarks/rollout.py --model DIR     # a Hugging Face directory
 
 Every case continues `batch / samples` random prompts `samples` times each, always to the full length. The three contenders take turns, so a
@@ -17,6 +17,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, LlamaConfig, PretrainedConfig, PreTrainedModel
 
 from azr_nemo.config import RolloutConfig
+from azr_nemo.megatron.platform import choose_dtype, choose_platform
 from azr_nemo.rollout import make_rollout
 from azr_nemo.rollout.engine import RolloutEngine, SampleRequest
 
@@ -38,12 +39,13 @@ def main() -> None:
     args = parse_arguments()
     if args.threads:
         torch.set_num_threads(args.threads)
-    dtype, device = getattr(torch, args.dtype), torch.device(args.device)
+    device = torch.device(args.device)
+    dtype = choose_dtype(args.dtype, choose_platform(args.device))
     model = load_model(args.model, dtype).to(device)
     engines = {f"rollout={name}": make_engine(name, model, dtype, device, max(args.batch)) for name in ("transformers", "torch")}
     source = args.model or "random weights, SmolLM2-135M's shape"
     threads = f"{torch.get_num_threads()} threads" if device.type == "cpu" else torch.cuda.get_device_name(device)
-    print(f"{source}; {args.dtype}; torch {torch.__version__}; {threads} ({platform.machine()})")
+    print(f"{source}; {dtype}; torch {torch.__version__}; {threads} ({platform.machine()})")
     print(
         f"prompts of {args.prompt_tokens} tokens, {args.samples} samples each, {args.new_tokens} new tokens, {args.repetitions} repetitions"
     )
@@ -60,7 +62,7 @@ def main() -> None:
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", help="a Hugging Face directory; without it, random weights in SmolLM2-135M's shape")
-    parser.add_argument("--dtype", default="bfloat16", choices=["bfloat16", "float32"])
+    parser.add_argument("--dtype", default="auto", choices=["auto", "bfloat16", "float32"], help="auto: what the hardware multiplies fast")
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0 leaves torch's choice (default)")
     parser.add_argument("--batch", type=int, nargs="+", default=[8, 32, 64], help="rows decoded together, one case each")

@@ -1,9 +1,10 @@
 """The training step against `transformers` with torch's fused AdamW, on the same rows of the same model, in one run.
 
-    python benchmarks/update.py                  # SmolLM2-135M, bf16: rows of equal length, and rows as self-play has them
+    python benchmarks/update.py                  # SmolLM2-135M: rows of equal length, and rows as self-play has them
 
 The peer is what one writes without us: a right-padded batch, logits of the response positions only, log-probabilities in fp32, weights and
-moments in the model's dtype. Ours keeps fp32 master weights and gradients. The contenders take turns; ratios are what to rely on.
+moments in the model's dtype, which is the one that the hardware multiplies fast. Ours keeps fp32 master weights and gradients. The
+contenders take turns; ratios are what to rely on.
 """
 
 import argparse
@@ -36,12 +37,12 @@ def main() -> None:
     parser.add_argument("--repetitions", type=int, default=3)
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        config = load_settings([f"run_dir={folder}/run", f"engine.threads={args.threads}"])
+        config = load_settings([f"run_dir={folder}/run", f"engine.threads={args.threads}", "engine.micro_batch_tokens=4096"])
         model_dir = resolve_model(config.model)
         actor = Worker(config, model_dir).actor
-    model = AutoModelForCausalLM.from_pretrained(model_dir, dtype=torch.bfloat16).train()
+    model = AutoModelForCausalLM.from_pretrained(model_dir, dtype=actor.dtype).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-6, weight_decay=0.01, fused=True)
-    print(f"SmolLM2-135M, bfloat16, torch {torch.__version__}, {torch.get_num_threads()} threads; seconds of CPU a step, medians")
+    print(f"SmolLM2-135M, {actor.dtype}, torch {torch.__version__}, {torch.get_num_threads()} threads; seconds of CPU a step, medians")
     for name, lengths in CASES.items():
         draw = random.Random(1)
         rows = [Example(*(tuple(draw.choices(range(1000), k=part)) for part in row)) for row in lengths(draw)]
