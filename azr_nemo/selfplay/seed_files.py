@@ -64,11 +64,7 @@ class SeedReport:
 
     def sentences(self) -> list[str]:
         """The same in words, one sentence a file and task type."""
-        return [
-            f"{file}, {type}: {accepted} of {rows} rows accepted, {replaced} of them with the output that we got, {duplicates} duplicates"
-            + (f"; refused: {reasons}" if reasons else "")
-            for file, type, rows, accepted, replaced, duplicates, _, reasons in self.rows()
-        ]
+        return [_sentence(file, type, counts) for (file, type), counts in self.counts.items()]
 
     def as_json(self) -> dict[str, Any]:
         """The same numbers and every refused row, ready for `json.dumps`."""
@@ -105,6 +101,17 @@ def load_seeds(
         for record, result in zip(records, validated, strict=True):
             _count(record, result, buffer, report)
     return report
+
+
+def _sentence(file: str, type: TaskType, counts: SeedCounts) -> str:
+    parts = [f"{file}, {type}: {counts.accepted} of {counts.rows} rows accepted"]
+    if counts.output_replaced:
+        parts.append(f"{counts.output_replaced} of them with the output that they gave here")
+    if counts.duplicates:
+        parts.append(f"{counts.duplicates} known already")
+    if counts.refused:
+        parts.append("refused: " + ", ".join(f"{reason} {count}" for reason, count in counts.refused.most_common()))
+    return "; ".join(parts)
 
 
 def _distinct(record: Record, pairs: int) -> Record:

@@ -128,7 +128,7 @@ def test_the_report_is_a_table_and_json(tmp_path, buffer):
     assert report.rows()[0] == ("s.jsonl", "deduction", "3", "2", "1", "0", "1", "error 1")
     assert {len(row) for row in report.rows()} == {len(report.HEADER)}
     assert report.sentences()[0] == (
-        "s.jsonl, deduction: 2 of 3 rows accepted, 1 of them with the output that we got, 0 duplicates; refused: error 1"
+        "s.jsonl, deduction: 2 of 3 rows accepted; 1 of them with the output that they gave here; refused: error 1"
     )
     told = json.loads(json.dumps(report.as_json()))
     assert told["counts"][0]["refused"] == {"error": 1}
