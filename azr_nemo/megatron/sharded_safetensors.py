@@ -30,6 +30,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 BACKEND, VERSION = "safetensors", 1
+LAYOUT = "layout"  # the metadata's one entry
 
 
 class SafetensorsSave(SaveShardedStrategy):
@@ -48,7 +49,8 @@ class SafetensorsSave(SaveShardedStrategy):
                 tensors[name] = _prepended(tensor).detach().to("cpu").contiguous()
                 slices[name] = {"key": tensor.key, "offset": tensor.global_offset, "shape": tensor.global_shape}
         path = Path(checkpoint_dir) / f"slices-{dist.get_rank():05d}.safetensors"
-        save_file(tensors, path, metadata={"slices": json.dumps(slices), "ranks": str(dist.get_world_size())})
+        # One entry: safetensors writes several in an order that changes from file to file, and equal states must give equal files.
+        save_file(tensors, path, metadata={LAYOUT: json.dumps({"slices": slices, "ranks": dist.get_world_size()})})
         with path.open("rb") as file:
             os.fsync(file.fileno())
 
@@ -95,9 +97,9 @@ def _open(folder: Path, stack: ExitStack) -> dict[str, list[_Stored]]:
     paths, ranks = sorted(folder.glob("slices-*.safetensors")), None
     for path in paths:
         file = stack.enter_context(safe_open(path, framework="pt"))
-        header = file.metadata() or {}
-        ranks = int(header["ranks"])
-        for name, part in json.loads(header["slices"]).items():
+        layout = json.loads((file.metadata() or {})[LAYOUT])
+        ranks = layout["ranks"]
+        for name, part in layout["slices"].items():
             shape = tuple(file.get_slice(name).get_shape())
             stored[part["key"]].append(_Stored(file, name, tuple(part["offset"]), shape, tuple(part["shape"])))
     if ranks != len(paths):

@@ -58,6 +58,18 @@ def test_a_resumed_run_continues_bit_for_bit(make_actor: MakeActor, model_dir: M
     assert same(weights(resumed), weights(actor))
 
 
+def test_equal_states_are_equal_files(make_actor: MakeActor, model_dir: ModelDir, tmp_path: Path) -> None:
+    actor = make_actor()
+    actor.update(training_batch())
+    written = set()
+    for number in range(8):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        save_checkpoint(actor, model_dir(), folder)
+        written.add((folder / "weights" / "slices-00000.safetensors").read_bytes())
+    assert len(written) == 1
+
+
 def test_a_checkpoint_before_the_first_step_loads(make_actor: MakeActor, model_dir: ModelDir, tmp_path: Path) -> None:
     actor, other = make_actor("llama-tied", run_config("bfloat16")), make_actor("llama-tied", run_config("bfloat16"))
     save_checkpoint(actor, model_dir(), tmp_path)
