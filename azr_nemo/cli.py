@@ -57,6 +57,8 @@ def seed(
     from azr_nemo.settings import load_settings
     from azr_nemo.trainer.seed import seed_from_files, seed_from_model
 
+    if report and not source:
+        raise UserError("--report says what became of the rows of seed files: name them with --from FILE")
     config = load_settings(overrides or [], default_recipe=not source)
     table = seed_from_files(config, source, out, schema, report) if source else seed_from_model(config, out, schema)
     Terminal().print(table)

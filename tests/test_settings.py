@@ -2,7 +2,7 @@
 
 import pytest
 
-from azr_nemo.config import SelfPlayConfig
+from azr_nemo.config import ExecutorConfig, SelfPlayConfig
 from azr_nemo.errors import UserError
 from azr_nemo.settings import as_yaml, from_yaml, load_settings, recipes
 from azr_nemo.tasks.program import IMPORTS
@@ -19,6 +19,11 @@ def test_every_recipe_resolves_and_survives_yaml(name, tmp_path):
 def test_overrides_win_over_the_recipe():
     config = load_settings(["recipe=tiny-1n0g-megatron", "optim.lr=1e-5", "rollout=transformers"])
     assert (config.optim.lr, config.rollout.name) == (1e-5, "transformers")
+
+
+def test_no_recipe_at_all_is_the_schemas_defaults():
+    assert load_settings([], default_recipe=False).executor == ExecutorConfig()
+    assert load_settings(["recipe=tiny-1n0g-megatron"], default_recipe=False) == load_settings(["recipe=tiny-1n0g-megatron"])
 
 
 def test_a_recipe_of_ones_own_is_a_file(tmp_path):

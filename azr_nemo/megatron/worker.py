@@ -50,7 +50,8 @@ class Worker:
         check_layout(self.hf_config, engine.tensor_parallel, engine.pipeline_parallel, distributed.world_size())
         platform = choose_platform(config.platform)
         set_threads(engine.threads)
-        keep_freed_memory()
+        if platform.device.type == "cpu":
+            keep_freed_memory()
         self.text = Text(model_dir, self.hf_config)
         distributed.start(platform, engine.tensor_parallel, engine.pipeline_parallel)
         self.actor = Actor(config, self.hf_config, platform, model_dir)

@@ -3,13 +3,12 @@
 from collections import Counter
 from collections.abc import Iterable
 
+from azr_nemo.rewards.answer import MALFORMED
 from azr_nemo.selfplay.buffer import TaskBuffer
 from azr_nemo.selfplay.proposer import Proposed
 from azr_nemo.selfplay.rows import Attempt
 from azr_nemo.tasks.program import body_lines
 from azr_nemo.tasks.task import TaskType
-
-MALFORMED = ("format", "truncated")
 
 
 def measure(proposals: list[Proposed], proposed: list[Attempt], solved: list[Attempt], buffer: TaskBuffer) -> dict[str, float]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from azr_nemo.config import RunConfig
 from azr_nemo.errors import UserError
+from azr_nemo.rewards.answer import MALFORMED
 from azr_nemo.rewards.learnability import learnability
 from azr_nemo.selfplay.buffer import StoredTask, TaskBuffer
 from azr_nemo.selfplay.exchange import Completion, Prompt
@@ -127,7 +128,7 @@ class Proposer:
         elif proposed.refusal == "duplicate":
             earned, outcome = reward.duplicate, "duplicate"
         else:
-            earned = reward.malformed if proposed.refusal in ("format", "truncated") else reward.invalid
+            earned = reward.malformed if proposed.refusal in MALFORMED else reward.invalid
             outcome = proposed.refusal
         references = tuple(stored.id for stored in proposed.references)
         return Attempt(proposed.row.prompt, proposed.row.completions[0], earned, outcome, proposed.task, references)

@@ -13,8 +13,6 @@ from azr_nemo.selfplay.verification import Verifier
 from azr_nemo.tasks import KINDS
 from azr_nemo.tasks.task import PromptOptions, Refusal, Role, Task, TaskType, Verdict
 
-MALFORMED = ("format", "truncated")
-
 
 class Solver:
     """Draws tasks, writes solve prompts, has the answers verified. fits: whether a prompt is within `rollout.max_prompt_tokens`."""
