@@ -47,6 +47,14 @@ class ExecutorConfig:
     recycle_after: int = 2000  # requests served before a worker is replaced
     queue: int = 1024  # bounded queue of requests
     allow_unjailed: bool = False
+    modules: list[str] = field(
+        default_factory=list
+    )  # installed packages that programs may import too: [numpy]; selfplay.imports must allow them
+    # Of sandbox_fusion alone; a server's token comes from the environment variable AZR_NEMO_SANDBOX_TOKEN.
+    endpoints: list[str] = field(default_factory=list)  # URLs of servers, asked in turn
+    concurrency: int = 16  # requests in flight
+    attempts: int = 5  # tries of a request before the run ends for want of an executor
+    patience_s: float = 30.0  # how long an answer may take beyond the programs' own limits
 
 
 @dataclass

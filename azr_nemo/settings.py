@@ -5,6 +5,7 @@ import os
 import re
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
@@ -14,7 +15,7 @@ from hydra.errors import ConfigCompositionException, HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from azr_nemo.config import RunConfig
+from azr_nemo.config import ExecutorConfig, RunConfig
 from azr_nemo.errors import UserError
 
 PACKAGE = Path(__file__).parent
@@ -26,7 +27,7 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     "model.dtype": ("auto", "bfloat16", "float32"),
     "engine.name": ("megatron",),
     "rollout.name": ("torch", "transformers"),
-    "executor.name": ("local",),
+    "executor.name": ("local", "sandbox_fusion"),
     "reward.learnability": ("one_minus_p", "four_p_one_minus_p"),
     "reward.induction": ("binary", "fraction"),
     "advantage.name": ("trr_plus_plus",),
@@ -40,13 +41,15 @@ AT_LEAST: dict[str, float] = {
     "engine.tensor_parallel": 1, "engine.pipeline_parallel": 1, "engine.micro_batch_tokens": 1, "engine.threads": 0,
     "rollout.estimate_samples": 2, "rollout.max_prompt_tokens": 1, "rollout.max_propose_tokens": 1, "rollout.max_solve_tokens": 1,
     "rollout.max_batch_rows": 1, "executor.workers": 0, "executor.memory_mb": 16, "executor.output_chars": 1,
-    "executor.recycle_after": 1, "executor.queue": 1, "optim.lr": 0, "optim.weight_decay": 0, "optim.grad_clip": 0,
+    "executor.recycle_after": 1, "executor.queue": 1,
+    "executor.concurrency": 1, "executor.attempts": 1, "optim.lr": 0, "optim.weight_decay": 0, "optim.grad_clip": 0,
     "optim.lr_warmup_steps": 0, "optim.entropy": 0, "selfplay.steps": 1, "selfplay.batch_size": 2, "selfplay.references": 0,
     "selfplay.induction_pairs": 2, "selfplay.proposer_weight": 0, "data.seed_factor": 1, "data.seed_batch": 1, "data.seed_rounds": 1, "warmup.steps": 0,
     "warmup.batch_size": 1, "warmup.programs": 100, "checkpoint.every": 1, "checkpoint.keep": 1, "logging.rollouts": 0,
     "eval.every": 0, "eval.items": 0,
 }  # fmt: skip
-ABOVE_ZERO = ("rollout.temperature", "executor.wall_s", "executor.cpu_s", "optim.eps", "warmup.lr")
+LONGEST_REMOTE_OUTPUT = 20_000  # characters of one output: four bytes each, packed as text, still fit the server's pipe
+ABOVE_ZERO = ("rollout.temperature", "executor.wall_s", "executor.cpu_s", "executor.patience_s", "optim.eps", "warmup.lr")
 
 
 def recipes() -> list[str]:
@@ -105,6 +108,7 @@ def check(config: RunConfig) -> None:
             raise UserError(f"{key}={value} must be above 0")
     if not config.model.path:
         raise UserError("model.path is empty: give a Hugging Face directory, or choose a model with model=NAME")
+    _check_executor(config.executor)
     if not config.selfplay.task_types or set(config.selfplay.task_types) - {"deduction", "abduction", "induction"}:
         raise UserError(f"selfplay.task_types={config.selfplay.task_types}: choose from deduction, abduction, induction")
     if not 0 < config.optim.clip_low < 1 or config.optim.clip_high <= 0:
@@ -115,6 +119,24 @@ def check(config: RunConfig) -> None:
         raise UserError(
             f"selfplay.buffer_capacity={config.selfplay.buffer_capacity} cannot hold the seeds "
             f"(selfplay.batch_size x data.seed_factor = {config.selfplay.batch_size * config.data.seed_factor}): raise it"
+        )
+
+
+def _check_executor(config: ExecutorConfig) -> None:
+    remote = config.name == "sandbox_fusion"
+    if remote and not config.endpoints:
+        raise UserError("executor.endpoints is empty: give the servers' URLs, for example executor.endpoints=[http://localhost:8080]")
+    for url in config.endpoints:
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise UserError(f"executor.endpoints: {url!r} is not a server's URL, such as http://localhost:8080")
+    if remote and config.modules:
+        raise UserError(
+            "executor.modules is for executor=local: which modules a server has is its own setting (azr-nemo sandbox serve --modules)"
+        )
+    if remote and config.output_chars > LONGEST_REMOTE_OUTPUT:
+        raise UserError(
+            f"executor.output_chars={config.output_chars} is more than a Sandbox-Fusion server passes on: at most {LONGEST_REMOTE_OUTPUT}"
         )
 
 

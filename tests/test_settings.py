@@ -26,6 +26,22 @@ def test_no_recipe_at_all_is_the_schemas_defaults():
     assert load_settings(["recipe=tiny-1n0g-megatron"], default_recipe=False) == load_settings(["recipe=tiny-1n0g-megatron"])
 
 
+@pytest.mark.parametrize(
+    ("overrides", "sentence"),
+    [
+        (["executor.endpoints=[]"], r"executor\.endpoints is empty: give the servers' URLs"),
+        (["executor.endpoints=['localhost:8080']"], "'localhost:8080' is not a server's URL"),
+        (["executor.endpoints=['ftp://a']"], "'ftp://a' is not a server's URL"),
+        (["executor.modules=[numpy]"], r"executor\.modules is for executor=local"),
+        (["executor.output_chars=50000"], r"executor\.output_chars=50000 is more than a Sandbox-Fusion server passes on"),
+    ],
+)
+def test_a_remote_executor_is_checked_before_it_is_asked(overrides, sentence):
+    assert load_settings(["executor=sandbox_fusion"]).executor.endpoints == ["http://localhost:8080"]
+    with pytest.raises(UserError, match=sentence):
+        load_settings(["executor=sandbox_fusion", *overrides])
+
+
 def test_a_recipe_of_ones_own_is_a_file(tmp_path):
     own = tmp_path / "mine.yaml"
     own.write_text("defaults:\n  - override /model: tiny\nselfplay:\n  steps: 7\n")
@@ -44,6 +60,8 @@ def test_a_recipe_of_ones_own_is_a_file(tmp_path):
         ("rollout=tpu", "rollout=tpu is unknown: there are torch, transformers"),
         ("rollout.name=tpu", "rollout.name=tpu is unknown: choose one of torch, transformers"),
         ("lr", "write key=value"),
+        ("executor=docker", "executor=docker is unknown: there are local, sandbox_fusion"),
+        ("executor.patience_s=0", "executor.patience_s=0.0 must be above 0"),
         ("selfplay.batch_size=1", "selfplay.batch_size=1 is too small"),
         ("rollout.temperature=0", "rollout.temperature=0.0 must be above 0"),
         ("selfplay.task_types=[guess]", "choose from deduction, abduction, induction"),

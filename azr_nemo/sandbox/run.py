@@ -4,7 +4,6 @@ import json
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +30,7 @@ def read_rows(path: str | Path) -> Iterator[dict[str, Any]]:
 
 
 def run_rows(
-    rows: Iterable[dict[str, Any]], executor: Executor, deterministic: bool = False, limits: Limits = Limits()
+    rows: Iterable[dict[str, Any]], executor: Executor, deterministic: bool = False, limits: Limits | None = None
 ) -> Iterator[dict[str, Any]]:
     """One `{"outcomes": [{"status", "value", "error", "cpu_s", "wall_s"}, ...]}` per row, in order, while later rows run: at most IN_FLIGHT are held.
 
@@ -61,14 +60,11 @@ def run_rows(
         raise broken
 
 
-def run_file(
-    path: str | Path, executor: Executor, deterministic: bool = False, timeout_s: float | None = None, limits: Limits = Limits()
-) -> Iterator[str]:
-    """The JSON lines that `azr-nemo sandbox run` prints, as they come. timeout_s: seconds of wall and CPU time of one call, in place of the limits'."""
-    if timeout_s is not None:
-        if not timeout_s > 0:
-            raise UserError(f"--timeout {timeout_s:g}: expected seconds above 0")
-        limits = replace(limits, wall_s=timeout_s, cpu_s=timeout_s)
+def run_file(path: str | Path, executor: Executor, deterministic: bool = False, timeout_s: float | None = None) -> Iterator[str]:
+    """The JSON lines that `azr-nemo sandbox run` prints, as they come. timeout_s: seconds of wall and CPU time of one call, in place of the executor's."""
+    if timeout_s is not None and not timeout_s > 0:
+        raise UserError(f"--timeout {timeout_s:g}: expected seconds above 0")
+    limits = None if timeout_s is None else Limits(wall_s=timeout_s, cpu_s=timeout_s)
     for row in run_rows(read_rows(path), executor, deterministic, limits):
         yield json.dumps(row)
 

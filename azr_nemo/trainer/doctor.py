@@ -11,13 +11,14 @@ from azr_nemo.config import ExecutorConfig
 from azr_nemo.megatron.platform import choose_platform, multiplies_bfloat16
 from azr_nemo.models import cache_dir
 from azr_nemo.sandbox.executor import ExecutorUnavailable
+from azr_nemo.sandbox.local import jail
 from azr_nemo.trainer.session import make_executor
 
 PACKAGES = ("azr-nemo", "torch", "megatron-core", "transformers", "transformer-engine", "tensorrt-llm")
 
 
-def report() -> Iterator[tuple[str, str]]:
-    """(what, found) rows, in the order of a reader's interest."""
+def report(config: ExecutorConfig) -> Iterator[tuple[str, str]]:
+    """(what, found) rows, in the order of a reader's interest. config: of the executor that is started and described."""
     import torch
 
     yield "python", f"{platform.python_version()} on {platform.machine()}, {os.cpu_count()} cores"
@@ -30,8 +31,10 @@ def report() -> Iterator[tuple[str, str]]:
     yield "devices", ", ".join(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())) if cuda else "CPU only"
     fast = multiplies_bfloat16(choose_platform("auto"))
     yield "arithmetic", "bfloat16" if fast else "float32 (this CPU has no instructions for bfloat16 products; model.dtype=auto knows)"
+    for probe in jail.probe():
+        yield f"jail {jail.LETTERS[probe.rung]}: {probe.rung}", probe.reason
     try:
-        with make_executor(ExecutorConfig(workers=1)) as executor:
+        with make_executor(config) as executor:
             yield "executor", executor.describe()
     except ExecutorUnavailable as error:
         yield "executor", f"none: {error}"

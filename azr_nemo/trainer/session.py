@@ -5,6 +5,7 @@ from pathlib import Path
 
 from azr_nemo.config import ExecutorConfig, RunConfig
 from azr_nemo.sandbox.executor import Executor, Limits
+from azr_nemo.sandbox.fusion import FusionExecutor
 from azr_nemo.sandbox.local.pool import LocalPool
 from azr_nemo.selfplay.buffer import TaskBuffer
 from azr_nemo.selfplay.engine import Engine
@@ -26,7 +27,9 @@ def limits(config: ExecutorConfig) -> Limits:
 
 def make_executor(config: ExecutorConfig) -> Executor:
     """The configured executor, started. Raises ExecutorUnavailable when no safe one can be had."""
-    return LocalPool(config.workers, limits(config), config.recycle_after, config.queue, config.allow_unjailed)
+    if config.name == "sandbox_fusion":
+        return FusionExecutor(config.endpoints, limits(config), config.concurrency, config.queue, config.attempts, config.patience_s)
+    return LocalPool(config.workers, limits(config), config.recycle_after, config.queue, config.allow_unjailed, modules=config.modules)
 
 
 def prompt_options(config: RunConfig) -> PromptOptions:

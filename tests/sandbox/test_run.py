@@ -6,7 +6,6 @@ import pytest
 
 from azr_nemo.errors import UserError
 from azr_nemo.sandbox import run
-from azr_nemo.sandbox.executor import Limits
 
 ADD = {"program": "def f(x):\n    return x + 1", "inputs": ["1", "'a'"]}
 
@@ -60,7 +59,7 @@ def test_a_missing_or_unreadable_file_is_one_sentence(pool, tmp_path):
 
 def test_the_timeout_replaces_wall_and_cpu_limits(pool, tmp_path):
     path = write(tmp_path / "d.jsonl", {"program": "def f(x):\n    while True: pass", "inputs": ["1"]})
-    (line,) = run.run_file(path, pool, timeout_s=0.3, limits=Limits())
+    (line,) = run.run_file(path, pool, timeout_s=0.3)
     assert json.loads(line)["outcomes"][0]["status"] == "timeout"
     with pytest.raises(UserError, match="timeout"):
         list(run.run_file(path, pool, timeout_s=0))

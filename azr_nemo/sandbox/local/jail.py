@@ -1,10 +1,12 @@
 """The ladder: which isolation this machine offers, from the strongest rung down, found by locking a worker in and having it try to get out."""
 
+import importlib.util
 import os
 import shutil
 import stat
 import sys
 import sysconfig
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -28,7 +30,7 @@ PRELOAD = [
 # Where the folder cannot be read after a change of user, also what programs now and then import late.
 PRELOAD_WIDE = [
     "base64", "binascii", "calendar", "contextlib", "difflib", "graphlib", "hashlib", "hmac", "inspect", "pprint", "queue", "reprlib",
-    "secrets", "shlex", "stringprep", "struct", "traceback", "uuid",
+    "secrets", "shlex", "stringprep", "struct", "traceback", "unittest", "uuid",
 ]  # fmt: skip
 
 
@@ -100,15 +102,35 @@ def interpreter() -> str:
 
 
 def standard_library() -> list[str]:
-    """The folders of the standard library that exist, extension modules included."""
-    found = {os.path.realpath(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib")}
+    """The folders of the standard library that exist, extension modules included; not a virtual environment's."""
+    base = {"installed_base": sys.base_prefix, "platbase": sys.base_exec_prefix}
+    found = {os.path.realpath(sysconfig.get_path(name, vars=base)) for name in ("stdlib", "platstdlib")}
     return sorted(folder for folder in found if os.path.isdir(folder))
 
 
-def plan(rung: Rung) -> Plan:
-    """How to start a worker on this rung. Raises ExecutorUnavailable when a part that it needs is missing."""
+def module_paths(module: str) -> list[str]:
+    """What must be readable for an installed module: its folder and the shared libraries that wheels put beside it, or its file.
+
+    Raises ExecutorUnavailable when it is not installed.
+    """
+    spec = importlib.util.find_spec(module) if module.isidentifier() else None
+    found = next(iter(spec.submodule_search_locations or [spec.origin]), None) if spec else None
+    if found is None or not os.path.exists(found):
+        raise ExecutorUnavailable(
+            f"executor.modules: {module} is not an installed package; install it where azr-nemo runs, or leave it out"
+        )
+    path = os.path.realpath(found)
+    return [path] + [libraries for libraries in (f"{path}.libs",) if os.path.isdir(libraries)]
+
+
+def plan(rung: Rung, modules: Sequence[str] = ()) -> Plan:
+    """How to start a worker on this rung. modules: what is installed beside the standard library and programs may import, each by name.
+
+    Raises ExecutorUnavailable when a part that it needs is missing.
+    """
     have_landlock = landlock.abi() > 0
-    readable = standard_library()
+    installed = [path for module in modules for path in module_paths(module)]
+    readable = standard_library() + installed
     nobody = rung is Rung.LANDLOCK and os.getuid() == 0
     if rung is Rung.UNJAILED:
         try:
@@ -121,6 +143,8 @@ def plan(rung: Rung) -> Plan:
         raise ExecutorUnavailable("this kernel has no landlock (Linux 5.13 or newer with landlock among its security modules)")
     first_frame = {
         "preload": PRELOAD + (PRELOAD_WIDE + _codecs() if nobody and not all(map(_everybody_may_read, readable)) else []),
+        "modules": list(modules),
+        "search": sorted({os.path.dirname(path) for path in installed}),
         "readable": readable,
         "namespaces": rung is Rung.NAMESPACES,
         "nobody": nobody,
@@ -156,16 +180,17 @@ def probe() -> list[Probe]:
     return [probe_rung(rung) for rung in LADDER]
 
 
-def choose(allow_unjailed: bool) -> Plan:
-    """The strongest rung that holds here. Raises ExecutorUnavailable with the reasons when none does and `allow_unjailed` is false."""
+def choose(allow_unjailed: bool, modules: Sequence[str] = ()) -> Plan:
+    """The strongest rung that holds here. modules: as for `plan`. Raises ExecutorUnavailable with the reasons when none does and `allow_unjailed` is
+    false."""
     reasons = []
     for rung in LADDER:
         tried = probe_rung(rung)
         if tried.ok:
-            return plan(rung)
+            return plan(rung, modules)
         reasons.append(f"{rung}: {tried.reason}")
     if allow_unjailed:
-        return plan(Rung.UNJAILED)
+        return plan(Rung.UNJAILED, modules)
     raise ExecutorUnavailable(
         f"no jail for the programs a model writes holds on this machine ({'; '.join(reasons)}); "
         "provide one of these, or accept an open sandbox with executor.allow_unjailed=true"

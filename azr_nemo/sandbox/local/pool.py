@@ -5,19 +5,18 @@ import itertools
 import os
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
-from types import TracebackType
-from typing import Self
+from typing import Any
 
-from azr_nemo.sandbox.executor import ExecutorUnavailable, Limits, Outcome, Request, Status
+from azr_nemo.sandbox.executor import Executor, ExecutorUnavailable, Limits, Outcome, Request, confirmed
 from azr_nemo.sandbox.local.jail import Plan, Rung, choose, plan
 from azr_nemo.sandbox.local.process import Worker, WorkerLost
+from azr_nemo.sandbox.script import Script, ScriptResult
 
 HASH_SEEDS = (1, 2)  # of even and odd workers: an output that follows the order of a set differs between them
 CLOSE_S = 30.0
-EXHAUSTED = (Status.TIMEOUT, Status.MEMORY, Status.CRASHED)
 
 
 @dataclass(order=True)
@@ -25,18 +24,19 @@ class _Job:
     """A request on its way. side: which of the two hash seeds must run it next, None for either. first: what the first worker said."""
 
     number: int
-    request: Request = field(compare=False)
-    future: Future[list[Outcome]] = field(compare=False)
+    request: Request | Script = field(compare=False)
+    future: Future[Any] = field(compare=False)
     side: int | None = field(compare=False)
     first: list[Outcome] | None = field(default=None, compare=False)
 
 
-class LocalPool:
-    """An `Executor` on this machine. One thread drives one worker process; a request runs in one fork of it, whatever its number of inputs.
+class LocalPool(Executor):
+    """The executor on this machine. One thread drives one worker process; a request runs in one fork of it, whatever its number of inputs.
 
     workers: processes; 0 is one per core this process may use. Determinism needs two hash seeds, so one worker is given a second for such requests only.
-    limits: for requests that leave theirs at the default. recycle_after: requests after which a worker is replaced. queue: requests that may wait.
-    rung: "auto" is the strongest that holds. Raises ExecutorUnavailable when none does (and `allow_unjailed` is false) or workers do not start.
+    limits: for requests without their own. recycle_after: requests after which a worker is replaced. queue: requests that may wait. modules: installed
+    packages that programs may import beside the standard library. rung: "auto" is the strongest that holds.
+    Raises ExecutorUnavailable when no rung holds (and `allow_unjailed` is false) or workers do not start.
 
     A worker that dies is replaced and its request repeated once; should the second die too, the request's future raises ExecutorUnavailable.
     Callbacks of futures run in the worker's thread: while one runs, that worker idles; it may submit more, and is then never blocked by a full queue.
@@ -50,10 +50,11 @@ class LocalPool:
         queue: int = 1024,
         allow_unjailed: bool = False,
         rung: str = "auto",
+        modules: Sequence[str] = (),
     ):
         self.limits, self.recycle_after, self.queue = limits, recycle_after, queue
         self.workers = workers or len(os.sched_getaffinity(0))
-        self._plan: Plan = choose(allow_unjailed) if rung == "auto" else plan(Rung(rung))
+        self._plan: Plan = choose(allow_unjailed, modules) if rung == "auto" else plan(Rung(rung), modules)
         self._lock = threading.Lock()
         self._room = threading.Condition(self._lock)
         self._wake = (threading.Condition(self._lock), threading.Condition(self._lock))
@@ -80,9 +81,14 @@ class LocalPool:
 
     def submit(self, request: Request) -> Future[list[Outcome]]:
         """See `Executor.submit`. Raises ExecutorUnavailable when the pool is closed. A cancelled request leaves the queue when its turn comes."""
-        if request.limits == Limits():
-            request = replace(request, limits=self.limits)
-        future: Future[list[Outcome]] = Future()
+        return self._enqueue(request if request.limits is not None else replace(request, limits=self.limits))
+
+    def submit_script(self, script: Script) -> Future[ScriptResult]:
+        """Queues a whole script, as `submit` does a request."""
+        return self._enqueue(script)
+
+    def _enqueue(self, request: Request | Script) -> Future[Any]:
+        future: Future[Any] = Future()
         with self._lock:
             while self._queued >= self.queue and not self._closing and threading.current_thread() not in self._threads:
                 self._room.wait()
@@ -90,23 +96,11 @@ class LocalPool:
                 raise ExecutorUnavailable("the executor is closed")
             number = next(self._numbers)
             side = None
-            if request.deterministic:
+            if isinstance(request, Request) and request.deterministic:
                 side = number % 2 if self.workers > 1 else 0
             self._queued += 1
             self._put(_Job(number, request, future, side))
         return future
-
-    def run(self, requests: Iterable[Request]) -> list[list[Outcome]]:
-        """See `Executor.run`. Raises ExecutorUnavailable for the first request that found no working worker; those not begun are dropped."""
-        futures: list[Future[list[Outcome]]] = []
-        try:
-            for request in requests:
-                futures.append(self.submit(request))
-            return [future.result() for future in futures]
-        except BaseException:
-            for future in futures:
-                future.cancel()
-            raise
 
     def describe(self) -> str:
         """See `Executor.describe`."""
@@ -140,12 +134,6 @@ class LocalPool:
         for thread in self._threads:
             if thread is not threading.current_thread() and thread.is_alive():
                 thread.join(max(0.0, until - time.monotonic()))
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.close()
 
     def _put(self, job: _Job) -> None:
         """Adds a job and wakes one thread that may take it. The caller holds the lock."""
@@ -187,25 +175,25 @@ class LocalPool:
         started.set_result(None)
         while (job := self._take(index % 2, only_its_side=index >= self.workers)) is not None:
             try:
-                outcomes = None
+                result = None
                 for attempt in range(2):
                     worker = worker or self._start(index)
                     try:
-                        outcomes = _leg(worker, job)
+                        result = _leg(worker, job)
                         break
                     except WorkerLost as error:
                         self._stop(index, worker)
                         worker = None
                         if attempt == 1 or self._closing:
                             raise ExecutorUnavailable(f"a program could not be executed, twice: {error}") from None
-                assert outcomes is not None
+                assert result is not None
             except ExecutorUnavailable as error:
                 job.future.set_exception(error)
                 continue
             except BaseException as error:  # a fault of our own: whoever waits must hear of it
                 job.future.set_exception(error)
                 raise
-            self._complete(job, outcomes)
+            self._complete(job, result)
             if worker is not None and worker.served >= self.recycle_after:  # the next request starts another
                 self._stop(index, worker)
                 worker = None
@@ -226,37 +214,32 @@ class LocalPool:
             self._running.pop(index, None)
         worker.close()
 
-    def _complete(self, job: _Job, outcomes: list[Outcome]) -> None:
-        """Hands the outcomes over, or passes on to the other hash seed those that must be confirmed there."""
+    def _complete(self, job: _Job, result: list[Outcome] | ScriptResult) -> None:
+        """Hands the result over, or passes on to the other hash seed the outcomes that must be confirmed there."""
+        if isinstance(result, ScriptResult) or isinstance(job.request, Script):
+            job.future.set_result(result)
+            return
         if job.first is not None:
-            confirmations = iter(outcomes)
-            outcomes = [_confirmed(outcome, next(confirmations)) if outcome.ok else outcome for outcome in job.first]
-        elif job.request.deterministic and any(outcome.ok for outcome in outcomes):
+            confirmations = iter(result)
+            result = [confirmed(outcome, next(confirmations)) if outcome.ok else outcome for outcome in job.first]
+        elif job.request.deterministic and any(outcome.ok for outcome in result):
             assert job.side is not None
             with self._lock:
                 if not self._closing:
-                    self._put(_Job(job.number, job.request, job.future, 1 - job.side, outcomes))
+                    self._put(_Job(job.number, job.request, job.future, 1 - job.side, result))
                     return
             job.future.set_exception(ExecutorUnavailable("the executor was closed before this program ran"))
             return
-        job.future.set_result(outcomes)
+        job.future.set_result(result)
 
 
-def _leg(worker: Worker, job: _Job) -> list[Outcome]:
+def _leg(worker: Worker, job: _Job) -> list[Outcome] | ScriptResult:
     request = job.request
+    if isinstance(request, Script):
+        return worker.run_script(request)
+    assert request.limits is not None
     inputs = list(request.inputs)
     if job.first is not None:
         inputs = [text for text, outcome in zip(inputs, job.first, strict=True) if outcome.ok]
     runs = 2 if request.deterministic and job.first is None else 1
     return worker.run(request.program, inputs, request.limits, runs)
-
-
-def _confirmed(first: Outcome, second: Outcome) -> Outcome:
-    """The outcome of a call whose first worker said ok, now that a worker with another hash seed ran it too."""
-    cpu_s, wall_s = first.cpu_s + second.cpu_s, first.wall_s + second.wall_s
-    if second.ok and second.value == first.value:
-        return Outcome(Status.OK, first.value, None, cpu_s, wall_s)
-    if second.status in EXHAUSTED:
-        return replace(second, cpu_s=cpu_s, wall_s=wall_s)
-    how = "gave another output" if second.ok else f"ended with {second.status}"
-    return Outcome(Status.NONDETERMINISTIC, None, f"under another hash seed the call {how}", cpu_s, wall_s)

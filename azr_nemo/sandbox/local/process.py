@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from azr_nemo.sandbox.executor import ExecutorUnavailable, Limits, Outcome, Status
+from azr_nemo.sandbox.script import Script, ScriptResult, ScriptStatus
 
 if TYPE_CHECKING:
     from azr_nemo.sandbox.local.jail import Plan
@@ -67,21 +68,36 @@ class Worker:
 
     def run(self, program: str, inputs: list[str], limits: Limits, runs: int) -> list[Outcome]:
         """One outcome per input. runs: 2 to call twice and compare. Returns within the sum of the limits and a margin, or raises WorkerLost."""
-        self.served += 1
-        frame = {
-            "id": self.served, "program": program, "inputs": inputs, "runs": runs, "wall_s": limits.wall_s, "cpu_s": limits.cpu_s,
-            "memory_mb": limits.memory_mb, "output_chars": limits.output_chars,
-        }  # fmt: skip
-        until = time.monotonic() + MARGIN_S + runs * len(inputs) * (limits.wall_s + 0.5)
-        self._send(frame, until)
-        answer = self._receive(until)
+        frame = {"program": program, "inputs": inputs, "runs": runs, "output_chars": limits.output_chars}
+        answer = self._ask(frame, limits, runs * len(inputs) * (limits.wall_s + 0.5))
         try:
             outcomes = [Outcome(Status(status), value, error, cpu_s, wall_s) for status, value, error, cpu_s, wall_s in answer["results"]]
         except (KeyError, TypeError, ValueError):
             raise WorkerLost("the executor's worker answered nonsense") from None
-        if answer.get("id") != self.served or len(outcomes) != len(inputs):
+        if len(outcomes) != len(inputs):
             raise WorkerLost("the executor's worker answered another request")
         return outcomes
+
+    def run_script(self, script: Script) -> ScriptResult:
+        """How the script ended. Returns within its limits and a margin, or raises WorkerLost."""
+        frame = {"script": script.source, "stdin": script.stdin, "stream_bytes": script.stream_bytes}
+        answer = self._ask(frame, script.limits, script.limits.wall_s)
+        try:
+            status, return_code, stdout, stderr, cpu_s, wall_s = answer["result"]
+            return ScriptResult(ScriptStatus(status), return_code, stdout, stderr, cpu_s, wall_s)
+        except (KeyError, TypeError, ValueError):
+            raise WorkerLost("the executor's worker answered nonsense") from None
+
+    def _ask(self, frame: dict[str, Any], limits: Limits, seconds: float) -> dict[str, Any]:
+        """The worker's answer to one frame, due within `seconds` and a margin."""
+        self.served += 1
+        until = time.monotonic() + MARGIN_S + seconds
+        bounds = {"wall_s": limits.wall_s, "cpu_s": limits.cpu_s, "memory_mb": limits.memory_mb}
+        self._send({"id": self.served, **frame, **bounds}, until)
+        answer = self._receive(until)
+        if not isinstance(answer, dict) or answer.get("id") != self.served:
+            raise WorkerLost("the executor's worker answered another request")
+        return answer
 
     def _send(self, frame: dict[str, Any], until: float) -> None:
         body = json.dumps(frame).encode()

@@ -2,7 +2,6 @@
 
 import errno
 import os
-import tempfile
 from functools import cache
 
 from azr_nemo.sandbox.executor import ExecutorUnavailable
@@ -18,14 +17,15 @@ exit exit_group
 """.split()
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 TCGETS, FIOCLEX = 0x5401, 0x5451
+UNKNOWN = -1
 F_DUPFD, F_GETFD, F_SETFD, F_GETFL, F_DUPFD_CLOEXEC = 0, 1, 2, 3, 1030
 
 
 @cache
-def cell_filter() -> bytes:
-    """The filter as a BPF program for this machine's architecture: an allow-list; everything else fails with EPERM.
+def cell_filter(machine: str = "") -> bytes:
+    """The filter as a BPF program: an allow-list; everything else fails with EPERM, and calls in another architecture's way kill.
 
-    Raises ExecutorUnavailable when libseccomp is not installed.
+    machine: as `uname -m` says, x86_64 or aarch64; empty for this machine's. Raises ExecutorUnavailable when libseccomp is not installed.
     """
     try:
         import pyseccomp as seccomp
@@ -43,11 +43,15 @@ def cell_filter() -> bytes:
     # Reading limits, not setting them.
     rules += [("getrlimit",), ("prlimit64", seccomp.Arg(0, equal, 0), seccomp.Arg(2, equal, 0))]
     program = seccomp.SyscallFilter(defaction=seccomp.ERRNO(errno.EPERM))
+    if machine and machine != os.uname().machine:
+        program.add_arch(getattr(seccomp.Arch, machine.upper()))
+        program.remove_arch(seccomp.Arch.NATIVE)
     for name, *conditions in rules:
+        # The library wants this machine's number for a call and translates it to the filter's architecture, or skips it there.
         number = seccomp.resolve_syscall(seccomp.Arch.NATIVE, name)
-        if number >= 0:  # else not a call of this architecture, or newer than the library
+        if number != UNKNOWN:  # newer than the library
             program.add_rule(allow, number, *conditions)
-    with tempfile.TemporaryFile() as file:
+    with open(os.memfd_create("filter"), "w+b") as file:  # a full disk must not matter
         program.export_bpf(file)
         file.seek(0)
         return file.read()

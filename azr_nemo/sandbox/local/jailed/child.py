@@ -54,14 +54,17 @@ class Filter:
             raise OSError(ctypes.get_errno(), "the system-call filter was not accepted")
 
 
-def enter(pipe: int, parent: int, memory_bytes: int, seconds: float, seccomp: Filter | None) -> None:
-    """Turns this fresh fork into a locked cell whose only way out is `RESULT_FD`. memory_bytes: address space, preloaded modules included;
-    seconds: CPU time after which the kernel ends it should the worker not."""
+def enter(pipes: dict[int, int], parent: int, memory_bytes: int, seconds: float, seccomp: Filter | None) -> None:
+    """Turns this fresh fork into a locked cell that keeps the standard streams and `pipes`: the number each gets, and its number so far.
+
+    memory_bytes: address space, preloaded modules included; seconds: CPU time after which the kernel ends it should the worker not.
+    """
     _libc.prctl(1, signal.SIGKILL, 0, 0, 0)  # PR_SET_PDEATHSIG: dies with the worker
     if os.getppid() != parent:
         _exit(BROKEN)
-    os.dup2(pipe, RESULT_FD, inheritable=False)
-    os.closerange(RESULT_FD + 1, 256)  # the control socket above all
+    for number, pipe in pipes.items():  # a pipe of the worker's lies above the numbers that are given here
+        os.dup2(pipe, number, inheritable=False)
+    os.closerange(max(2, *pipes) + 1, 256)  # the control socket above all
     limits = {
         resource.RLIMIT_AS: memory_bytes,
         resource.RLIMIT_CPU: int(seconds) + 2,

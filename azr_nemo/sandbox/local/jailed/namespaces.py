@@ -3,6 +3,7 @@
 import ctypes
 import os
 import signal
+import stat
 
 NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET = (
     0x00020000, 0x02000000, 0x04000000, 0x08000000, 0x10000000, 0x20000000, 0x40000000,
@@ -46,7 +47,11 @@ def _new_root(folders: list[str]) -> None:
     _mount("tmpfs", BASE, "tmpfs", MS_NOSUID | MS_NODEV, "size=1m,mode=755")
     for folder, fd in sources.items():
         target = BASE + folder
-        os.makedirs(target, exist_ok=True)
+        if stat.S_ISDIR(os.fstat(fd).st_mode):
+            os.makedirs(target, exist_ok=True)
+        else:  # a module of one file
+            os.makedirs(os.path.dirname(target), exist_ok=True)
+            os.close(os.open(target, os.O_CREAT | os.O_RDONLY))
         _mount(f"/proc/self/fd/{fd}", target, None, MS_BIND | MS_REC)
         _mount(None, target, None, MS_BIND | MS_REMOUNT | MS_RDONLY | _locked_flags(target))
         os.close(fd)

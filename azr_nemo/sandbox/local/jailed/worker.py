@@ -8,16 +8,18 @@ import ctypes
 import gc
 import importlib
 import json
-import mmap
 import os
 import resource
 import signal
 import socket
 import struct
+import sys
 import traceback
 from typing import Any
 
 from . import child, landlock, namespaces
+from .cell import address_space, fork
+from .script import run_script
 from .supervise import run_request
 
 PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_NO_NEW_PRIVS = 1, 4, 38
@@ -78,17 +80,25 @@ def main(fd: int) -> None:
     gc.freeze()
     while True:
         request = control.next()
-        control.send({"id": request["id"], "results": run_request(request, spawn, control)})
+        number = request["id"]
+        if "script" in request:
+            control.send({"id": number, "result": run_script(request, control, base, seccomp)})
+        else:
+            control.send({"id": number, "results": run_request(request, spawn, control)})
 
 
 def lock_in(plan: dict[str, Any], control_fd: int) -> int:
-    """Preloads modules while they can be read, then gives up everything else. plan: `preload` (modules), `readable` (folders), `namespaces`, `nobody`,
-    `landlock` (bools), `filter` (hex of a BPF program, or ""). Returns landlock's version, 0 without it. Raises OSError."""
+    """Preloads modules while they can be read, then gives up everything else. plan: `preload` (modules of the standard library), `modules` (others),
+    `search` (folders where those are found), `readable` (folders and files), `namespaces`, `nobody`, `landlock` (bools), `filter` (hex of a BPF program,
+    or ""). Returns landlock's version, 0 without it. Raises OSError, and ImportError for `modules`."""
     for name in plan["preload"]:
         try:
             importlib.import_module(name)
         except ImportError:  # this Python was built without it
             continue
+    sys.path += plan["search"]
+    for name in plan["modules"]:
+        importlib.import_module(name)
     os.environ.clear()
     if plan["namespaces"]:
         namespaces.enter_namespaces(plan["readable"], control_fd)
@@ -103,43 +113,3 @@ def lock_in(plan: dict[str, Any], control_fd: int) -> int:
     stack = STACK_BYTES if hard == resource.RLIM_INFINITY else min(hard, STACK_BYTES)
     resource.setrlimit(resource.RLIMIT_STACK, (stack, hard))
     return version
-
-
-def fork(request: dict[str, Any], first: int, control: Control, base: int, seccomp: child.Filter | None) -> tuple[int, int]:
-    """A cell for the inputs from `first` on: its pid and the reading end of its result pipe."""
-    parent = os.getpid()
-    reading, writing = os.pipe()
-    pid = os.fork()
-    if pid:
-        os.close(writing)
-        return pid, reading
-    try:
-        program, inputs, runs = request["program"], request["inputs"][first:], request["runs"]
-        output_chars = request["output_chars"]
-        memory = base + (request["memory_mb"] << 20)
-        seconds = request["cpu_s"] * runs * len(inputs)
-        control.received.clear()  # other requests are none of this program's business
-        request.clear()
-        child.enter(writing, parent, memory, seconds, seccomp)
-        child.serve(program, inputs, runs, output_chars)
-        os._exit(0)
-    finally:
-        child._exit(child.BROKEN)
-
-
-def address_space() -> int:
-    """Bytes of address space in use, found by asking for a page under ever closer limits: there may be no /proc to read it from."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
-    low, high = 0, 1 << 40 if hard == resource.RLIM_INFINITY else min(hard, 1 << 40)
-    try:
-        while high - low > mmap.PAGESIZE:
-            middle = (low + high) // 2
-            try:
-                resource.setrlimit(resource.RLIMIT_AS, (middle, hard))
-                mmap.mmap(-1, mmap.PAGESIZE).close()
-                high = middle
-            except (OSError, MemoryError):
-                low = middle
-    finally:
-        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
-    return high
