@@ -10,7 +10,9 @@ PATIENT = Limits(wall_s=30.0, cpu_s=30.0)
 DETERMINANT = """import numpy as np, typing_extensions
 def f(rows):
     return round(float(np.linalg.det(np.array(rows, dtype=float))), 6), str(np.float64(0.1) + np.float64(0.2))"""
-TRY_TORCH = "def f(x):\n    try:\n        import torch\n    except (ImportError, PermissionError):\n        return 'not here'\n    return 'here'"
+TRY_TORCH = (
+    "def f(x):\n    try:\n        import torch\n    except (ImportError, PermissionError):\n        return 'not here'\n    return 'here'"
+)
 
 
 @pytest.mark.parametrize("rung", [*jail.LADDER, jail.Rung.UNJAILED], ids=str)

@@ -298,3 +298,22 @@ def test_a_worker_that_cannot_start_says_why(monkeypatch):
         process.Worker(broken, hash_seed=1)
     with pytest.raises(ExecutorUnavailable, match="could not be started"):
         process.Worker(jail.Plan(jail.Rung.UNJAILED, ("/no/such/program",), {}), hash_seed=1)
+
+
+def test_a_full_disk_is_no_concern_of_the_executors(pool, tmp_path):
+    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(tmp_path)]
+    if os.geteuid() or subprocess.run(mount, check=False, capture_output=True).returncode:
+        pytest.skip("a file system of one's own needs the right to mount")
+    try:
+        with pytest.raises(OSError, match="No space left"):
+            (tmp_path / "filler").write_bytes(b"x" * (1 << 20))
+        script = (
+            "from azr_nemo.sandbox.local.pool import LocalPool\nfrom azr_nemo.sandbox.executor import Request\n"
+            f"with LocalPool(workers=2, rung={str(pool.rung)!r}, recycle_after=2) as pool:\n"
+            f"    print(*(outcome.value for (outcome,) in pool.run([Request({ADD!r}, ('1',), deterministic=True)] * 8)))\n"
+        )
+        environment = {**os.environ, "TMPDIR": str(tmp_path), "PYTHONPATH": os.getcwd()}
+        ran = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60)
+        assert ran.stdout.split() == ["2"] * 8, ran.stderr
+    finally:
+        subprocess.run(["umount", str(tmp_path)], check=True)

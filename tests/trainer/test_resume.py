@@ -11,8 +11,8 @@ from tiny_run import finish, start
 STEPS = "selfplay.steps=3"
 
 
-def weights(run_dir):
-    folder = run_dir / "checkpoints" / "step_000003" / "weights"
+def weights(run_dir, step=3):
+    folder = run_dir / "checkpoints" / f"step_{step:06}" / "weights"
     files = sorted(folder.glob("*.safetensors"))
     assert files
     return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files}

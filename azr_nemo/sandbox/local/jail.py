@@ -114,8 +114,8 @@ def module_paths(module: str) -> list[str]:
     Raises ExecutorUnavailable when it is not installed.
     """
     spec = importlib.util.find_spec(module) if module.isidentifier() else None
-    found = next(iter(spec.submodule_search_locations or [spec.origin]), None) if spec else None
-    if found is None or not os.path.exists(found):
+    found = (next(iter(spec.submodule_search_locations or ()), spec.origin) if spec else None) or ""
+    if not os.path.exists(found):
         raise ExecutorUnavailable(
             f"executor.modules: {module} is not an installed package; install it where azr-nemo runs, or leave it out"
         )

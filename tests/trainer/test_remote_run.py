@@ -1,0 +1,50 @@
+"""A run on a remote executor is the run it would have been on a local one, and loses nothing when the server is gone."""
+
+import time
+
+import pytest
+from servers import OurServer, answering, fusion
+from test_resume import tasks, weights
+from tiny_run import finish, refused, start
+
+# A short warm start: some proposals then parse, so that every step needs the executor.
+SETTINGS = ["warmup.steps=60", "warmup.programs=300", "selfplay.batch_size=6"]
+
+
+def remote(url: str) -> list[str]:
+    return ["executor=sandbox_fusion", f"executor.endpoints=['{url}']", "executor.attempts=2", "executor.patience_s=5"]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_where_programs_run_changes_neither_weights_nor_tasks(tmp_path):
+    finish(start(tmp_path / "local", *SETTINGS, "selfplay.steps=3"))
+    with OurServer() as server:
+        output = finish(start(tmp_path / "ours", *SETTINGS, "selfplay.steps=3", *remote(server.url)))
+    assert f"executor: remote executor: {server.url} (azr-nemo, local executor, rung" in output
+    with answering(fusion) as url:
+        output = finish(start(tmp_path / "fusion", *SETTINGS, "selfplay.steps=3", *remote(url)))
+    assert f"executor: remote executor: {url} (Sandbox-Fusion)" in output
+    for name in ("ours", "fusion"):
+        assert tasks(tmp_path / name) == tasks(tmp_path / "local")
+        assert weights(tmp_path / name) == weights(tmp_path / "local")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_server_lost_in_the_middle_ends_the_run_in_a_sentence_and_it_goes_on_with_another(tmp_path):
+    run_dir = tmp_path / "run"
+    with OurServer() as doomed:
+        process = start(run_dir, *SETTINGS, "selfplay.steps=8", *remote(doomed.url))
+        deadline = time.monotonic() + 200
+        while not (run_dir / "checkpoints" / "step_000002").is_dir():
+            assert time.monotonic() < deadline
+            assert process.poll() is None
+            time.sleep(0.01)
+        doomed.kill()
+        assert f"a program could not be executed remotely: {doomed.url} cannot be reached" in refused(process)
+    with OurServer() as another:
+        assert "resumed after step" in finish(start(run_dir, *SETTINGS, "selfplay.steps=8", *remote(another.url)))
+    finish(start(tmp_path / "whole", *SETTINGS, "selfplay.steps=8"))
+    assert tasks(run_dir) == tasks(tmp_path / "whole")
+    assert weights(run_dir, 8) == weights(tmp_path / "whole", 8)
