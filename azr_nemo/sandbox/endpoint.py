@@ -12,10 +12,11 @@ from urllib.parse import urlsplit
 
 import requests
 import urllib3
-from sandbox_fusion.models import CommandRunStatus, RunCodeRequest, RunCodeResponse, RunStatus
+from sandbox_fusion.models import CommandRunResult, CommandRunStatus, RunCodeRequest, RunCodeResponse, RunStatus
 
 from azr_nemo.sandbox import payload
 from azr_nemo.sandbox.executor import Limits, Outcome, Request, Status, confirmed
+from azr_nemo.sandbox.script import Script, ScriptResult, ScriptStatus
 
 CONNECT_S = 5.0
 PING_S = 10.0
@@ -101,6 +102,21 @@ class Endpoint:
         confirmations = iter(second)
         return [confirmed(outcome, next(confirmations)) if outcome.ok else outcome for outcome in first]
 
+    def run_script(self, script: Script) -> ScriptResult:
+        """How a script ended. Sandbox-Fusion may cut what it printed after 128 KiB. Raises EndpointFailed."""
+        if self.kind is None:
+            self.hello()
+        memory_mb = script.limits.memory_mb + (INTERPRETER_MB if self.kind == "Sandbox-Fusion" else 0)
+        run = self._run_code(script.source, script.stdin, script.limits.wall_s, memory_mb)
+        timed_out = run.status == CommandRunStatus.TimeLimitExceeded
+        streams = run.stdout or "", run.stderr or ""
+        flooded = max(map(len, streams)) > script.stream_bytes
+        status = ScriptStatus.TIMEOUT if timed_out else ScriptStatus.FLOODED if flooded else ScriptStatus.FINISHED
+        kept = [text[: script.stream_bytes] for text in streams]
+        return ScriptResult(
+            status, None if timed_out else run.return_code, kept[0], kept[1], run.cpu_time or 0.0, run.execution_time or 0.0
+        )
+
     def _execute_natively(self, request: Request, limits: Limits) -> list[Outcome]:
         body = {
             "program": request.program, "inputs": list(request.inputs), "deterministic": request.deterministic,
@@ -120,7 +136,7 @@ class Endpoint:
     def _run(self, program: str, inputs: Sequence[str], limits: Limits, runs: int) -> tuple[Rows, set[int]]:
         """The outcomes of some calls in as few scripts as do it, and the hash seeds that these had (as the hash of one text)."""
         try:
-            return self._run_script(program, inputs, limits, runs)
+            return self._supervise(program, inputs, limits, runs)
         except _TooLong:
             if len(inputs) == 1:
                 return [Outcome(Status.OUTPUT_TOO_LARGE, None, "the output is longer than the server passes on")], set()
@@ -137,7 +153,7 @@ class Endpoint:
     ) -> tuple[Rows, set[int]]:
         """One more try; when the same call ends the script again while another program runs well, it is the program's doing."""
         try:
-            return self._run_script(program, inputs, limits, runs)
+            return self._supervise(program, inputs, limits, runs)
         except _TooLong:
             return [Outcome(Status.OUTPUT_TOO_LARGE, None, "the output is longer than the server passes on")], set()
         except _SupervisorDied:
@@ -147,33 +163,20 @@ class Endpoint:
     def _prove(self) -> None:
         """Runs a program whose outcomes are known. Raises EndpointFailed when they differ."""
         try:
-            outcomes, _ = self._run_script("def f(x):\n    return [x, 6 * 7 // x]", ["2", "0"], Limits(wall_s=10.0), 1)
+            outcomes, _ = self._supervise("def f(x):\n    return [x, 6 * 7 // x]", ["2", "0"], Limits(wall_s=10.0), 1)
         except (_SupervisorDied, _TooLong) as error:
             raise EndpointFailed(f"{self.name} does not run a trial program: {error}") from None
         if [(outcome.status, outcome.value) for outcome in outcomes] != [(Status.OK, "[2, 21]"), (Status.ERROR, None)]:
             raise EndpointFailed(f"{self.name} runs a trial program wrongly: {outcomes[0].value or outcomes[0].error}")
 
-    def _run_script(self, program: str, inputs: Sequence[str], limits: Limits, runs: int) -> tuple[Rows, set[int]]:
+    def _supervise(self, program: str, inputs: Sequence[str], limits: Limits, runs: int) -> tuple[Rows, set[int]]:
         """One script. Raises _SupervisorDied, _TooLong and EndpointFailed."""
         task = {
             "program": program, "inputs": list(inputs), "runs": runs, "wall_s": limits.wall_s, "cpu_s": limits.cpu_s,
             "memory_mb": limits.memory_mb, "output_chars": limits.output_chars, "filters": payload.filters(),
         }  # fmt: skip
         seconds = runs * len(inputs) * (limits.wall_s + 0.5) + START_S
-        request = RunCode(
-            language="python", code=payload.script(), stdin=json.dumps(task), run_timeout=seconds, compile_timeout=seconds,
-            memory_limit_MB=limits.memory_mb + INTERPRETER_MB,
-        )  # fmt: skip
-        status, body = self._ask("POST", "/run_code", request.dict(), seconds + self.patience_s)
-        if status != 200:
-            self._refuse(status, body)
-        try:
-            response = RunCodeResponse.parse_obj(body)
-        except ValueError:
-            raise EndpointFailed(f"{self.name} answered nonsense: not a Sandbox-Fusion response") from None
-        run = response.run_result
-        if response.status == RunStatus.SandboxError or run is None or run.status == CommandRunStatus.Error:
-            raise EndpointFailed(f"{self.name} reports an error of its own: {(response.message or 'without a word')[:200]}")
+        run = self._run_code(payload.script(), json.dumps(task), seconds, limits.memory_mb + INTERPRETER_MB)
         try:
             answer = payload.read_answer(run.stdout or "")
             if "too_long" in answer:
@@ -187,6 +190,23 @@ class Endpoint:
             kind = Status.MEMORY if run.return_code == -9 else Status.CRASHED
             last_words = (run.stderr or "").strip().splitlines()[-1:] or ["without a word"]
             raise _SupervisorDied(Outcome(kind, None, f"the script ended with {run.return_code}: {last_words[0][:150]}")) from None
+
+    def _run_code(self, code: str, stdin: str, seconds: float, memory_mb: int) -> CommandRunResult:
+        """POST /run_code: how the script ended. Raises EndpointFailed."""
+        request = RunCode(
+            language="python", code=code, stdin=stdin, run_timeout=seconds, compile_timeout=seconds, memory_limit_MB=memory_mb
+        )  # fmt: skip
+        status, body = self._ask("POST", "/run_code", request.dict(), seconds + self.patience_s)
+        if status != 200:
+            self._refuse(status, body)
+        try:
+            response = RunCodeResponse.parse_obj(body)
+        except ValueError:
+            raise EndpointFailed(f"{self.name} answered nonsense: not a Sandbox-Fusion response") from None
+        run = response.run_result
+        if response.status == RunStatus.SandboxError or run is None or run.status == CommandRunStatus.Error:
+            raise EndpointFailed(f"{self.name} reports an error of its own: {(response.message or 'without a word')[:200]}")
+        return run
 
     def _ask(self, method: str, path: str, body: Any, seconds: float) -> tuple[int, Any]:
         """The status and the JSON of an answer (its text where it is no JSON), all of it here within `seconds`. Raises EndpointFailed."""

@@ -10,6 +10,9 @@ from enum import StrEnum
 from types import TracebackType
 from typing import Protocol, Self
 
+from azr_nemo.sandbox.limits import Limits as Limits
+from azr_nemo.sandbox.script import Script, ScriptResult
+
 
 class Status(StrEnum):
     OK = "ok"
@@ -22,17 +25,6 @@ class Status(StrEnum):
     SYNTAX = "syntax"
     FORBIDDEN = "forbidden"
     CRASHED = "crashed"
-
-
-@dataclass(frozen=True)
-class Limits:
-    """Limits of one program. wall_s: seconds for one call of `f` (and for the program's import-time code); cpu_s likewise in CPU seconds;
-    memory_mb: address space the program may add, in MiB; output_chars: longest repr that is accepted, never cut."""
-
-    wall_s: float = 5.0
-    cpu_s: float = 5.0
-    memory_mb: int = 512
-    output_chars: int = 8000
 
 
 @dataclass(frozen=True)
@@ -85,6 +77,10 @@ class Executor(Protocol):
     def submit(self, request: Request) -> Future[list[Outcome]]:
         """Queues a request; the future yields one outcome per input, in order, or raises ExecutorUnavailable. `asyncio.wrap_future` makes it
         awaitable; `cancel()` drops it when it has not started. Blocks while the bounded queue is full."""
+        ...
+
+    def submit_script(self, script: Script) -> Future[ScriptResult]:
+        """Queues a whole script, as `submit` does a request. For evaluation: what a script prints is what it says of itself."""
         ...
 
     def run(self, requests: Iterable[Request]) -> list[list[Outcome]]:

@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future, InvalidStateError, ThreadPoolExecutor
 from dataclasses import replace
+from typing import Any
 
 import requests
 from requests.adapters import HTTPAdapter
@@ -23,6 +24,7 @@ from tenacity import (
 
 from azr_nemo.sandbox.endpoint import Endpoint, EndpointFailed
 from azr_nemo.sandbox.executor import Executor, ExecutorUnavailable, Limits, Outcome, Request
+from azr_nemo.sandbox.script import Script, ScriptResult
 
 LONGEST_PAUSE_S = 30.0  # that an endpoint is left alone after it failed
 TOKEN_VARIABLE = "AZR_NEMO_SANDBOX_TOKEN"
@@ -59,8 +61,8 @@ class FusionExecutor(Executor):
         self._next = 0
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
-        self._waiting: deque[tuple[Request, Future[list[Outcome]]]] = deque()
-        self._running: set[Future[list[Outcome]]] = set()
+        self._waiting: deque[tuple[Request | Script, Future[Any]]] = deque()
+        self._running: set[Future[Any]] = set()
         self._closing = threading.Event()
         self._greet()
         self._threads = [threading.Thread(target=self._serve, name=f"fusion-{index}", daemon=True) for index in range(concurrency)]
@@ -71,7 +73,14 @@ class FusionExecutor(Executor):
         """See `Executor.submit`. Raises ExecutorUnavailable when the executor is closed."""
         if request.limits is None:
             request = replace(request, limits=self.limits)
-        future: Future[list[Outcome]] = Future()
+        return self._enqueue(request)
+
+    def submit_script(self, script: Script) -> Future[ScriptResult]:
+        """See `Executor.submit_script`."""
+        return self._enqueue(script)
+
+    def _enqueue(self, request: Request | Script) -> Future[Any]:
+        future: Future[Any] = Future()
         with self._lock:
             while len(self._waiting) >= self.queue and not self._closing.is_set() and threading.current_thread() not in self._threads:
                 self._changed.wait()
@@ -138,9 +147,9 @@ class FusionExecutor(Executor):
                 with self._lock:
                     self._running.discard(future)
 
-    def _execute(self, request: Request) -> list[Outcome]:
-        """The outcomes, from the first endpoint that gives them. Raises ExecutorUnavailable."""
-        if not request.inputs:
+    def _execute(self, request: Request | Script) -> list[Outcome] | ScriptResult:
+        """What the first endpoint says that can. Raises ExecutorUnavailable."""
+        if isinstance(request, Request) and not request.inputs:
             return []
         until = time.monotonic() + self.patience_s
         retrying = Retrying(
@@ -155,16 +164,16 @@ class FusionExecutor(Executor):
         except EndpointFailed as error:
             raise ExecutorUnavailable(f"a program could not be executed remotely: {error}") from None
 
-    def _try(self, request: Request) -> list[Outcome]:
+    def _try(self, request: Request | Script) -> list[Outcome] | ScriptResult:
         endpoint = self._choose()
         try:
-            outcomes = endpoint.execute(request)
+            result = endpoint.run_script(request) if isinstance(request, Script) else endpoint.execute(request)
         except EndpointFailed as error:
             if not error.busy:
                 self._failed(endpoint)
             raise
         endpoint.failures, endpoint.down_until = 0, 0.0
-        return outcomes
+        return result
 
     def _choose(self) -> Endpoint:
         """The next endpoint in turn that is not left alone; if all are, the one whose time is over first."""
@@ -204,7 +213,7 @@ class _Enough(stop_after_attempt):
         return attempt.attempt_number - self._busy >= self.max_attempt_number
 
 
-def _settle(future: Future[list[Outcome]], result: list[Outcome] | BaseException) -> None:
+def _settle(future: Future[Any], result: list[Outcome] | ScriptResult | BaseException) -> None:
     """Gives a future its result, unless closing was faster."""
     try:
         if isinstance(result, BaseException):

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from azr_nemo.sandbox.executor import Limits
+from azr_nemo.sandbox.limits import Limits
 
 
 class ScriptStatus(StrEnum):

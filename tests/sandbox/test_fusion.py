@@ -15,6 +15,7 @@ from servers import OurServer, answering, fusion, reply, run_as_fusion_does
 
 from azr_nemo.sandbox.executor import ExecutorUnavailable, Limits, Request, Status
 from azr_nemo.sandbox.fusion import FusionExecutor
+from azr_nemo.sandbox.script import Script, ScriptStatus
 
 ADD = Request("def f(x):\n    return x + 1", ("1", "'a'", "2.5"))
 LIMITS = Limits(wall_s=20.0, cpu_s=20.0, memory_mb=256)
@@ -83,6 +84,20 @@ def test_a_program_reaches_neither_its_supervisor_nor_the_answer(remote):
     write = "def write(fd):\n    try:\n        os.write(fd, b'azr-outcomes')\n    except OSError:\n        pass"
     flood = f"import os\n{write}\ndef f(x):\n    for fd in (0, 1, 2, *range(4, 64)):\n        write(fd)\n    return 1"
     assert seen(remote.run([Request(flood, ("1",))])[0]) == [("ok", "1")]
+
+
+def test_scripts_end_as_they_do_in_a_local_worker(remote, pool):
+    scripts = [
+        (Script("print(input()[::-1])", "abc\n", LIMITS), (ScriptStatus.FINISHED, 0, "cba\n")),
+        (Script("import sys\nprint(1)\nsys.exit(3)", "", LIMITS), (ScriptStatus.FINISHED, 3, "1\n")),
+        (Script("print('before', flush=True)\nwhile True: pass", "", HARSH), (ScriptStatus.TIMEOUT, None, "before\n")),
+        (Script("print('x' * 5000)", "", LIMITS, stream_bytes=100), (ScriptStatus.FLOODED, None, "x" * 100)),
+    ]
+    for executor in (remote, pool):
+        for script, (status, code, stdout) in scripts:
+            result = executor.submit_script(script).result(timeout=60)
+            assert (result.status, result.stdout) == (status, stdout)
+            assert result.return_code == code or status is ScriptStatus.FLOODED
 
 
 def test_describe_names_the_endpoint_and_what_it_is(remote):

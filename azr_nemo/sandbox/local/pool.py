@@ -84,7 +84,7 @@ class LocalPool(Executor):
         return self._enqueue(request if request.limits is not None else replace(request, limits=self.limits))
 
     def submit_script(self, script: Script) -> Future[ScriptResult]:
-        """Queues a whole script, as `submit` does a request."""
+        """See `Executor.submit_script`."""
         return self._enqueue(script)
 
     def _enqueue(self, request: Request | Script) -> Future[Any]:
