@@ -154,6 +154,10 @@ class LoggingConfig:
 class EvalConfig:
     every: int = 0  # steps; 0: only before the first and after the last step when items > 0
     items: int = 0  # held-out tasks per task type from the warm start's generator; 0: off
+    suites: list[str] = field(default_factory=list)  # benchmarks, as of `azr-nemo eval`: [cruxeval_output, math500]
+    data: str = "data/eval"  # what `azr-nemo data prepare` wrote
+    limit: int = 50  # items of each suite, always the same; 0: all
+    stop_if_worse: float = 0.0  # stop when held-out accuracy has fallen this far below its best, beyond the intervals; 0: never
 
 
 @dataclass

@@ -1,8 +1,11 @@
 """Between a run's checkpoint and a Hugging Face directory, in one process on the CPU."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+from torch import Tensor
 from transformers import PretrainedConfig
 
 from azr_nemo.config import EngineConfig
@@ -20,6 +23,13 @@ def checkpoint_to_hf(checkpoint_dir: Path, out_dir: Path) -> None:
 
     Raises UserError when the checkpoint is absent or damaged, or when out_dir exists.
     """
+    with open_checkpoint(checkpoint_dir) as (config, stream):
+        save_hf(stream, config, checkpoint_dir / "model", out_dir)
+
+
+@contextmanager
+def open_checkpoint(checkpoint_dir: Path) -> Iterator[tuple[PretrainedConfig, Iterator[tuple[str, Tensor]]]]:
+    """The configuration and the weight stream of a run's checkpoint. Raises UserError when it is absent or damaged."""
     model_dir = checkpoint_dir / "model"
     if not model_dir.is_dir():
         raise UserError(f"{checkpoint_dir} is not a checkpoint: it has no model/ in it")
@@ -27,7 +37,7 @@ def checkpoint_to_hf(checkpoint_dir: Path, out_dir: Path) -> None:
     platform, model = _build(config)
     with platform.scope():
         load_weights(model, checkpoint_dir)
-    save_hf(export_weights(model, config), config, model_dir, out_dir)
+    yield config, export_weights(model, config)
 
 
 def hf_to_checkpoint(hf_dir: Path, out_dir: Path) -> None:

@@ -57,6 +57,24 @@ def open_weights(model_dir: Path) -> Iterator[Callable[[str], Tensor]]:
         yield get
 
 
+@contextlib.contextmanager
+def open_hf(model_dir: Path, config: PretrainedConfig) -> Iterator[Iterator[tuple[str, Tensor]]]:
+    """The weight stream of a Hugging Face directory: every tensor under its name, but for what is computed from the configuration and for a head that is
+    the embedding. Raises UserError as `open_weights` does."""
+    names = sorted(_index(model_dir)) or sorted(name for file in model_dir.glob("*.safetensors") for name in _tensor_names(file))
+    tied = {"lm_head.weight"} if config.tie_word_embeddings else set()
+    with open_weights(model_dir) as get:
+        yield ((name, get(name)) for name in names if name not in tied and not name.endswith("rotary_emb.inv_freq"))
+
+
+def _tensor_names(file: Path) -> list[str]:
+    try:
+        with safe_open(file, framework="pt") as handle:
+            return list(handle.keys())
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{file} cannot be read ({error}): fetch the model again") from error
+
+
 def _index(model_dir: Path) -> dict[str, str]:
     path = model_dir / INDEX
     return json.loads(path.read_text())["weight_map"] if path.is_file() else {}

@@ -112,6 +112,10 @@ class MegatronEngine:
         self.worker = worker or Worker(config, model_dir)
         self.text = self.worker.text
 
+    @property
+    def tokenizer(self) -> Any:
+        return self.text.tokenizer
+
     def encode(self, text: str) -> list[int]:
         return self.text.encode(text)
 

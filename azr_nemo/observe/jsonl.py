@@ -17,10 +17,10 @@ def encode(row: Mapping[str, Any]) -> str:
     return json.dumps(_finite(row), allow_nan=False)
 
 
-def read_rows(path: Path) -> Iterator[dict[str, Any]]:
+def read_rows(path: Path, key: str = "step", kind: type = int) -> Iterator[dict[str, Any]]:
     """Yields the rows of a file in order; a last line without its newline was torn by a kill and is left out.
 
-    Raises UserError when the file cannot be opened or when any other line is not a JSON object.
+    Every row has a `key` of this kind. Raises UserError when the file cannot be opened or when any other line is no such JSON object.
     """
     try:
         file = path.open("rb")
@@ -29,7 +29,7 @@ def read_rows(path: Path) -> Iterator[dict[str, Any]]:
     with file:
         for number, line in enumerate(file, start=1):
             if line.endswith(b"\n"):
-                yield _parse(line, path, number)
+                yield _parse(line, path, number, key, kind)
 
 
 class JsonlLog:
@@ -107,13 +107,13 @@ def _whole_bytes(fd: int) -> int:
         return text.rfind(b"\n") + 1
 
 
-def _parse(line: bytes, path: Path, number: int) -> dict[str, Any]:
+def _parse(line: bytes, path: Path, number: int, key: str = "step", kind: type = int) -> dict[str, Any]:
     try:
         row = json.loads(line)
     except ValueError:
         row = None
-    if not isinstance(row, dict) or not isinstance(row.get("step"), int):
-        raise UserError(f"line {number} of {path} is damaged: expected a JSON object with a step; delete that line")
+    if not isinstance(row, dict) or not isinstance(row.get(key), kind):
+        raise UserError(f"line {number} of {path} is damaged: expected a JSON object with {key}; delete that line")
     return row
 
 

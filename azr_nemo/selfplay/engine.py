@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from torch import Tensor
 
@@ -19,6 +19,11 @@ class Example:
 
 
 class Engine(Protocol):
+    @property
+    def tokenizer(self) -> Any:
+        """The model's own, as transformers gives it: for prompts in its chat template."""
+        ...
+
     def encode(self, text: str) -> list[int]:
         """Token ids of a prompt text, special tokens of the model's own convention included."""
         ...

@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 from azr_nemo.errors import UserError
 from azr_nemo.selfplay.buffer import TRIPLETS, StoredTask, TaskBuffer
+from azr_nemo.tasks.parsing import PARSE_ERRORS, parsed
 from azr_nemo.tasks.task import TaskType
 
 Schema = Literal["native", "reference"]
@@ -121,8 +122,8 @@ def _runnable(row: dict) -> str:
 def import_lines(program: str) -> list[str]:
     """The program's top-level imports, one statement a line; none of a text that is no Python."""
     try:
-        statements = ast.parse(program).body
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        statements = parsed(program).body
+    except PARSE_ERRORS:
         return []
     return [ast.unparse(statement) for statement in statements if isinstance(statement, ast.Import | ast.ImportFrom)]
 

@@ -3,6 +3,8 @@
 import ast
 from typing import Any
 
+from azr_nemo.tasks.parsing import PARSE_ERRORS, parsed
+
 MAX_LITERAL = 20000  # characters
 
 
@@ -10,13 +12,13 @@ class NotLiteral(ValueError):
     """The text is not a Python literal."""
 
 
-def read_literal(text: str) -> Any:
-    """The value of a literal. Raises NotLiteral, whatever is wrong with the text (also its size or depth)."""
-    if len(text) > MAX_LITERAL:
+def read_literal(text: str, longest: int = MAX_LITERAL) -> Any:
+    """The value of a literal of at most `longest` characters. Raises NotLiteral, whatever is wrong with the text (also its depth)."""
+    if len(text) > longest:
         raise NotLiteral("too long")
     try:
-        return ast.literal_eval(text.strip())
-    except (SyntaxError, ValueError, TypeError, RecursionError, MemoryError, OverflowError) as error:
+        return ast.literal_eval(parsed(text.strip(), "eval"))
+    except (*PARSE_ERRORS, TypeError) as error:
         raise NotLiteral(error.__class__.__name__) from None
 
 

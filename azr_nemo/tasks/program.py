@@ -9,6 +9,7 @@ import symtable
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 
+from azr_nemo.tasks.parsing import PARSE_ERRORS, parsed
 from azr_nemo.tasks.task import Refusal
 
 MAX_PROGRAM = 8000  # characters
@@ -30,7 +31,6 @@ BANNED_ATTRIBUTES = frozenset(
 )
 # Modules whose members an argument text may name: they hold values and constructors, nothing that changes the program.
 VALUE_MODULES = frozenset({"math", "cmath", "collections", "fractions", "decimal", "string"})
-PARSE_ERRORS = (SyntaxError, ValueError, RecursionError, MemoryError, OverflowError)
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
 
 # From Python 3.12 on, each "\d" in a text that a model wrote would be a line on the console.
@@ -43,7 +43,7 @@ def check(program: str, allowed_imports: Sequence[str] = ()) -> Refusal | None:
     if len(program) > MAX_PROGRAM:
         return Refusal("too_long", f"the program has {len(program)} characters, at most {MAX_PROGRAM} are allowed")
     try:
-        tree = ast.parse(program)
+        tree = parsed(program)
         taken = _builtins_taken(program)
     except PARSE_ERRORS as error:
         return Refusal("syntax", f"the program does not parse: {error.__class__.__name__}")
@@ -128,7 +128,7 @@ def parse_arguments(text: str) -> ast.Call | Refusal:
     if len(text) > MAX_ARGUMENTS:
         return Refusal("too_long", f"the input has {len(text)} characters, at most {MAX_ARGUMENTS} are allowed")
     try:
-        call = ast.parse(f"f({text}\n)", mode="eval").body
+        call = parsed(f"f({text}\n)", "eval").body
     except PARSE_ERRORS as error:
         return Refusal("not_one_call", f"f(...) does not parse with this input: {error.__class__.__name__}")
     if _depth(call) > MAX_DEPTH:
@@ -155,13 +155,16 @@ def parse_arguments(text: str) -> ast.Call | Refusal:
 def canonical_input(text: str) -> str:
     """The argument text in normal form: `1,2` and `1, 2` are one input. A text that does not parse is its own normal form."""
     call = parse_arguments(text)
-    return text.strip() if isinstance(call, Refusal) else ast.unparse(call)[2:-1]
+    try:
+        return text.strip() if isinstance(call, Refusal) else ast.unparse(call)[2:-1]
+    except PARSE_ERRORS:  # a number that Python reads in hexadecimal and is too long to write
+        return text.strip()
 
 
 def normalise(program: str) -> str:
     """The program without comments, docstrings and layout. A text that does not parse is its own normal form."""
     try:
-        return ast.unparse(_without_docstrings(ast.parse(program)))
+        return ast.unparse(_without_docstrings(parsed(program)))
     except PARSE_ERRORS:
         return program.strip()
 
@@ -182,7 +185,7 @@ def strip(program: str, comments: bool = False, globals: bool = False, prints: b
     if not (comments or globals or prints):
         return program
     try:
-        tree = ast.parse(program)
+        tree = parsed(program)
         if comments:
             tree = _without_docstrings(tree)
         if globals:

@@ -12,7 +12,7 @@ from azr_nemo.megatron.platform import choose_platform, multiplies_bfloat16
 from azr_nemo.models import cache_dir
 from azr_nemo.sandbox.executor import ExecutorUnavailable
 from azr_nemo.sandbox.local import jail
-from azr_nemo.trainer.session import make_executor
+from azr_nemo.trainer.executors import make_executor
 
 PACKAGES = ("azr-nemo", "torch", "megatron-core", "transformers", "transformer-engine", "tensorrt-llm")
 

@@ -11,7 +11,7 @@ from azr_nemo.megatron.distributed import rank
 from azr_nemo.megatron.worker import MegatronEngine, build_engine
 from azr_nemo.models import resolve_model
 from azr_nemo.observe.console import Console
-from azr_nemo.observe.metrics import MetricsLog, peak_rss_gib
+from azr_nemo.observe.metrics import MetricsLog, peak_rss_gib, read_metrics
 from azr_nemo.observe.rollouts import Rollout, RolloutLog
 from azr_nemo.observe.timing import PhaseClock
 from azr_nemo.sandbox.executor import Executor
@@ -23,8 +23,10 @@ from azr_nemo.settings import as_yaml
 from azr_nemo.trainer.checkpoints import Checkpoint, Checkpoints
 from azr_nemo.trainer.driving import Driver
 from azr_nemo.trainer.dtype import with_dtype
+from azr_nemo.trainer.executors import limits, make_executor
+from azr_nemo.trainer.guard import Guard
 from azr_nemo.trainer.run_directory import RunDirectory
-from azr_nemo.trainer.session import Session, buffer_path, limits, make_executor, make_session
+from azr_nemo.trainer.session import Session, buffer_path, make_session
 from azr_nemo.trainer.stopping import StopRequest
 from azr_nemo.trainer.warming import warm_up, warmed_directory
 
@@ -148,6 +150,8 @@ def run_steps(run: Run, done: int) -> int:
     """Steps done+1 .. selfplay.steps. A stop request ends the run after the step in hand, saved."""
     run.stop.at_once = False
     run.clock.lap()
+    guard = Guard(run.config.eval.stop_if_worse)
+    guard.recall(read_metrics(run.run_dir / "metrics.jsonl"))
     for step in range(done + 1, run.config.selfplay.steps + 1):
         run.driver.tokens = 0
         result = run.driver.drive(run.session.selfplay.step(step), f"step/{step}")
@@ -157,8 +161,13 @@ def run_steps(run: Run, done: int) -> int:
         last = step == run.config.selfplay.steps
         held_out = evaluate(run, step, always=last)
         report(run, step, result, trained, sampled, held_out)
-        if last or run.stop.requested or step % run.config.checkpoint.every == 0:
+        warnings, worse = guard.judge(step, {**held_out, **result.metrics} if held_out else {})
+        for warning in warnings:
+            run.console.note(warning)
+        if last or worse or run.stop.requested or step % run.config.checkpoint.every == 0:
             save(run, step)  # after the step's line in the logs: a resumed run drops lines, it cannot make up for missing ones
+        if worse:
+            return step
         if run.stop.requested and step < run.config.selfplay.steps:
             run.console.note(f"stopped by {run.stop.requested} after step {step}, which is saved: the same command goes on from there")
             return step
@@ -166,11 +175,12 @@ def run_steps(run: Run, done: int) -> int:
 
 
 def evaluate(run: Run, step: int, always: bool) -> dict[str, float]:
-    """Held-out accuracy, when it is due at this step."""
+    """Held-out accuracy and benchmarks, when they are due at this step."""
     due = always or (run.config.eval.every and step % run.config.eval.every == 0)
-    if run.session.heldout is None or not due:
-        return {}
-    return run.driver.drive(run.session.heldout.evaluate(), f"evaluate/{step}")
+    metrics: dict[str, float] = {}
+    for place, evaluation in enumerate(run.session.evaluations if due else []):
+        metrics |= run.driver.drive(evaluation.evaluate(), f"evaluate/{step}/{place}" if place else f"evaluate/{step}")
+    return metrics
 
 
 def save(run: Run, step: int) -> None:

@@ -19,7 +19,7 @@ from azr_nemo.selfplay.buffer import TaskBuffer
 from azr_nemo.selfplay.records import export_jsonl
 from azr_nemo.selfplay.seed_files import SeedReport, load_seeds
 from azr_nemo.tasks.task import TaskType
-from azr_nemo.trainer.session import limits, make_executor
+from azr_nemo.trainer.executors import limits, make_executor
 
 SCHEMAS = ("native", "reference")
 

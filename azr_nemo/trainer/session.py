@@ -3,10 +3,9 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from azr_nemo.config import ExecutorConfig, RunConfig
-from azr_nemo.sandbox.executor import Executor, Limits
-from azr_nemo.sandbox.fusion import FusionExecutor
-from azr_nemo.sandbox.local.pool import LocalPool
+from azr_nemo.config import RunConfig
+from azr_nemo.evaluation.validation import Validation
+from azr_nemo.sandbox.executor import Executor
 from azr_nemo.selfplay.buffer import TaskBuffer
 from azr_nemo.selfplay.engine import Engine
 from azr_nemo.selfplay.proposer import Proposer
@@ -15,21 +14,11 @@ from azr_nemo.selfplay.step import SelfPlay
 from azr_nemo.selfplay.validation import Validator
 from azr_nemo.selfplay.verification import Verifier
 from azr_nemo.tasks.task import PromptOptions
+from azr_nemo.trainer.executors import limits
 from azr_nemo.warmup.generator import generate_tasks
 from azr_nemo.warmup.heldout import HeldOut
 
 HELD_OUT_SEED = 7  # the same tasks for every run, so that runs can be compared
-
-
-def limits(config: ExecutorConfig) -> Limits:
-    return Limits(config.wall_s, config.cpu_s, config.memory_mb, config.output_chars)
-
-
-def make_executor(config: ExecutorConfig) -> Executor:
-    """The configured executor, started. Raises ExecutorUnavailable when no safe one can be had."""
-    if config.name == "sandbox_fusion":
-        return FusionExecutor(config.endpoints, limits(config), config.concurrency, config.queue, config.attempts, config.patience_s)
-    return LocalPool(config.workers, limits(config), config.recycle_after, config.queue, config.allow_unjailed, modules=config.modules)
 
 
 def prompt_options(config: RunConfig) -> PromptOptions:
@@ -49,7 +38,7 @@ class Session:
     """The parts of a run that need an engine."""
 
     selfplay: SelfPlay
-    heldout: HeldOut | None
+    evaluations: list[HeldOut | Validation]
 
     @property
     def proposer(self) -> Proposer:
@@ -65,11 +54,15 @@ def make_session(config: RunConfig, engine: Engine, executor: Executor, buffer: 
 
     solver = Solver(buffer, Verifier(executor, bounds, tuple(config.selfplay.imports)), options, config, fits)
     proposer = Proposer(buffer, Validator(executor, bounds), options, config, fits)
-    heldout = None
+    evaluations: list[HeldOut | Validation] = []
     if config.eval.items:
         tasks = generate_tasks(config.eval.items, HELD_OUT_SEED, executor, config.selfplay.induction_pairs, held_out=True)
-        heldout = HeldOut(tasks, solver)
-    return Session(SelfPlay(proposer, solver), heldout)
+        evaluations.append(HeldOut(tasks, solver))
+    if config.eval.suites:
+        from azr_nemo.evaluation.command import make_validation  # only then is its extra needed
+
+        evaluations.append(make_validation(config, engine.tokenizer, executor, fits))
+    return Session(SelfPlay(proposer, solver), evaluations)
 
 
 def buffer_path(run_dir: Path) -> Path:

@@ -1,9 +1,9 @@
 """Held-out accuracy: greedy answers to generated tasks whose programs no warm start, seed or grammar draw of training contains."""
 
-import math
 from collections.abc import Generator
 from random import Random
 
+from azr_nemo.evaluation.statistics import wilson
 from azr_nemo.selfplay.exchange import PromptBatch
 from azr_nemo.selfplay.rows import Completions, ask
 from azr_nemo.selfplay.solver import Solver
@@ -33,11 +33,3 @@ class HeldOut:
             low, high = wilson(sum(scores), len(scores))
             metrics |= {f"eval/{kind}": sum(scores) / len(scores), f"eval/{kind}_low": low, f"eval/{kind}_high": high}
         return metrics
-
-
-def wilson(successes: int, trials: int, z: float = 1.96) -> tuple[float, float]:
-    """The Wilson score interval of a proportion (Wilson 1927)."""
-    p, n = successes / trials, trials
-    centre = (p + z * z / (2 * n)) / (1 + z * z / n)
-    half = z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n)) / (1 + z * z / n)
-    return max(0.0, centre - half), min(1.0, centre + half)

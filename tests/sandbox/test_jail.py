@@ -1,11 +1,28 @@
-"""The ladder tells the truth about this machine."""
+"""The ladder tells the truth about this machine, and about machines that lack something: what it finds there holds against attacks."""
+
+import json
+import os
+import shutil
+import stat
+import subprocess
+import sys
+import sysconfig
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from azr_nemo.sandbox.executor import ExecutorUnavailable
 from azr_nemo.sandbox.local import jail
 from azr_nemo.sandbox.local.jailed import landlock
-from azr_nemo.sandbox.local.seccomp import cell_filter
+
+HERE = Path(__file__).parent
+ROOT = HERE.parent.parent
+ATTACKS = ROOT / "tests" / "security"
+SECRET = "correct-horse-battery-staple"
+NOBODY = str(jail.NOBODY)
+LEFT_OUT = shutil.ignore_patterns("site-packages", "test", "tests", "idlelib", "lib2to3", "tkinter", "ensurepip", "config-*", "pkgconfig")
 
 
 def test_every_rung_is_tried_and_says_in_a_sentence_why_it_does_not_hold():
@@ -49,6 +66,132 @@ def test_a_rung_that_leaks_is_not_taken(monkeypatch):
     assert "open a socket" in tried.reason
 
 
-def test_the_filter_is_a_bpf_program():
-    assert len(cell_filter()) % 8 == 0
-    assert 40 < len(cell_filter()) // 8 < 400
+def others_may_read(path: Path) -> bool:
+    return all(part.stat().st_mode & stat.S_IXOTH for part in (path, *path.parents))
+
+
+@pytest.fixture(scope="module")
+def open_folder() -> Iterator[Path]:
+    """A folder that every user may read; pytest's own are not."""
+    folder = Path(tempfile.mkdtemp(prefix="azr-restricted-"))
+    folder.chmod(0o755)
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="module")
+def secret_file(open_folder: Path) -> Path:
+    file = open_folder / "secret"
+    file.write_text(SECRET)
+    (open_folder / "secret_module.py").write_text(f"SECRET = {SECRET!r}")
+    return file
+
+
+@pytest.fixture(scope="module")
+def everybodys_python(open_folder: Path) -> str:
+    """An interpreter that an ordinary user can start: this one, or a copy where its folder is closed to others."""
+    if not others_may_read(ROOT) or not others_may_read(Path(sysconfig.get_path("purelib"))):
+        pytest.skip("the repository or its virtual environment cannot be read by other users")
+    prefix, copy = Path(sys.base_prefix), open_folder / "python"
+    if others_may_read(prefix) and others_may_read(Path(sys.executable).resolve()):
+        return jail.interpreter()
+    try:
+        shutil.copytree(prefix, copy, symlinks=True, ignore=LEFT_OUT, copy_function=os.link)
+    except (OSError, shutil.Error):
+        shutil.rmtree(copy, ignore_errors=True)
+        shutil.copytree(prefix, copy, symlinks=True, ignore=LEFT_OUT)
+    return str(copy / "bin" / Path(jail.interpreter()).name)
+
+
+def report(secret_file: Path, *given_up: str, python: str = sys.executable, command: tuple[str, ...] = ()) -> dict:
+    """What restricted.py says, started by `command`; skips where the environment cannot be made."""
+    if landlock.abi() == 0:
+        pytest.skip("this kernel has no landlock to begin with")
+    environment = {
+        "PYTHONPATH": f"{ROOT}:{sysconfig.get_path('purelib')}",
+        "PATH": os.environ["PATH"],
+        "LD_LIBRARY_PATH": f"{Path(python).parent.parent / 'lib'}:{os.environ.get('LD_LIBRARY_PATH', '')}",
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
+    words = [*command, python, str(HERE / "restricted.py"), *given_up, str(secret_file), str(ATTACKS)]
+    ran = subprocess.run(words, env=environment, cwd="/", capture_output=True, text=True, timeout=120)
+    if ran.returncode and command and "restricted.py" not in ran.stderr:
+        pytest.skip(f"the environment cannot be made here: {ran.stderr.strip()[:200]}")
+    assert ran.returncode == 0, ran.stderr
+    assert secret_file.read_text() == SECRET
+    return json.loads(ran.stdout)
+
+
+def holds(said: dict) -> bool:
+    """Whether programs run there and every attack fails."""
+    return said["succeeded"] == [] and said["attacks"] > 80 and said["after"] == "2"
+
+
+def as_an_ordinary_user() -> tuple[str, ...]:
+    if os.getuid() != 0:
+        return ()
+    if shutil.which("setpriv") is None:
+        pytest.skip("setpriv is not installed")
+    return ("setpriv", "--reuid", NOBODY, "--regid", NOBODY, "--clear-groups")
+
+
+def test_an_ordinary_user_gets_a_rung_that_holds(secret_file, everybodys_python):
+    said = report(secret_file, python=everybodys_python, command=as_an_ordinary_user())
+    assert said["reasons"][jail.Rung.LANDLOCK] == "holds"
+    assert holds(said), said
+
+
+def test_an_ordinary_user_without_user_namespaces_gets_the_last_rung_and_it_holds_against_his_own_files(secret_file, everybodys_python):
+    """Nothing but landlock and the filter stands between the program and files and processes of the same user."""
+    if os.getuid() == 0:
+        os.chown(secret_file, jail.NOBODY, jail.NOBODY)
+    said = report(secret_file, "no-user-namespaces", python=everybodys_python, command=as_an_ordinary_user())
+    assert "rung C" in said["describe"]
+    assert "user nobody" not in said["describe"]
+    assert holds(said), said
+
+
+def test_where_a_container_forbids_user_namespaces_it_is_the_last_rung(secret_file):
+    said = report(secret_file, "no-user-namespaces")
+    assert "rung C" in said["describe"]
+    assert "user namespace" in said["reasons"][jail.Rung.BUBBLEWRAP] or "bwrap is not installed" in said["reasons"][jail.Rung.BUBBLEWRAP]
+    assert "unshare" in said["reasons"][jail.Rung.NAMESPACES]
+    assert holds(said), said
+
+
+def test_a_root_who_is_the_only_user_of_his_namespace_and_may_make_no_other_gets_the_last_rung(secret_file):
+    """So it is in rootless containers without further ids: there is no nobody to become, and no second namespace."""
+    none_left = 'echo 0 > /proc/sys/user/max_user_namespaces && exec "$@"'
+    if shutil.which("unshare") is None:
+        pytest.skip("unshare is not installed")
+    said = report(secret_file, command=("unshare", "--user", "--map-root-user", "sh", "-c", none_left, "sh"))
+    assert "rung C" in said["describe"]
+    assert "user nobody" not in said["describe"]
+    assert holds(said), said
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root has capabilities to give up")
+def test_a_root_without_the_capability_to_change_users_gets_the_last_rung(secret_file):
+    if shutil.which("setpriv") is None:
+        pytest.skip("setpriv is not installed")
+    said = report(secret_file, "no-user-namespaces", command=("setpriv", "--inh-caps", "-all", "--bounding-set", "-all"))
+    assert "rung C" in said["describe"]
+    assert "user nobody" not in said["describe"]
+    assert holds(said), said
+
+
+def test_without_landlock_a_namespace_holds_and_the_description_says_what_is_lost(secret_file):
+    said = report(secret_file, "no-landlock")
+    assert "no landlock" in said["reasons"][jail.Rung.LANDLOCK]
+    if "refused" in said:
+        pytest.skip("no rung with namespaces holds on this machine, so nothing is left without landlock")
+    assert "rung A" in said["describe"] or "rung B" in said["describe"]
+    assert "no landlock in this kernel" in said["describe"]
+    assert holds(said), said
+
+
+def test_without_either_it_is_refused_in_one_sentence_that_names_the_override(secret_file):
+    said = report(secret_file, "no-user-namespaces", "no-landlock")
+    assert "executor.allow_unjailed=true" in said["refused"]
+    assert "this kernel has no landlock" in said["refused"]
+    assert "\n" not in said["refused"]

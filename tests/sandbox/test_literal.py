@@ -89,6 +89,18 @@ def test_anything_else_is_not_literal_and_its_repr_never_runs(value):
     assert status(value) == "not_literal"
 
 
+def test_the_name_of_a_strangers_class_is_told_without_asking_it():
+    class Name(str):
+        __getitem__ = __format__ = __str__ = Liar.__repr__
+
+    class Stranger:
+        pass
+
+    Stranger.__name__ = Name("Stranger" * 50)
+    with pytest.raises(Refused, match=r"of type (Stranger){10}'"):
+        literal_text([Stranger()], 8000)
+
+
 def test_the_longest_text_is_accepted_and_one_character_more_is_not():
     assert literal_text("x" * 98, 100) == repr("x" * 98)
     assert status("x" * 99, 100) == "output_too_large"

@@ -317,3 +317,15 @@ def test_a_full_disk_is_no_concern_of_the_executors(pool, tmp_path):
         assert ran.stdout.split() == ["2"] * 8, ran.stderr
     finally:
         subprocess.run(["umount", str(tmp_path)], check=True)
+
+
+def test_replaced_workers_leave_no_orphans_to_an_init_that_may_not_be_there(pool):
+    script = (
+        "import ctypes, os\nctypes.CDLL(None).prctl(36, 1, 0, 0, 0)  # orphans come to this process\n"
+        "from azr_nemo.sandbox.local.pool import LocalPool\nfrom azr_nemo.sandbox.executor import Request\n"
+        f"with LocalPool(workers=2, rung={str(pool.rung)!r}, recycle_after=2) as pool:\n"
+        f"    pool.run([Request({ADD!r}, ('1',))] * 30)\n"
+        "try:\n    print(os.waitpid(-1, 0))\nexcept ChildProcessError:\n    print('none left')\n"
+    )
+    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert ran.stdout == "none left\n", ran.stdout + ran.stderr

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from azr_nemo.sandbox.local.jailed.supervise import STATUSES, run_request
+from azr_nemo.sandbox.local.jailed.frames import STATUSES, Frames
+from azr_nemo.sandbox.local.jailed.supervise import run_request
 
 
 class NoTrainer:
@@ -29,7 +30,7 @@ class NoTrainer:
 
 
 def frame(*parts: object) -> bytes:
-    body = json.dumps(parts).encode()
+    body = json.dumps(parts, separators=(",", ":")).encode()
     return struct.pack("<I", len(body)) + body
 
 
@@ -96,17 +97,15 @@ def test_a_kill_that_nobody_here_sent_is_memory():
 
 
 def test_a_result_that_was_there_in_time_counts_however_late_it_is_read(monkeypatch):
-    from azr_nemo.sandbox.local.jailed import supervise
+    add = Frames.add
 
-    take = supervise.Fork._take_frames
-
-    def slowly(fork: supervise.Fork) -> bool:
-        taken = take(fork)
-        if not fork.results:
+    def slowly(frames: Frames, data: bytes, age_s: float) -> bool:
+        ended = add(frames, data, age_s)
+        if not frames.complete:
             time.sleep(0.6)  # the machine gives this process no time; the child ends meanwhile
-        return taken
+        return ended
 
-    monkeypatch.setattr(supervise.Fork, "_take_frames", slowly)
+    monkeypatch.setattr(Frames, "add", slowly)
 
     def behave(pipe: int, first: int) -> None:
         os.write(pipe, CALL)

@@ -1,4 +1,4 @@
-"""Programs that try to get out, to spoil what comes after them, or to be paid for nothing.
+"""Programs that try to get out of the jail or to use more than their share.
 
 Each says which outcomes are acceptable. A rung may refuse by not having a thing (error) where another forbids it, so some allow both.
 """
@@ -6,6 +6,7 @@ Each says which outcomes are acceptable. A rung may refuse by not having a thing
 # One attack a line reads better than the same attack on six.
 # ruff: noqa: E501
 
+import re
 from dataclasses import dataclass
 
 REFUSED = ("forbidden", "error")
@@ -14,24 +15,57 @@ GONE = ("crashed", "error", "memory")
 
 @dataclass(frozen=True)
 class Attack:
-    """One attempt. accept: statuses that are right; value: when ok is among them, what must have come back. SECRET, SECRET_FILE and PORT in the
-    program stand for a secret of the trainer's environment, a file that holds it, and a listening port."""
+    """One attempt, or several of a kind: each argument is one. accept: statuses that are right; value: when ok is among them, what must have come
+    back. SECRET_FILE and PORT in the program stand for a file of the trainer's and a listening port, NUMBERS('a b') for a dict of the numbers that
+    system calls have here. machine: the only one it is made for."""
 
     family: str
     name: str
     program: str
     accept: tuple[str, ...] = REFUSED
-    argument: str = "1"
+    arguments: tuple[str, ...] = ("1",)
     value: str | None = None
+    machine: str = ""
 
     def __str__(self) -> str:
         return f"{self.family}: {self.name}"
 
 
-def attack(family: str, name: str, body: str, accept: tuple[str, ...] = REFUSED, head: str = "", value: str | None = None) -> Attack:
+def attack(
+    family: str, name: str, body: str, accept: tuple[str, ...] = REFUSED, head: str = "", value: str | None = None, machine: str = ""
+) -> Attack:
     """`body` is what f does."""
     lines = "\n    ".join(body.strip("\n").split("\n"))
-    return Attack(family, name, f"{head}\ndef f(x):\n    {lines}\n", accept, value=value)
+    return Attack(family, name, f"{head}\ndef f(x):\n    {lines}\n", accept, value=value, machine=machine)
+
+
+TRY = """
+import ctypes
+l = ctypes.CDLL(None, use_errno=True)
+def refused(number, *arguments):
+    ctypes.set_errno(0)
+    return l.syscall(number, *arguments) == -1 and ctypes.get_errno() == 1
+def f(x):
+    return [name for name, number in NUMBERS('{}').items() if not refused(number, 0, 0, 0, 0, 0, 0)]
+"""
+
+
+def system_calls(family: str, name: str, calls: str) -> Attack:
+    """Every one of these system calls must fail with EPERM before the kernel looks at its arguments."""
+    return Attack(family, name, TRY.format(calls), ("ok",), value="[]")
+
+
+def fitted(program: str, secret_file: str, port: int) -> str:
+    """The program with a world's file, port and numbers of system calls."""
+    program = program.replace("SECRET_FILE", secret_file).replace("PORT", str(port))
+    return re.sub(r"NUMBERS\('(.*?)'\)", lambda found: repr(numbers(found[1].split())), program)
+
+
+def numbers(names: list[str]) -> dict[str, int]:
+    import pyseccomp
+
+    found = {name: pyseccomp.resolve_syscall(pyseccomp.Arch.NATIVE, name) for name in names}
+    return {name: number for name, number in found.items() if number >= 0}  # below zero: not on this machine
 
 
 FILES = [
@@ -54,6 +88,17 @@ FILES = [
     attack("files", "change rights", "os.chmod('SECRET_FILE', 0o777)", head="import os"),
     attack("files", "change the root", "os.chroot('/')", head="import os"),
     attack("files", "make a file in memory", "return os.memfd_create('x')", head="import os"),
+    attack("files", "read where its own root leads", "return open('/proc/self/root/SECRET_FILE').read()"),
+    attack("files", "a name for a file, then read", "d = os.open('SECRET_FILE', os.O_PATH)\nreturn os.read(d, 9)", head="import os"),
+    attack("files", "open for reading and cut", "os.open('SECRET_FILE', os.O_RDONLY | os.O_TRUNC)", head="import os"),
+    attack("files", "load it as a library", "ctypes.CDLL('SECRET_FILE')", head="import ctypes"),
+    attack("files", "import from the trainer's folder", "sys.path.insert(0, os.path.dirname('SECRET_FILE'))\nreturn importlib.import_module('secret_module').SECRET", head="import importlib, os, sys"),
+    attack("files", "execute a file", "return runpy.run_path('SECRET_FILE')", head="import runpy"),
+    attack("files", "write through a shared mapping", "d = os.open(os.__file__, os.O_RDONLY)\nmmap.mmap(d, 9, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)[0] = 1", head="import mmap, os"),
+    attack("files", "a pipe with a name", "os.mkfifo('/tmp/escape')", head="import os"),
+    attack("files", "another's descriptors", "return os.listdir(f'/proc/{os.getppid()}/fd') + [open(f'/proc/{os.getppid()}/maps').read(1)]", head="import os"),
+    system_calls("files", "every call that makes, moves or changes a file", "creat mknod mknodat mkdir mkdirat rmdir unlink unlinkat rename renameat renameat2 link linkat symlink symlinkat truncate ftruncate fallocate chmod fchmod fchmodat chown fchown lchown fchownat utime utimes utimensat futimesat setxattr lsetxattr fsetxattr removexattr memfd_create memfd_secret copy_file_range sendfile splice tee vmsplice pwrite64 pwritev pwritev2 sync syncfs fsync flock"),
+    system_calls("files", "every other way to a file", "openat2 open_by_handle_at name_to_handle_at readlink readlinkat getxattr lgetxattr fgetxattr listxattr chdir fchdir chroot mount umount2 move_mount open_tree fsopen fsmount fspick mount_setattr pivot_root statfs fstatfs inotify_init inotify_init1 fanotify_init quotactl acct swapon uselib lookup_dcookie umask"),
     attack("files", "mount", "r = ctypes.CDLL(None, use_errno=True).mount(b'x', b'/tmp', b'tmpfs', 0, None)\nif r: raise OSError(ctypes.get_errno(), '')", head="import ctypes"),
 ]  # fmt: skip
 
@@ -65,10 +110,14 @@ NETWORK = [
     attack("network", "an abstract unix socket", "socket.socket(socket.AF_UNIX).connect('\\0x')", head="import socket"),
     attack("network", "resolve a name", "socket.getaddrinfo('example.org', 80)", head="import socket"),
     attack("network", "fetch a page", "urllib.request.urlopen('http://127.0.0.1:PORT', timeout=2)", head="import urllib.request"),
+    system_calls("network", "every call of sockets", "socket socketpair bind listen accept accept4 connect getsockname getpeername sendto recvfrom sendmsg recvmsg sendmmsg recvmmsg setsockopt getsockopt shutdown io_uring_setup io_uring_enter io_uring_register epoll_create epoll_create1 eventfd2 pipe pipe2 mq_open msgget semget shmget shmat sethostname setdomainname"),
+    attack("network", "a socket of the kernel's ciphers", "socket.socket(socket.AF_ALG, socket.SOCK_SEQPACKET)", head="import socket"),
     attack("network", "a raw netlink socket", "r = ctypes.CDLL(None, use_errno=True).socket(16, 3, 0)\nif r < 0: raise OSError(ctypes.get_errno(), '')", head="import ctypes"),
 ]  # fmt: skip
 
 C = "import ctypes, os\nl = ctypes.CDLL(None, use_errno=True)\ndef must(r):\n    if r < 0: raise OSError(ctypes.get_errno(), 'refused')\n    return r"
+# Maps a page that may be written and executed, and calls what it writes there.
+MACHINE_CODE = "import mmap\nm = mmap.mmap(-1, 4096, prot=7)\nm.write(bytes.fromhex('{}'))\nreturn ctypes.CFUNCTYPE(ctypes.c_int)(ctypes.addressof(ctypes.c_char.from_buffer(m)))()"
 PROCESSES = [
     attack("processes", "fork", "p = os.fork()\nif p == 0: os._exit(0)\nreturn 'forked'", head="import os"),
     attack("processes", "fork bomb", "while True: os.fork()", head="import os"),
@@ -93,6 +142,36 @@ PROCESSES = [
     attack("processes", "become root", "os.setuid(0)", head="import os"),
     attack("processes", "io_uring", "must(l.syscall(425, 8, ctypes.create_string_buffer(256)))", head=C),
     attack("processes", "a bpf program", "must(l.syscall(321, 0, 0, 0))", head=C),
+    attack("processes", "spawn", "os.posix_spawn('/bin/true', ['true'], {})", head="import os"),
+    attack("processes", "vfork", "must(l.vfork())", head=C),
+    attack("processes", "a signal when the pipe is ready", "fcntl.fcntl(3, 10, 9)", head="import fcntl"),
+    attack("processes", "type on the terminal", "fcntl.ioctl(0, 0x5412, b'x')", head="import fcntl"),
+    system_calls(
+        "processes",
+        "every call that makes a process or signals one",
+        "fork vfork clone clone3 execve execveat kill tkill tgkill rt_sigqueueinfo rt_tgsigqueueinfo pidfd_open pidfd_send_signal pidfd_getfd ptrace process_vm_readv process_vm_writev process_madvise process_mrelease kcmp setsid setpgid wait4 waitid alarm setitimer timer_create timerfd_create signalfd4",
+    ),
+    system_calls(
+        "processes",
+        "every call that changes what it may do",
+        "setuid setgid setreuid setregid setresuid setresgid setgroups setfsuid setfsgid capset prctl arch_prctl personality seccomp unshare setns setrlimit setpriority ioprio_set sched_setscheduler sched_setparam sched_setattr sched_setaffinity mlock mlockall",
+    ),
+    system_calls(
+        "processes",
+        "doors into the kernel",
+        "keyctl add_key request_key bpf perf_event_open userfaultfd init_module finit_module delete_module kexec_load reboot syslog iopl ioperm modify_ldt settimeofday clock_settime adjtimex clock_adjtime mbind migrate_pages move_pages set_mempolicy remap_file_pages landlock_create_ruleset vhangup nfsservctl membarrier pkey_alloc get_kernel_syms",
+    ),
+    attack("processes", "a call by a number of the x32 kind", "return l.syscall(0x40000000 | 39)", ("crashed",), head=C, machine="x86_64"),
+    attack("processes", "a call in the way of 32 bits", MACHINE_CODE.format("b8140000 00cd80c3"), ("crashed",), head=C, machine="x86_64"),
+    attack(
+        "processes",
+        "machine code of its own that forks",
+        MACHINE_CODE.format("b8390000 000f05c3"),
+        ("ok",),
+        head=C,
+        value="-1",
+        machine="x86_64",
+    ),
     attack("processes", "multiprocessing", "multiprocessing.Process(target=print).start()", head="import multiprocessing"),
 ]
 
@@ -122,92 +201,17 @@ RESOURCES = [
     attack("memory and CPU", "an endless import", "return 1", ("timeout",), head="while True: pass"),
     attack("memory and CPU", "a huge import", "return 1", ("memory",), head="a = [0] * 10 ** 10"),
     attack("memory and CPU", "a constant folded at length", "return 1", ("ok", "memory", "timeout", "syntax"), head="a = 'x' * 4000 * 4000 * 10", value="1"),
+    attack("memory and CPU", "a handler for the end of its time", "signal.signal(signal.SIGXCPU, lambda *a: None)\nwhile True: pass", ("timeout",), head="import signal"),
+    attack("memory and CPU", "recursion in a reader", "return len(json.loads('[' * 10 ** 6))", EXHAUST, head="import json, sys\nsys.setrecursionlimit(10 ** 9)"),
+    attack("memory and CPU", "recursion in a copy", "a = []\nfor _ in range(10 ** 5): a = [a]\nreturn copy.deepcopy(a)", (*EXHAUST, "not_literal"), head="import copy, sys\nsys.setrecursionlimit(10 ** 9)"),
+    attack("memory and CPU", "recursion in the compiler", "return eval('-' * 10 ** 6 + '1')", (*EXHAUST, "syntax")),
+    attack("memory and CPU", "a pattern that grows", "return re.compile('(?:a{1,999}){1,999}' * 99).match('a' * 999)", EXHAUST, head="import re"),
+    attack("memory and CPU", "a number of endless digits", "return decimal.Decimal(2) ** decimal.Decimal('0.5')", EXHAUST, head="import decimal\ndecimal.getcontext().prec = decimal.MAX_PREC\ndecimal.getcontext().Emax = decimal.MAX_EMAX"),
+    attack("memory and CPU", "keys that all collide", "class K:\n    def __hash__(s): return 1\nreturn len({K(): i for i in range(10 ** 6)})", ("timeout",)),
+    attack("memory and CPU", "a text that grows at every replacement", "a = 'aa'\nwhile True: a = a.replace('a', 'aaaa')", ("memory", "timeout")),
+    attack("memory and CPU", "an iterator without end", "return list(itertools.count())", ("memory", "timeout"), head="import itertools"),
+    attack("memory and CPU", "a zip bomb", "return len(zipfile.ZipFile(b).read('x'))", ("memory", "timeout", "error"), head="import io, zipfile\nb = io.BytesIO()\nwith zipfile.ZipFile(b, 'w', zipfile.ZIP_DEFLATED) as z: z.writestr('x', bytes(150 << 20))"),
+    attack("memory and CPU", "a hundred thousand mappings", "return len([mmap.mmap(-1, 4096) for _ in range(10 ** 5)])", ("error", "memory", "timeout"), head="import mmap"),
+    attack("memory and CPU", "a stack of alternate making", "a = ctypes.create_string_buffer(9)\nctypes.memmove(ctypes.addressof(a) + (1 << 40), a, 9)", GONE, head="import ctypes"),
     attack("memory and CPU", "an endless finaliser", "class A:\n    def __del__(s):\n        while True: pass\nA()", ("timeout",)),
 ]  # fmt: skip
-
-OUTPUT = [
-    attack("output and pipes", "50 MB of repr", "return 'x' * 50_000_000", ("output_too_large",)),
-    attack("output and pipes", "a structure that doubles", "a = []\nfor _ in range(70): a = [a, a]\nreturn a", ("output_too_large",)),
-    attack("output and pipes", "a list in itself", "a = []\na.append(a)\nreturn a", ("not_literal",)),
-    attack("output and pipes", "endless nesting", "a = []\nfor _ in range(10 ** 5): a = [a]\nreturn a", ("not_literal", "crashed")),
-    attack("output and pipes", "50 MB printed", "for _ in range(50): print('x' * 10 ** 6)\nreturn 2", ("ok",), value="2"),
-    attack("output and pipes", "every stream closed", "import sys, os\nfor i in range(3): os.close(i)\nreturn 2", ("ok",), value="2"),
-    attack("output and pipes", "the result pipe closed", "os.close(3)\nwhile True: pass", ("crashed",), head="import os"),
-    attack("output and pipes", "the result pipe closed, then a result", "os.close(3)\nreturn 1", ("crashed",), head="import os"),
-    attack("output and pipes", "noise on the result pipe", "os.write(3, b'x' * 60_000)", ("crashed",), head="import os"),
-    attack("output and pipes", "a frame that promises 4 GB", "os.write(3, b'\\xff\\xff\\xff\\xff')\nwhile True: pass", ("crashed",), head="import os"),
-    attack("output and pipes", "a trickle on the result pipe", "os.write(3, b'\\x00\\x10\\x00\\x00')\nwhile True:\n    os.write(3, b' ')\n    time.sleep(0.01)", ("timeout", "crashed"), head="import os, time"),
-    attack("output and pipes", "a frame with deep JSON", "b = b'[' * 40_000\nos.write(3, struct.pack('<I', len(b)) + b)", ("crashed",), head="import os, struct"),
-    attack("output and pipes", "open files without end", "return [open(os.__file__) for _ in range(10 ** 4)]", ("error", "forbidden"), head="import os"),
-    attack("output and pipes", "leave with success and no result", "os._exit(0)", ("crashed",), head="import os"),
-    attack("output and pipes", "leave while being written", "class A:\n    def __repr__(s): os._exit(0)\nreturn A()", ("not_literal",), head="import os"),
-    attack("output and pipes", "a lone surrogate", "return '\\ud800'", ("ok",), value=r"'\ud800'"),
-    attack("output and pipes", "an error that floods", "raise ValueError('x' * 10 ** 8)", ("error",)),
-    attack("output and pipes", "an error that exits", "class E(Exception):\n    def __str__(s): os._exit(0)\nraise E", ("crashed",), head="import os"),
-    attack("output and pipes", "an error class that lies", "class M(type):\n    __name__ = property(lambda c: os._exit(0))\nclass E(Exception, metaclass=M): pass\nraise E('x')", ("error",), head="import os"),
-]  # fmt: skip
-
-STATE = [
-    attack("interpreter state", "builtins replaced", "return len('ab')", ("ok",), head="import builtins\nfor n in ('repr', 'len', 'type', 'isinstance', 'str', 'compile'): setattr(builtins, n, lambda *a, **k: 42)", value="42"),
-    attack("interpreter state", "a module's constant changed", "return math.pi", ("ok",), head="import math\nmath.pi = 3", value="3"),
-    attack("interpreter state", "modules poisoned", "return 1", ("ok", "error", "crashed"), head="import sys\nfor n in list(sys.modules): sys.modules[n] = None", value="1"),
-    attack("interpreter state", "ast and json replaced", "return 1", ("ok", "error", "crashed"), head="import ast, json\nast.parse = ast.literal_eval = json.dumps = json.JSONEncoder.encode = None", value="1"),
-    attack("interpreter state", "a tracer left behind", "return 1", ("ok",), head="import sys\nsys.settrace(lambda *a: None)\nsys.setprofile(lambda *a: None)", value="1"),
-    attack("interpreter state", "no recursion left", "return 1", ("ok", "error", "crashed"), head="import sys\nsys.setrecursionlimit(20)", value="1"),
-    attack("interpreter state", "no builtins", "return 1", ("ok", "error", "crashed"), head="import builtins\nbuiltins.__dict__.clear()", value="1"),
-    attack("interpreter state", "work left for the exit", "atexit.register(lambda: os.write(3, b'x' * 99))\nreturn 1", ("ok",), head="import atexit, os", value="1"),
-    attack("interpreter state", "a hook on imports", "return 1", ("ok",), head="import sys\nsys.meta_path.clear()\nsys.path.clear()", value="1"),
-    attack("interpreter state", "the environment", "return dict(os.environ)", ("ok",), head="import os", value="{}"),
-    attack("interpreter state", "the environment through C", "return l.getenv(b'AZR_TEST_SECRET')", ("ok",), head="import ctypes\nl = ctypes.CDLL(None)\nl.getenv.restype = ctypes.c_char_p", value="None"),
-    attack("interpreter state", "the command line", "return [a for a in sys.orig_argv if 'SECRET' in a]", ("ok",), head="import sys", value="[]"),
-]  # fmt: skip
-
-LIE = "class Lie({}):\n    def __repr__(s): return '7'\n    __str__ = __repr__\n    def __eq__(s, o): return True\n    def __hash__(s): return 1"
-WALK = """
-import gc, sys
-def found():
-    frame = sys._getframe()
-    while frame:
-        yield from frame.f_locals.values()
-        yield from list(frame.f_globals.values())
-        frame = frame.f_back
-    yield from gc.get_objects()
-"""
-FORGE = "def frame(*parts):\n    b = json.dumps(parts).encode()\n    return struct.pack('<I', len(b)) + b"
-FORGING = [
-    attack("result forging", "a repr that lies", "return Lie()", ("not_literal",), head=LIE.format("object")),
-    attack("result forging", "a str that lies", "return Lie('x')", ("not_literal",), head=LIE.format("str")),
-    attack("result forging", "an int that lies", "return [Lie(3)]", ("not_literal",), head=LIE.format("int")),
-    attack("result forging", "a list that lies", "return {1: Lie()}", ("not_literal",), head=LIE.format("list")),
-    attack("result forging", "a dict whose keys lie", "return {Lie(): 1}", ("not_literal",), head=LIE.format("object")),
-    attack("result forging", "a class that claims to be int", "return A()", ("not_literal",), head="class M(type):\n    __eq__ = lambda c, o: True\n    __hash__ = lambda c: hash(int)\nclass A(metaclass=M):\n    __repr__ = lambda s: '7'\n    __class__ = int"),
-    attack("result forging", "text that is no literal on the pipe", "os.write(3, frame('result', 'ok', '__import__(\"os\").getpid()', None, 0.1, 0.1))\nos._exit(0)", ("not_literal",), head="import json, os, struct\n" + FORGE),
-    attack("result forging", "a status that does not exist", "os.write(3, frame('result', 'right', '7', None, 0.1, 0.1))\nos._exit(0)", ("crashed",), head="import json, os, struct\n" + FORGE),
-    attack("result forging", "seconds that are no number", "os.write(3, frame('result', 'ok', '7', None, float('nan'), -1.0))\nos._exit(0)", ("crashed",), head="import json, os, struct\n" + FORGE),
-    attack("result forging", "more results than inputs", "os.write(3, frame('result', 'error', None, 'x', 0.1, 0.1) * 9)\nos._exit(0)", ("error", "crashed"), head="import json, os, struct\n" + FORGE),
-    attack("result forging", "look for another's program in frames", "return [1 for o in found() if 'ANOTHERS' + '_PROGRAM' in str(o)[:9999] and 'found' not in str(o)]", ("ok", "error", "timeout"), head=WALK, value="[]"),
-    attack("result forging", "speak for the worker", "return [o.socket.send(b'x') for o in found() if type(o).__name__ == 'Control']", REFUSED, head=WALK),
-    attack("result forging", "write on every descriptor but the pipe", "n = 0\nfor fd in range(4, 999):\n    try: n += os.write(fd, b'x')\n    except OSError: pass\nreturn n", ("ok",), head="import os", value="0"),
-]  # fmt: skip
-
-KNOWN = "def f(x):\n    return x * 2"  # its task's output is 7, which no honest argument gives
-NOT_ONE_HONEST_CALL = ("syntax", "forbidden")
-ARGUMENTS = [
-    Attack("grading", text, KNOWN, NOT_ONE_HONEST_CALL, text)
-    for text in (
-        "2) or (1", "1) and 7 or (1", "1)\n7 #", "1)\n+ (7", "1); (7", "1) if False else (7", "3.5) == f(3.5", "1) or 7 #", "1 for f in [lambda x: 7]) or f(1",
-        "print('True') or 1", "(f := lambda x: 7)", "globals().update(f=lambda x: 7)", "setattr(f, '__code__', (lambda x: 7).__code__) or 1",
-        "__import__('os').write(3, b'x')", "[x for x in [1] if exec('f = None')]", "().__class__", "open('/etc/passwd')",
-        "ｅｖａｌ('7')", "(i for i in [1]).gi_frame.f_back.f_globals", "'{0.__globals__}'.format(f)",
-        "type('T', (), {'__mul__': lambda s, o: 7})()", "f.__defaults__", "__builtins__", "1, *__import__('sys').modules",
-    )
-]  # fmt: skip
-HONEST_OR_WRONG = [
-    Attack("grading", text, KNOWN, ("ok", "error", "not_literal"), text, value)
-    for text, value in (
-        ("lambda: 7", None), ("7, 7", None), ("x=7", "14"), ("[7][0]", "14"), ("'7'", "'77'"), ("3.5", "7.0"), ("(7)", "14"), ("7 # 7", "14"),
-        ("*[7]", "14"), ("[f for f in [7]][0]", "14"),
-    )
-]  # fmt: skip
-
-ATTACKS = FILES + NETWORK + PROCESSES + RESOURCES + OUTPUT + STATE + FORGING + ARGUMENTS + HONEST_OR_WRONG

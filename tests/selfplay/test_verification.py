@@ -1,4 +1,4 @@
-"""Answers become verdicts; cheats and lies score nothing; a dead sandbox is no verdict."""
+"""Answers become verdicts; a dead sandbox is no verdict. Cheats are in tests/security/test_grading.py."""
 
 from collections.abc import Iterator
 
@@ -67,35 +67,6 @@ def test_a_dead_sandbox_is_raised_and_never_a_verdict():
     pending = Verifier(FakeExecutor(dead), LIMITS).submit(adder_task(1, TaskType.ABDUCTION), "1")
     with pytest.raises(ExecutorUnavailable):
         pending.result()
-
-
-# f(1) is 1 and the stored output is 0: no honest input below gives it, so a score could only be a cheat.
-TARGET = Task(TaskType.ABDUCTION, "X = []\ndef f(x):\n    return len(X) + 1", ("0",), ("0",))
-CHEATS = [
-    "2) or (0", "0)\n0 == (0", "1); f(2", "1) #", "1) * (0", "x := 0", "*[1]", "setattr(f, '__code__', 1)", "globals()", "X.append(1)",
-    "X.clear()", "__import__('os')", "getattr(f, '__setattr__')('__code__', getattr(lambda x: 0, '__code__')) or 1",
-    "(lambda: f.__globals__)()", "'{0.__globals__}'.format(f)", "[f for f in [lambda x: 0]][0](1)", "(lambda f: 0)(1)", "f(1)", "type(f)",
-]  # fmt: skip
-
-
-@pytest.mark.parametrize("answer", CHEATS)
-def test_a_cheat_scores_nothing_in_the_real_sandbox(sandbox, answer):
-    assert Verifier(sandbox, LIMITS).submit(TARGET, answer).result().score == 0
-
-
-LIARS = [
-    "class L:\n    def __eq__(self, other):\n        return True\ndef f(x):\n    return L()",
-    "class L:\n    def __repr__(self):\n        return str(seen[0] + 3)\nseen = []\ndef f(x):\n    seen.append(x)\n    return L()",
-    "class L(int):\n    def __eq__(self, other):\n        return True\n    __hash__ = None\ndef f(x):\n    return L()",
-    "class L(str):\n    def __repr__(self):\n        return '6'\ndef f(x):\n    return L()",
-    "class M(type):\n    def __eq__(cls, other):\n        return True\n    __hash__ = type.__hash__\n"
-    "class L(metaclass=M):\n    def __repr__(self):\n        return '6'\ndef f(x):\n    return L()",
-]
-
-
-@pytest.mark.parametrize("program", LIARS, ids=range(len(LIARS)))
-def test_objects_that_lie_about_themselves_score_nothing(sandbox, program):
-    assert Verifier(sandbox, LIMITS).submit(adder_task(3, TaskType.INDUCTION), program).result().score == 0
 
 
 def test_honest_answers_score_in_the_real_sandbox(sandbox):

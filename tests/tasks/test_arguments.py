@@ -4,7 +4,7 @@ import ast
 
 import pytest
 
-from azr_nemo.tasks.program import MAX_ARGUMENTS, parse_arguments
+from azr_nemo.tasks.program import MAX_ARGUMENTS, canonical_input, parse_arguments
 from azr_nemo.tasks.task import Refusal
 
 INJECTIONS = [
@@ -50,3 +50,8 @@ def test_honest_arguments_are_one_call(text):
     call = parse_arguments(text)
     assert isinstance(call, ast.Call)
     assert call.func.id == "f"
+
+
+def test_a_number_too_long_to_write_has_a_normal_form_too():
+    text = "0x" + "f" * 3900
+    assert canonical_input(f" {text} ") == text

@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import re
 import shutil
 import stat
 import sys
@@ -19,6 +20,7 @@ from azr_nemo.sandbox.local.seccomp import cell_filter
 
 HERE = Path(__file__).parent
 NOBODY = 65534
+CAP_SETGID_AND_SETUID = 1 << 6 | 1 << 7
 
 # What programs import, and what reports for them; a fork costs about a tenth of a millisecond per further megabyte. zlib because it needs a library
 # of the system's, which cannot be read from inside.
@@ -29,7 +31,7 @@ PRELOAD = [
 ]  # fmt: skip
 # Where the folder cannot be read after a change of user, also what programs now and then import late.
 PRELOAD_WIDE = [
-    "base64", "binascii", "calendar", "contextlib", "difflib", "graphlib", "hashlib", "hmac", "inspect", "pprint", "queue", "reprlib",
+    "_pylong", "base64", "binascii", "calendar", "contextlib", "difflib", "graphlib", "hashlib", "hmac", "inspect", "pprint", "queue", "reprlib",
     "secrets", "shlex", "stringprep", "struct", "traceback", "unittest", "uuid",
 ]  # fmt: skip
 
@@ -37,7 +39,7 @@ PRELOAD_WIDE = [
 class Rung(StrEnum):
     BUBBLEWRAP = "bubblewrap"  # A: bwrap, landlock, seccomp
     NAMESPACES = "namespaces"  # B: namespaces of our own, landlock, seccomp
-    LANDLOCK = "landlock"  # C: landlock, seccomp; user nobody when started by root
+    LANDLOCK = "landlock"  # C: landlock, seccomp; user nobody when started by a root who can change to it
     UNJAILED = "unjailed"  # whatever of seccomp and landlock there is; only on demand
 
 
@@ -131,7 +133,7 @@ def plan(rung: Rung, modules: Sequence[str] = ()) -> Plan:
     have_landlock = landlock.abi() > 0
     installed = [path for module in modules for path in module_paths(module)]
     readable = standard_library() + installed
-    nobody = rung is Rung.LANDLOCK and os.getuid() == 0
+    nobody = rung is Rung.LANDLOCK and _may_become_nobody()
     if rung is Rung.UNJAILED:
         try:
             bpf = cell_filter()
@@ -202,13 +204,28 @@ def _bubblewrap(readable: list[str]) -> list[str]:
     if program is None:
         raise ExecutorUnavailable("bwrap is not installed (Debian and Ubuntu: apt-get install bubblewrap)")
     command = [
-        program, "--unshare-all", "--die-with-parent", "--new-session", "--uid", str(NOBODY), "--gid", str(NOBODY), "--cap-drop", "ALL",
+        program, "--unshare-all", "--as-pid-1", "--die-with-parent", "--new-session", "--uid", str(NOBODY), "--gid", str(NOBODY), "--cap-drop", "ALL",
     ]  # fmt: skip
     system = ["/usr", "/lib", "/lib64", "/etc/ld.so.cache"]
     libraries = [folder for folder in os.environ.get("LD_LIBRARY_PATH", "").split(":") if folder.startswith("/")]
     for path in [*system, sys.base_prefix, interpreter(), *readable, *libraries, str(HERE / "jailed")]:
         command += ["--ro-bind-try", path, path]
     return [*command, "--remount-ro", "/", "--chdir", "/", "--"]
+
+
+def _may_become_nobody() -> bool:
+    """Whether this is a root who can change to another user: one without capabilities, or in a user namespace of one user alone, cannot."""
+    if os.getuid() != 0:
+        return False
+    proc = Path("/proc/self")
+    try:
+        (held,) = re.findall(r"^CapEff:\s*(\w+)$", (proc / "status").read_text(), re.MULTILINE)
+        known = [line.split() for name in ("uid_map", "gid_map") for line in (proc / name).read_text().splitlines()]
+        groups = (proc / "setgroups").read_text().strip()
+    except (OSError, ValueError):
+        return True
+    mapped = sum(int(first) <= NOBODY < int(first) + int(count) for first, _, count in known)
+    return int(held, 16) & CAP_SETGID_AND_SETUID == CAP_SETGID_AND_SETUID and mapped == 2 and groups == "allow"
 
 
 def _everybody_may_read(folder: str) -> bool:

@@ -35,7 +35,8 @@ class LocalPool(Executor):
 
     workers: processes; 0 is one per core this process may use. Determinism needs two hash seeds, so one worker is given a second for such requests only.
     limits: for requests without their own. recycle_after: requests after which a worker is replaced. queue: requests that may wait. modules: installed
-    packages that programs may import beside the standard library. rung: "auto" is the strongest that holds.
+    packages that programs may import beside the standard library. rung: "auto" is the strongest that holds; or one by
+    name, or a plan that was made before.
     Raises ExecutorUnavailable when no rung holds (and `allow_unjailed` is false) or workers do not start.
 
     A worker that dies is replaced and its request repeated once; should the second die too, the request's future raises ExecutorUnavailable.
@@ -49,12 +50,14 @@ class LocalPool(Executor):
         recycle_after: int = 2000,
         queue: int = 1024,
         allow_unjailed: bool = False,
-        rung: str = "auto",
+        rung: str | Plan = "auto",
         modules: Sequence[str] = (),
     ):
         self.limits, self.recycle_after, self.queue = limits, recycle_after, queue
         self.workers = workers or len(os.sched_getaffinity(0))
-        self._plan: Plan = choose(allow_unjailed, modules) if rung == "auto" else plan(Rung(rung), modules)
+        if not isinstance(rung, Plan):
+            rung = choose(allow_unjailed, modules) if rung == "auto" else plan(Rung(rung), modules)
+        self._plan = rung
         self._lock = threading.Lock()
         self._room = threading.Condition(self._lock)
         self._wake = (threading.Condition(self._lock), threading.Condition(self._lock))
@@ -126,7 +129,7 @@ class LocalPool(Executor):
             for condition in (self._room, *self._wake):
                 condition.notify_all()
             for worker in self._running.values():
-                worker.kill()
+                worker.hang_up()
         for job in left:
             if job.first is not None or job.future.set_running_or_notify_cancel():
                 job.future.set_exception(ExecutorUnavailable("the executor was closed before this program ran"))
@@ -206,7 +209,7 @@ class LocalPool(Executor):
             self._running[index] = worker
             closing = self._closing
         if closing:
-            worker.kill()
+            worker.hang_up()
         return worker
 
     def _stop(self, index: int, worker: Worker) -> None:

@@ -1,5 +1,6 @@
 """One worker process, seen from the trainer: started with a clean environment, asked one request at a time, ended without trace."""
 
+import contextlib
 import json
 import os
 import socket
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 HERE = Path(__file__).parent
 START_S = 20.0  # a worker is up in a fraction of a second; a machine that swaps gets this long
 MARGIN_S = 10.0  # beyond the sum of a request's own limits, before the worker is given up
+# The worker reads the results of every program before it forks for the next: glibc overwrites what is freed, so that none finds another's.
+WIPE_FREED = {"PYTHONMALLOC": "malloc", "GLIBC_TUNABLES": "glibc.malloc.tcache_count=0:glibc.malloc.perturb=165"}
+FAREWELL_S = 2.0  # for a worker to end once its connection is closed
 LARGEST_FRAME = 1 << 28
 
 
@@ -28,7 +32,7 @@ class WorkerLost(ExecutorUnavailable):
 
 
 class Worker:
-    """A running worker. Not thread-safe, but for `kill`. hash_seed: PYTHONHASHSEED of the worker and of every program in it.
+    """A running worker. Not thread-safe, but for `hang_up`. hash_seed: PYTHONHASHSEED of the worker and of every program in it.
 
     Must be started by a thread that outlives it: the kernel ends a child with the thread that made it. Raises ExecutorUnavailable when it does not
     come up.
@@ -39,7 +43,7 @@ class Worker:
         mine, its = socket.socketpair()
         self._socket = mine
         script = f"import sys; sys.path.insert(0, {str(HERE)!r}); from jailed.worker import main; del sys.path[0]; main({its.fileno()})"
-        environment = {"PYTHONHASHSEED": str(hash_seed), "LC_ALL": "C.UTF-8", "TZ": "UTC", "OPENBLAS_NUM_THREADS": "1"}
+        environment = {"PYTHONHASHSEED": str(hash_seed), "LC_ALL": "C.UTF-8", "TZ": "UTC", "OPENBLAS_NUM_THREADS": "1", **WIPE_FREED}
         if "LD_LIBRARY_PATH" in os.environ:  # the interpreter itself may need it
             environment["LD_LIBRARY_PATH"] = os.environ["LD_LIBRARY_PATH"]
         try:
@@ -108,21 +112,23 @@ class Worker:
             raise WorkerLost(f"the executor's worker is gone: {error}") from None
 
     def _receive(self, until: float) -> dict[str, Any]:
-        (length,) = struct.unpack("<I", self._read(4, until))
+        data = bytearray()
+        self._read_to(data, 4, until)
+        (length,) = struct.unpack_from("<I", data)
         if length > LARGEST_FRAME:
             raise WorkerLost("the executor's worker answered nonsense")
+        self._read_to(data, 4 + length, until)
         try:
-            frame = json.loads(self._read(length, until))
+            return json.loads(bytes(data[4:]))
         except ValueError:
             raise WorkerLost("the executor's worker answered nonsense") from None
-        return frame
 
-    def _read(self, length: int, until: float) -> bytes:
-        data = bytearray()
+    def _read_to(self, data: bytearray, length: int, until: float) -> None:
+        """Reads until `data` has `length` bytes; there is one answer at a time, so nothing of the next can be among them."""
         while len(data) < length:
             try:
                 self._socket.settimeout(max(0.001, until - time.monotonic()))
-                part = self._socket.recv(min(length - len(data), 1 << 20))
+                part = self._socket.recv(1 << 20)
             except TimeoutError:
                 raise WorkerLost("the executor's worker did not answer in time") from None
             except OSError as error:
@@ -130,16 +136,23 @@ class Worker:
             if not part:
                 raise WorkerLost("the executor's worker ended")
             data += part
-        return bytes(data)
+            if len(data) > LARGEST_FRAME:
+                raise WorkerLost("the executor's worker answered nonsense")
 
-    def kill(self) -> None:
-        """Ends the process at once; whoever waits for its answer gets WorkerLost. May be called from any thread."""
-        self._process.kill()
+    def hang_up(self) -> None:
+        """Ends the conversation: the process ends, and whoever waits for its answer gets WorkerLost. May be called from any thread."""
+        with contextlib.suppress(OSError):  # it is gone already
+            self._socket.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
         """Ends the process and leaves nothing of it behind."""
-        self._process.kill()
-        self._process.wait(timeout=START_S)
+        self.hang_up()
+        try:
+            # It ends by itself, and so do the processes between us: killed, they would be left to an init that may not be there.
+            self._process.wait(timeout=FAREWELL_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait(timeout=START_S)
         self._socket.close()
         self._last_words = ""
         if self._process.stderr is not None and not self._process.stderr.closed:

@@ -22,11 +22,13 @@ PURE = frozenset(
     "abs all any ascii bin bool bytearray bytes chr complex dict divmod enumerate filter float frozenset hex int iter len list map max min "
     "next oct ord pow range repr reversed round set slice sorted str sum tuple zip".split()
 )
-# `format` reads attributes named in its text.
-METHODS = frozenset(name for kind in (str, bytes, list, tuple, dict, set, int, float, complex) for name in dir(kind) if name[0] != "_") - {
-    "format",
-    "format_map",
-}
+# What changes an object: not beside a name of the program's, whose function may hand out an object that the program keeps.
+CHANGING = frozenset(
+    "add append clear difference_update discard extend insert intersection_update pop popitem remove reverse setdefault sort "
+    "symmetric_difference_update update".split()
+)
+METHODS = frozenset(name for kind in (str, bytes, list, tuple, dict, set, int, float, complex) for name in dir(kind) if name[0] != "_")
+METHODS -= {"format", "format_map"}  # they read attributes named in their text
 BUILTINS = frozenset(dir(builtins))
 VALUE_MODULES = frozenset({PROGRAM, "collections", "fractions", "decimal", "datetime"})
 NODES = (
@@ -35,6 +37,7 @@ NODES = (
     ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp, ast.comprehension, ast.Lambda, ast.arguments, ast.arg,
     ast.operator, ast.unaryop, ast.boolop, ast.cmpop,
 )  # fmt: skip
+COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
 
 
 def compile_call(text: str, namespace: dict[str, Any]) -> CodeType:
@@ -56,29 +59,60 @@ def compile_call(text: str, namespace: dict[str, Any]) -> CodeType:
         raise Refused("syntax", f"the argument text does not compile: {error}") from None
 
 
-def _check(tree: ast.Expression, namespace: dict[str, Any]) -> None:
-    nodes = _nodes(tree)
-    bound = {node.arg for node in nodes if isinstance(node, ast.arg)}
-    bound |= {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
-    for node in nodes:
+def _check(tree: Any, namespace: dict[str, Any]) -> None:
+    changing = programs = ""
+    for node, bound in _nodes(tree):
         if not isinstance(node, NODES):
             raise Refused("forbidden", f"an argument may not contain {type(node).__name__}")
         if isinstance(node, ast.Attribute) and node.attr not in METHODS:
             raise Refused("forbidden", f"an argument may not use the attribute {node.attr}")
+        if isinstance(node, (ast.Attribute, ast.Subscript)) and isinstance(node.ctx, ast.Store):  # `for x[0] in`
+            raise Refused("forbidden", "an argument may bind names only")
         if isinstance(node, ast.Name) and node.id not in bound and node.id not in PURE and not _harmless(node.id, namespace):
             raise Refused("forbidden", f"an argument may not use the name {node.id}")
+        if isinstance(node, ast.Attribute) and node.attr in CHANGING:
+            changing = node.attr
+        if isinstance(node, ast.Name) and node.id not in bound and node.id in namespace and node is not tree.body.func:
+            programs = node.id
+    if changing and programs:
+        raise Refused("forbidden", f"an argument may not use the attribute {changing} beside {programs}")
 
 
-def _nodes(tree: ast.AST) -> list[ast.AST]:
-    """The tree's nodes, root first."""
-    nodes: list[ast.AST] = [tree]
-    for node in nodes:
-        for name in node._fields:
-            value = getattr(node, name, None)
-            for part in value if type(value) is list else [value]:
-                if isinstance(part, ast.AST):
-                    nodes.append(part)
+def _nodes(tree: ast.AST) -> list[tuple[ast.AST, frozenset[str]]]:
+    """The tree's nodes, root first, each with the names that lambdas and comprehensions around it bind: a name bound in one place is the
+    program's, or a builtin, in another."""
+    nodes: list[tuple[ast.AST, frozenset[str]]] = [(tree, frozenset())]
+    outside: dict[ast.AST, frozenset[str]] = {}  # parts of a scope that are evaluated around it
+    for node, bound in nodes:
+        inner = bound
+        if isinstance(node, ast.Lambda):
+            outside[node.args] = bound
+            inner = bound | _bound_by(node.args)
+        elif isinstance(node, COMPREHENSIONS):
+            outside[node.generators[0].iter] = bound
+            inner = bound.union(*(_bound_by(generator.target) for generator in node.generators))
+        nodes += [(part, outside.get(part, inner)) for part in _parts(node)]
     return nodes
+
+
+def _bound_by(part: ast.AST) -> set[str]:
+    """The names of a lambda's arguments or of a comprehension's target."""
+    if isinstance(part, ast.arguments):
+        arguments = [*part.posonlyargs, *part.args, part.vararg, *part.kwonlyargs, part.kwarg]
+        return {argument.arg for argument in arguments if argument is not None}
+    parts = [part]
+    for one in parts:
+        if isinstance(one, (ast.Tuple, ast.List, ast.Starred)):
+            parts += _parts(one)
+    return {one.id for one in parts if isinstance(one, ast.Name)}
+
+
+def _parts(node: ast.AST) -> list[ast.AST]:
+    found: list[ast.AST] = []
+    for name in node._fields:
+        value = getattr(node, name, None)
+        found += [part for part in (value if type(value) is list else [value]) if isinstance(part, ast.AST)]
+    return found
 
 
 def _harmless(name: str, namespace: dict[str, Any]) -> bool:

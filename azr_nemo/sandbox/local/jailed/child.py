@@ -7,7 +7,7 @@ import ctypes
 import errno
 import json
 import os
-import random
+import random  # noqa: F401 - seeds itself anew in every fork: a program that draws is not deterministic
 import resource
 import signal
 import struct
@@ -22,12 +22,19 @@ from functools import partial
 from typing import Any
 
 from .call import PROGRAM, compile_call
-from .literal import Refused, _name, literal_text
+from .literal import Refused, class_name, literal_text
 
 RESULT_FD = 3
 OUT_OF_MEMORY = 98  # exit status: not even a result could be written
 BROKEN = 97  # exit status: the jail could not be closed, or the program broke the code that reports for it
 ERROR_CHARS = 200
+# As they were when the worker began: they can only be lowered.
+HARD_LIMITS = {
+    which: resource.getrlimit(which)[1]
+    for which in (
+        resource.RLIMIT_AS, resource.RLIMIT_CPU, resource.RLIMIT_FSIZE, resource.RLIMIT_CORE, resource.RLIMIT_NOFILE, resource.RLIMIT_NPROC,
+    )
+}  # fmt: skip
 REFUSED_BY_KERNEL = (errno.EPERM, errno.EACCES)
 
 _quote = json.encoder.encode_basestring_ascii  # written in C: it looks nothing up that a program could have replaced
@@ -74,11 +81,10 @@ def enter(pipes: dict[int, int], parent: int, memory_bytes: int, seconds: float,
         resource.RLIMIT_NPROC: 0,
     }
     for which, limit in limits.items():
-        hard = resource.getrlimit(which)[1]
+        hard = HARD_LIMITS[which]
         if hard != resource.RLIM_INFINITY:
             limit = min(limit, hard)
         resource.setrlimit(which, (limit, limit))
-    random.seed()  # forks must not share the worker's state: a program that draws is not deterministic
     if seccomp is not None:
         seccomp.install()
 
@@ -90,8 +96,6 @@ def rehearse() -> None:
         code = _compiled("def f(x, y=()):\n    z = []\n    for i in range(x):\n        z.append(i * 2)\n    return z")
         _guard(partial(_called, code, "3, y=[-1, 'a']", None, 100))
         _encoded(["result", "ok", "[1]", None, *_since((0.0, 0.0))])
-        random.seed()
-        resource.getrlimit(resource.RLIMIT_AS)
         _libc.prctl(39, 0, 0, 0, 0)  # PR_GET_NO_NEW_PRIVS
     del _modules[PROGRAM]
 
@@ -160,7 +164,7 @@ def _message(error: BaseException) -> str:
         text = str.__getitem__(str(error), slice(ERROR_CHARS))
     except BaseException:  # a `__str__` of the program's own
         text = ""
-    return f"{_name(type(error))[:ERROR_CHARS]}: {text}"
+    return f"{class_name(type(error))}: {text}"
 
 
 def _since(start: tuple[float, float]) -> tuple[float, float]:

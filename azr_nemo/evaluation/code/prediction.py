@@ -1,0 +1,104 @@
+"""Reasoning about a program: CRUXEval's two directions and LiveCodeBench's code execution, graded as self-play grades its own tasks."""
+
+from collections.abc import Iterable, Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any
+
+from azr_nemo.evaluation.code.called import called_f
+from azr_nemo.evaluation.code.responses import stated
+from azr_nemo.evaluation.code.rows import Row, numbered
+from azr_nemo.evaluation.code.solution import known, then
+from azr_nemo.evaluation.suite import Grade, Group, Item, Tools
+from azr_nemo.sandbox.executor import Limits
+from azr_nemo.selfplay.verification import Verifier
+from azr_nemo.tasks import KINDS
+from azr_nemo.tasks.fences import tagged
+from azr_nemo.tasks.literal import NotLiteral, read_literal
+from azr_nemo.tasks.program import parse_arguments
+from azr_nemo.tasks.prompting import render
+from azr_nemo.tasks.task import PromptOptions, Refusal, Task, TaskType
+
+LIMITS = Limits(wall_s=10.0, cpu_s=10.0, memory_mb=1024)
+OPTIONS = PromptOptions()
+TAGS = {TaskType.DEDUCTION: "output", TaskType.ABDUCTION: "input"}
+R1_TAGS = ("<think>", "</think>", "<answer>", "</answer>")
+
+
+@dataclass
+class PredictionSuite:
+    """Programs with one input and output each, as tasks of one type. rewritten: rows hold a whole call of a function of any name (`called_f`).
+
+    An abduction answer is right when one honest call in the jail gives the output; a deduction answer is a literal. A response with the R1 format's
+    tags is read as in training; one without any, as other templates give, by its last fence. reference of an item: program, input, output.
+    """
+
+    name: str
+    kind: TaskType
+    size: int
+    origin: str
+    max_tokens: int
+    rewritten: bool = False
+    group: Group = "reasoning"
+    template: str = "r1"
+
+    def convert(self, rows: Iterable[Mapping[str, Any]], tools: Tools) -> list[Item]:
+        """See `Suite.convert`."""
+        items = []
+        for row, name in numbered(self.name, rows, "id"):
+            task = self._task(row)
+            asked = render(f"solve_{self.kind.value}.r1.j2", options=OPTIONS, task=task).strip()
+            items.append(Item(name, asked, {"program": task.program, "input": task.input, "output": task.output}))
+        return items
+
+    def submit(self, item: Item, response: str, tools: Tools) -> "Future[Grade]":
+        answer = self._answer(response)
+        if answer is None:
+            return known(Grade(False, "no_answer"))
+        verdict = Verifier(tools.executor, LIMITS).submit(self._stored(item), answer)
+        return then(verdict, lambda found: Grade(found.score == 1.0, found.reason, answer))
+
+    def ideal(self, item: Item) -> str:
+        return stated(item.reference[TAGS[self.kind]], TAGS[self.kind])
+
+    def wrong(self, item: Item) -> str:
+        """A literal that is not the output; arguments that no program has."""
+        wrong = f"({item.reference['output']}, 'wrong')" if self.kind is TaskType.DEDUCTION else "no_such_parameter='wrong'"
+        return stated(wrong, TAGS[self.kind])
+
+    def _task(self, row: Row) -> Task:
+        program, given, output = (row.get(key, str) for key in ("code", "input", "output"))
+        if self.rewritten:
+            try:
+                program, given = called_f(program, given)
+            except ValueError as error:
+                raise row.error(str(error)) from None
+        # What an input may say is a rule for answers: CRUXEval has one with `x.reverse()`, which is shown as it is.
+        if isinstance(refusal := parse_arguments(given), Refusal) and refusal.reason == "not_one_call":
+            raise row.error(f"the input {given[:60]!r} is not the arguments of a call: {refusal.detail}")
+        try:
+            read_literal(output)
+        except NotLiteral:
+            raise row.error(f"the output {output[:60]!r} is not a Python literal") from None
+        return Task(self.kind, program, (given,), (output,))
+
+    def _stored(self, item: Item) -> Task:
+        return Task(self.kind, item.reference["program"], (item.reference["input"],), (item.reference["output"],))
+
+    def _answer(self, response: str) -> str | None:
+        answer = KINDS[self.kind].parse_answer(response, OPTIONS)
+        if isinstance(answer, str):
+            return answer
+        if any(tag in response for tag in R1_TAGS):
+            return None
+        found = tagged(response, TAGS[self.kind])
+        return found[-1].strip() if found else None
+
+
+CRUXEVAL = "download cruxeval.jsonl from github.com/facebookresearch/cruxeval (data/)"
+CRUXEVAL_INPUT = PredictionSuite("cruxeval_input", TaskType.ABDUCTION, 800, CRUXEVAL, 8096)
+CRUXEVAL_OUTPUT = PredictionSuite("cruxeval_output", TaskType.DEDUCTION, 800, CRUXEVAL, 8096)
+LCB_EXECUTION = PredictionSuite(
+    "lcb_execution", TaskType.DEDUCTION, 479,
+    "download the test split of huggingface.co/datasets/livecodebench/execution as JSON lines", 8096, rewritten=True,
+)  # fmt: skip

@@ -1,0 +1,49 @@
+"""Benchmarks during training: a fixed subset of some suites, asked greedily every `eval.every` steps through the run's own engine."""
+
+from collections.abc import Generator, Sequence
+from concurrent.futures import Future
+from random import Random
+from typing import Any
+
+from azr_nemo.evaluation.statistics import wilson
+from azr_nemo.evaluation.suite import Item, Suite, Tools
+from azr_nemo.evaluation.templates import TEMPLATES
+from azr_nemo.selfplay.exchange import Completion, Prompt, PromptBatch
+from azr_nemo.selfplay.rows import Completions, Row, ask
+from azr_nemo.tasks.task import Role, TaskType
+
+SEED = "validation"  # the same items for every run, so that runs can be compared
+
+
+def subset(items: Sequence[Item], limit: int) -> list[Item]:
+    """At most `limit` of the items (0: all), drawn once and for all, in their order."""
+    if not limit or limit >= len(items):
+        return list(items)
+    return [items[index] for index in sorted(Random(SEED).sample(range(len(items)), limit))]
+
+
+class Validation:
+    """The chosen items of some suites. max_tokens: longest response; tokenizer: for templates that need it."""
+
+    def __init__(self, suites: Sequence[tuple[Suite, Sequence[Item]]], tools: Tools, tokenizer: Any, max_tokens: int):
+        self.suites, self.tools, self.tokenizer, self.max_tokens = suites, tools, tokenizer, max_tokens
+
+    def evaluate(self) -> Generator[PromptBatch, Completions, dict[str, float]]:
+        """Yields the prompts like the step does; returns `eval/<suite>` with `_low` and `_high`, a 95% Wilson interval."""
+        asked = [(suite, self._row(suite, item)) for suite, items in self.suites for item in items]
+        yield from ask([row for _, row in asked], "evaluate")
+        metrics: dict[str, float] = {}
+        for suite, items in self.suites:
+            right = sum(row.outcomes()[0].right for asked_of, row in asked if asked_of is suite)
+            low, high = wilson(right, len(items))
+            metrics |= {f"eval/{suite.name}": right / len(items), f"eval/{suite.name}_low": low, f"eval/{suite.name}_high": high}
+        return metrics
+
+    def _row(self, suite: Suite, item: Item) -> Row:
+        text = TEMPLATES[suite.template](item.question, self.tokenizer)
+
+        def read(completion: Completion) -> Future:
+            return suite.submit(item, text.prefill + completion.text, self.tools)
+
+        # Only the solver answers here; the task type of a benchmark's item means nothing.
+        return Row(Prompt(text, Role.SOLVE, TaskType.DEDUCTION, 1, min(self.max_tokens, suite.max_tokens), 0.0), read)
