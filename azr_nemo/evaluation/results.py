@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from rich.table import Table
+from rich.table import Column, Table
 
 from azr_nemo.errors import UserError
 from azr_nemo.evaluation.statistics import interval, pass_at_k
@@ -88,7 +88,7 @@ def read(path: Path) -> dict[str, Any]:
 
 def table(suites: Mapping[str, Mapping[str, Any]]) -> Table:
     """For a terminal: pass@1 in percent with its interval, and what kept answers from being right."""
-    shown = Table("suite", "items", "pass@1 %", "95%", "cut off %", "tokens", "why not right", title="evaluation")
+    shown = Table(Column("suite", no_wrap=True), "items", "pass@1 %", "95%", "cut off %", "tokens", "why not right", title="evaluation")
     for name, figures in suites.items():
         parts = "".join(f"\n{part} {100 * value:.1f}" for part, value in figures["parts"].items())
         why = ", ".join(f"{reason} {count}" for reason, count in Counter(figures["reasons"]).most_common(5) if reason != "right")
