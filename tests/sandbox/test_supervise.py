@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from azr_nemo.sandbox.local.jailed.frames import STATUSES, Frames
+from azr_nemo.sandbox.local.jailed.frames import STATUSES, Frames, read_segments
 from azr_nemo.sandbox.local.jailed.supervise import run_request
 
 
@@ -57,7 +57,7 @@ def results(behave: Callable[[int, int], None], inputs: int = 3, runs: int = 1, 
 
     request = {"inputs": ["1"] * inputs, "runs": runs, "wall_s": wall_s, "cpu_s": 10.0, "output_chars": 100}
     try:
-        return [(status, value) for status, value, *_ in run_request(request, spawn, control)]
+        return [(status, value) for status, value, *_ in read_segments(run_request(request, spawn, control), runs, 100)]
     finally:
         control.close()
         for pid in pids:  # no child, no zombie
@@ -99,8 +99,8 @@ def test_a_kill_that_nobody_here_sent_is_memory():
 def test_a_result_that_was_there_in_time_counts_however_late_it_is_read(monkeypatch):
     add = Frames.add
 
-    def slowly(frames: Frames, data: bytes, age_s: float) -> bool:
-        ended = add(frames, data, age_s)
+    def slowly(frames: Frames, data: bytes) -> bool:
+        ended = add(frames, data)
         if not frames.complete:
             time.sleep(0.6)  # the machine gives this process no time; the child ends meanwhile
         return ended

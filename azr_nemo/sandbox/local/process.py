@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from azr_nemo.sandbox.executor import ExecutorUnavailable, Limits, Outcome, Status
+from azr_nemo.sandbox.local.jailed.frames import Segment, read_segments
 from azr_nemo.sandbox.script import Script, ScriptResult, ScriptStatus
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ class Worker:
         self.pid = self._process.pid
         try:
             self._send(plan.first_frame, time.monotonic() + START_S)
-            answer = self._receive(time.monotonic() + START_S)
+            answer, _ = self._receive(time.monotonic() + START_S)
         except WorkerLost:
             self.close()
             raise ExecutorUnavailable(f"the executor's worker ended while starting: {self._last_words or 'without a word'}") from None
@@ -73,10 +74,11 @@ class Worker:
     def run(self, program: str, inputs: list[str], limits: Limits, runs: int) -> list[Outcome]:
         """One outcome per input. runs: 2 to call twice and compare. Returns within the sum of the limits and a margin, or raises WorkerLost."""
         frame = {"program": program, "inputs": inputs, "runs": runs, "output_chars": limits.output_chars}
-        answer = self._ask(frame, limits, runs * len(inputs) * (limits.wall_s + 0.5))
+        answer, tail = self._ask(frame, limits, runs * len(inputs) * (limits.wall_s + 0.5))
         try:
-            outcomes = [Outcome(Status(status), value, error, cpu_s, wall_s) for status, value, error, cpu_s, wall_s in answer["results"]]
-        except (KeyError, TypeError, ValueError):
+            results = read_segments(_segments(answer["segments"], tail), runs, limits.output_chars)
+            outcomes = [Outcome(Status(status), value, error, cpu_s, wall_s) for status, value, error, cpu_s, wall_s in results]
+        except (KeyError, TypeError, ValueError, struct.error):
             raise WorkerLost("the executor's worker answered nonsense") from None
         if len(outcomes) != len(inputs):
             raise WorkerLost("the executor's worker answered another request")
@@ -85,23 +87,23 @@ class Worker:
     def run_script(self, script: Script) -> ScriptResult:
         """How the script ended. Returns within its limits and a margin, or raises WorkerLost."""
         frame = {"script": script.source, "stdin": script.stdin, "stream_bytes": script.stream_bytes}
-        answer = self._ask(frame, script.limits, script.limits.wall_s)
+        answer, _ = self._ask(frame, script.limits, script.limits.wall_s)
         try:
             status, return_code, stdout, stderr, cpu_s, wall_s = answer["result"]
             return ScriptResult(ScriptStatus(status), return_code, stdout, stderr, cpu_s, wall_s)
         except (KeyError, TypeError, ValueError):
             raise WorkerLost("the executor's worker answered nonsense") from None
 
-    def _ask(self, frame: dict[str, Any], limits: Limits, seconds: float) -> dict[str, Any]:
+    def _ask(self, frame: dict[str, Any], limits: Limits, seconds: float) -> tuple[dict[str, Any], bytes]:
         """The worker's answer to one frame, due within `seconds` and a margin."""
         self.served += 1
         until = time.monotonic() + MARGIN_S + seconds
         bounds = {"wall_s": limits.wall_s, "cpu_s": limits.cpu_s, "memory_mb": limits.memory_mb}
         self._send({"id": self.served, **frame, **bounds}, until)
-        answer = self._receive(until)
+        answer, tail = self._receive(until)
         if not isinstance(answer, dict) or answer.get("id") != self.served:
             raise WorkerLost("the executor's worker answered another request")
-        return answer
+        return answer, tail
 
     def _send(self, frame: dict[str, Any], until: float) -> None:
         body = json.dumps(frame).encode()
@@ -111,15 +113,15 @@ class Worker:
         except OSError as error:
             raise WorkerLost(f"the executor's worker is gone: {error}") from None
 
-    def _receive(self, until: float) -> dict[str, Any]:
+    def _receive(self, until: float) -> tuple[dict[str, Any], bytes]:
         data = bytearray()
-        self._read_to(data, 4, until)
-        (length,) = struct.unpack_from("<I", data)
-        if length > LARGEST_FRAME:
+        self._read_to(data, 8, until)
+        length, tail = struct.unpack_from("<II", data)
+        if length + tail > LARGEST_FRAME:
             raise WorkerLost("the executor's worker answered nonsense")
-        self._read_to(data, 4 + length, until)
+        self._read_to(data, 8 + length + tail, until)
         try:
-            return json.loads(bytes(data[4:]))
+            return json.loads(bytes(data[8 : 8 + length])), bytes(data[8 + length :])
         except ValueError:
             raise WorkerLost("the executor's worker answered nonsense") from None
 
@@ -166,3 +168,12 @@ class Worker:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
+
+
+def _segments(told: list[Any], tail: bytes) -> list[Segment]:
+    """The worker's segments, each with its frames out of the tail."""
+    segments, place = [], 0
+    for length, results, age_s, end, ended in told:
+        segments.append(Segment(tail[place : place + length], results, age_s, tuple(end) if end else None, ended))
+        place += length
+    return segments

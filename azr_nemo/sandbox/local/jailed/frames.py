@@ -1,133 +1,171 @@
-"""What one child wrote on its result pipe: counted while it lives, read once it is gone.
+"""What a child writes on its result pipe: counted by the worker while the child lives, read by whoever asked the worker.
 
-A frame was written by a process that ran a stranger's program, so everything in it is checked; what does not fit is a crash of that program. While
-a child lives, every page that its parent writes to is copied, which is most of what a fork costs: so frames are only counted by then, by their
-length and first bytes.
+After a fork every page that the worker writes to is copied, or at least faulted in, and that is most of what a fork costs. So the worker looks at no
+more of a frame than its length and its first bytes, and passes frames on as they are. What it never reads it cannot leave in the memory of later
+forks either. A frame was written by a process that ran a stranger's program: everything in it is checked, and what does not fit is a crash of that
+program.
 """
 
 import ast
 import json
 import math
 import struct
-from typing import Any
+from typing import Any, NamedTuple
 
 Result = tuple[str, str | None, str | None, float, float]  # status, value, error, cpu_s, wall_s
 
 STATUSES = frozenset({"ok", "error", "memory", "output_too_large", "not_literal", "syntax", "forbidden"})
-CALL, OK, RESULT = b'["call"]', b'["result","ok",', b'["result",'
-MOST_UNREAD = 1 << 20  # bytes; more are read while the child lives
+CALL, RESULT, OK, MEMORY = b'["call"]', b'["result",', b'["result","ok",', b'["result","memory",'
 LENGTH = struct.Struct("<I")
+MOST_BYTES = 1 << 26  # of one child's frames
+FORGED = "the program wrote on the result pipe"
+PARSES = 50
+
+
+class Segment(NamedTuple):
+    """What one child gave. frames: as it wrote them, of `results` results; after these `ended` times `end`. age_s: of the child."""
+
+    frames: bytes
+    results: int
+    age_s: float
+    end: Result | None
+    ended: int
 
 
 class Frames:
-    """The frames of a child that was given `inputs` calls, each to be made `runs` times; outputs of at most `longest` characters."""
+    """Counts the frames of a child that was given `inputs` calls, each to be made `runs` times; outputs of at most `longest` characters."""
 
     def __init__(self, inputs: int, runs: int, longest: int):
-        self.inputs, self.runs, self.longest = inputs, runs, longest
+        self.inputs, self.runs = inputs, runs
         self.largest = 12 * longest + 8192  # JSON writes a character in at most 12 bytes
-        self.results: list[Result] = []  # of frames that were read
+        self.results = 0
         self.calling = False
         self.out_of_memory = False  # the last result says so: the child ends there, and the other inputs get another
-        self.honest = True  # as far as frames were counted or read
+        self.honest = True  # as far as can be told
         self._received = bytearray()
         self._counted = 0  # bytes
-        self._finished = 0  # inputs, as the first bytes of frames tell
-        self._half = False  # one of two runs was counted
-        self._earlier: Result | None = None  # one of two runs was read
+        self._half = False  # one of two runs
 
     @property
     def complete(self) -> bool:
-        """Whether nothing more is awaited, as far as frames were counted."""
-        return not self.honest or max(self._finished, len(self.results)) >= self.inputs
+        """Whether nothing more is awaited."""
+        return not self.honest or self.results >= self.inputs
 
-    def add(self, data: bytes, age_s: float) -> bool:
-        """Takes what came. Whether a call came to its end with it. age_s: of the child."""
+    def add(self, data: bytes) -> bool:
+        """Takes what came. Whether a call came to its end with it."""
         received = self._received
         received += data
-        ended = False
+        before = self.results, self._half
         while len(received) - self._counted >= 4 and not self.complete:
             (length,) = LENGTH.unpack_from(received, self._counted)
             start = self._counted + 4
-            if length > self.largest:
+            if length > self.largest or start + length > MOST_BYTES:
                 self.honest = False
             if len(received) - start < length:
                 break
             self._counted = start + length
             if received.startswith(RESULT, start):
-                ended = True
-                self._half = self.runs == 2 and not self._half and received.startswith(OK, start)
-                self._finished += not self._half
-            elif not received.startswith(CALL, start):  # the program's top level failed
-                self._finished = self.inputs
-        if len(received) > MOST_UNREAD:
-            self.read(age_s)
-        return ended
+                self._half = _is_half(received, start, self.runs, self._half)
+                self.results += not self._half
+                self.out_of_memory = received.startswith(MEMORY, start)
+            elif received.startswith(CALL, start):
+                self.calling = True
+            else:  # the program's top level failed: so it would for every other input
+                self.results = self.inputs
+        return before != (self.results, self._half)
 
-    def read(self, age_s: float) -> None:
-        """Reads the frames that were counted into `results`."""
-        place = 0
-        while place < self._counted and len(self.results) < self.inputs:
-            (length,) = LENGTH.unpack_from(self._received, place)
-            try:
-                frame = json.loads(bytes(self._received[place + 4 : place + 4 + length]))
-            except (ValueError, RecursionError):
-                frame = None
-            if not self._accept(frame, age_s):
-                self.honest = False
-                break
-            place += 4 + length
-        del self._received[: self._counted]
-        self._counted = 0
+    def taken(self) -> bytes:
+        """The frames that were counted."""
+        return bytes(memoryview(self._received)[: self._counted])
 
-    def _accept(self, frame: Any, age_s: float) -> bool:
-        if frame == ["call"] and not self.calling:
-            self.calling = True
-            return True
-        if not (isinstance(frame, list) and len(frame) == 6):
-            return False
-        kind, status, value, error, cpu_s, wall_s = frame
-        if kind != ("result" if self.calling else "import") or not isinstance(status, str) or status not in STATUSES:
-            return False
-        if not all(isinstance(seconds, float) and 0 <= seconds < math.inf for seconds in (cpu_s, wall_s)):
-            return False
-        # A program that claims to have run for longer than there was time would make the sums of others infinite.
-        cpu_s, wall_s = (min(seconds, age_s) for seconds in (cpu_s, wall_s))
-        if status == "ok":
-            if kind == "import" or not isinstance(value, str) or len(value) > self.longest or error is not None:
-                return False
-            value = _repr_of(value)
-            if value is None or len(value) > self.longest:
-                status, value, error = "not_literal", None, "the output's text is not that of a literal"
-        elif value is not None or not isinstance(error, str) or len(error) > 1000:
-            return False
+
+def _is_half(frames: bytes | bytearray, start: int, runs: int, half: bool) -> bool:
+    """Whether a result is the first of two of its input: after a first run that was not ok there is no second."""
+    return runs == 2 and not half and frames.startswith(OK, start)
+
+
+def read_segments(segments: list[Segment], runs: int, longest: int) -> list[Result]:
+    """The results of all inputs, in order."""
+    results: list[Result] = []
+    for segment in segments:
+        read = _read(segment, runs, longest)
+        results += read[: segment.results]
+        results += [("crashed", None, FORGED, 0.0, 0.0)] * (segment.results - len(read))
+        if segment.end is not None:
+            results += [segment.end] * segment.ended
+    return results
+
+
+def _read(segment: Segment, runs: int, longest: int) -> list[Result]:
+    results: list[Result] = []
+    place, calling = 0, False
+    first: Result | None = None
+    while place < len(segment.frames):
+        (length,) = LENGTH.unpack_from(segment.frames, place)
+        start, place = place + 4, place + 4 + length
+        if segment.frames.startswith(CALL, start) and not calling:
+            calling = True
+            continue
+        result = _checked(segment.frames[start:place], "result" if calling else "import", longest, segment.age_s)
+        if not segment.frames.startswith(RESULT, start):
+            results += [result] * segment.results
+        elif _is_half(segment.frames, start, runs, first is not None):
+            first = result
         else:
-            error = error.encode("utf-8", "backslashreplace").decode()  # half a character: no log and no answer of a server can hold it
-        self._keep((status, value, error, cpu_s, wall_s))
-        return True
+            results.append(result if first is None else _agreed(first, result) if first[0] == "ok" else first)
+            first = None
+    return results
 
-    def _keep(self, result: Result) -> None:
-        self.out_of_memory = result[0] == "memory"
-        if not self.calling:  # so it would for every other input
-            self.results += [result] * self.inputs
-        elif result[0] == "ok" and self.runs == 2 and self._earlier is None:
-            self._earlier = result
-        else:
-            if self._earlier is not None:
-                result = _agreed(self._earlier, result)
-                self._earlier = None
-            self.results.append(result)
+
+def _checked(body: bytes, expected: str, longest: int, age_s: float) -> Result:
+    """The result that a frame states, or a crash."""
+    forged = "crashed", None, FORGED, 0.0, 0.0
+    try:
+        frame: Any = json.loads(body)
+    except (ValueError, RecursionError):
+        return forged
+    if not (isinstance(frame, list) and len(frame) == 6):
+        return forged
+    kind, status, value, error, cpu_s, wall_s = frame
+    if kind != expected or not isinstance(status, str) or status not in STATUSES:
+        return forged
+    if not all(isinstance(seconds, float) and 0 <= seconds < math.inf for seconds in (cpu_s, wall_s)):
+        return forged
+    # A program that claims to have run for longer than there was time would make the sums of others infinite.
+    cpu_s, wall_s = (min(seconds, age_s) for seconds in (cpu_s, wall_s))
+    if status == "ok":
+        if kind == "import" or not isinstance(value, str) or len(value) > longest or error is not None:
+            return forged
+        written = _repr_of(value)
+        if written is None or len(written) > longest:
+            return "not_literal", None, "the output's text is not that of a literal", cpu_s, wall_s
+        return status, written, None, cpu_s, wall_s
+    if value is not None or not isinstance(error, str) or len(error) > 1000:
+        return forged
+    # Half a character: no log and no answer of a server can hold it.
+    return status, None, error.encode("utf-8", "backslashreplace").decode(), cpu_s, wall_s
 
 
 def _repr_of(text: str) -> str | None:
     """The repr of the literal that a text holds, None when it holds none: a child that lies can only lie a value, and brings no comment, no
     further line and no number that the trainer could not write."""
     try:
-        written = repr(ast.literal_eval(text))
+        written = repr(ast.literal_eval(_parsed(text)))
         if written != text:  # of a set it may be; of an infinity written as a number it is no literal
-            ast.literal_eval(written)
+            ast.literal_eval(_parsed(written))
     except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
         return None
     return written
+
+
+def _parsed(text: str) -> ast.Expression:
+    """CPython before 3.11.8 may raise SystemError for good text while another thread parses (gh-106905); it is then asked again."""
+    for _ in range(PARSES):
+        try:
+            return ast.parse(text.lstrip(" \t"), mode="eval")
+        except SystemError:
+            continue
+    raise ValueError("this text cannot be parsed while others are")
 
 
 def _agreed(one: Result, two: Result) -> Result:

@@ -1,4 +1,4 @@
-"""Watches the forks of one request: counts their frames, ends them when a limit is over, and makes one outcome per input of what came."""
+"""Watches the forks of one request: counts their frames, ends them when a limit is over, and says how each came to its end."""
 
 import math
 import os
@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from .child import BROKEN, OUT_OF_MEMORY
-from .frames import Frames, Result
+from .frames import FORGED, Frames, Result, Segment
 
 GRACE_S = 0.2  # a process whose pipe closed has this long to be gone
 
@@ -24,16 +24,19 @@ class Control(Protocol):
         ...
 
 
-def run_request(request: dict[str, Any], spawn: Callable[[dict[str, Any], int], tuple[int, int]], control: Control) -> list[Result]:
-    """One result per input, in order. spawn(request, first) forks a child for the inputs from `first` on and gives its pid and result pipe."""
-    results: list[Result] = []
-    while len(results) < len(request["inputs"]):
-        results += Fork(request, len(results), *spawn(request, len(results))).watch(control)
-    return results
+def run_request(request: dict[str, Any], spawn: Callable[[dict[str, Any], int], tuple[int, int]], control: Control) -> list[Segment]:
+    """What came of all inputs, in order. spawn(request, first) forks a child for the inputs from `first` on and gives its pid and result pipe."""
+    segments: list[Segment] = []
+    done = 0
+    while done < len(request["inputs"]):
+        segment = Fork(request, done, *spawn(request, done)).watch(control)
+        segments.append(segment)
+        done += segment.results + segment.ended
+    return segments
 
 
 class Fork:
-    """One child and the inputs it was given: those from `first` on. `watch` yields at least one result, so a request comes to its end."""
+    """One child and the inputs it was given: those from `first` on. `watch` gives at least one result, so a request comes to its end."""
 
     def __init__(self, request: dict[str, Any], first: int, pid: int, pipe: int):
         self.pid, self.pipe = pid, pipe
@@ -43,7 +46,7 @@ class Fork:
         self.started = self.born, 0.0  # wall and CPU clocks when the current call began
         self.spent = 0.0, 0.0  # CPU and wall seconds of the current call, when the child was given up
 
-    def watch(self, control: Control) -> list[Result]:
+    def watch(self, control: Control) -> Segment:
         try:
             why = self._follow(control)
             self.spent = max(0.0, self._cpu() - self.started[1]), time.monotonic() - self.started[0]
@@ -53,16 +56,17 @@ class Fork:
             if self.pid:
                 os.kill(self.pid, signal.SIGKILL)
                 os.waitpid(self.pid, 0)
-        frames = self.frames
-        frames.read(time.monotonic() - self.born)
-        if len(frames.results) < frames.inputs:
-            if why == "late" and frames.honest:
-                self._close_with("timeout", f"longer than {self.wall_s:g} s, or {self.cpu_s:g} s of CPU")
-            elif why == "ended" and frames.honest:
-                self._ended(status)
-            else:
-                self._close_with("crashed", "the program wrote on the result pipe")
-        return frames.results
+        frames, end = self.frames, None
+        if frames.results < frames.inputs:
+            if not frames.honest:
+                end = self._ending("crashed", FORGED)
+            elif why == "late":
+                end = self._ending("timeout", f"longer than {self.wall_s:g} s, or {self.cpu_s:g} s of CPU")
+            elif not (frames.out_of_memory and frames.results):  # else as agreed: the other inputs get a fresh process
+                end = self._death(status)
+        # A program whose top level brings its process down would do so for every other input.
+        ended = 0 if end is None else 1 if frames.calling else frames.inputs
+        return Segment(frames.taken(), frames.results, time.monotonic() - self.born, end, ended)
 
     def _follow(self, control: Control) -> str:
         """Waits until the child said everything, closed its pipe (`ended`) or ran out of time (`late`)."""
@@ -80,7 +84,7 @@ class Fork:
                 data = os.read(self.pipe, 1 << 16)
                 if not data:
                     return "ended"
-                ended = self.frames.add(data, time.monotonic() - self.born)
+                ended = self.frames.add(data)
                 if ended:
                     self.started = time.monotonic(), self._cpu()
             if over and not ended:
@@ -104,26 +108,22 @@ class Fork:
         except OSError:  # it just ended, or the kernel lacks the clock and RLIMIT_CPU alone holds
             return self.started[1]
 
-    def _ended(self, status: int | None) -> None:
+    def _death(self, status: int | None) -> Result:
         """The child closed its pipe before all results were there. status: as `waitpid` gives it, None when it was still running."""
-        if self.frames.out_of_memory and self.frames.results:
-            return  # as agreed: the other inputs get a fresh process
         if status is None:
-            self._close_with("crashed", "the program closed the result pipe")
-        elif os.WIFSIGNALED(status):
+            return self._ending("crashed", "the program closed the result pipe")
+        if os.WIFSIGNALED(status):
             number = os.WTERMSIG(status)
             if number == signal.SIGXCPU:
-                self._close_with("timeout", "the CPU time is used up")
-            elif number == signal.SIGKILL:
-                self._close_with("memory", "killed by the kernel")
-            else:
-                self._close_with("crashed", f"killed by {_name_of(number)}")
-        elif os.WEXITSTATUS(status) == OUT_OF_MEMORY:
-            self._close_with("memory", "MemoryError")
-        elif os.WEXITSTATUS(status) == BROKEN:
-            self._close_with("crashed", "the program broke the code that reports its result")
-        else:
-            self._close_with("crashed", f"the process ended with status {os.WEXITSTATUS(status)} and no result")
+                return self._ending("timeout", "the CPU time is used up")
+            if number == signal.SIGKILL:
+                return self._ending("memory", "killed by the kernel")
+            return self._ending("crashed", f"killed by {_name_of(number)}")
+        if os.WEXITSTATUS(status) == OUT_OF_MEMORY:
+            return self._ending("memory", "MemoryError")
+        if os.WEXITSTATUS(status) == BROKEN:
+            return self._ending("crashed", "the program broke the code that reports its result")
+        return self._ending("crashed", f"the process ended with status {os.WEXITSTATUS(status)} and no result")
 
     def _reap(self) -> int | None:
         """The wait status, or None when the process still runs a moment after its pipe closed."""
@@ -136,10 +136,9 @@ class Fork:
             time.sleep(0.001)
         return None
 
-    def _close_with(self, status: str, error: str) -> None:
-        """The outcome of the input that the child was busy with; of all inputs, when it did not get past the program's top level."""
-        frames = self.frames
-        frames.results += [(status, None, error, *self.spent)] * (1 if frames.calling else frames.inputs)
+    def _ending(self, status: str, error: str) -> Result:
+        """The result of the input that the child was busy with."""
+        return status, None, error, *self.spent
 
 
 def _name_of(number: int) -> str:

@@ -15,6 +15,7 @@ import socket
 import struct
 import sys
 import traceback
+from collections.abc import Callable
 from typing import Any
 
 from . import child, landlock, namespaces
@@ -24,6 +25,7 @@ from .supervise import run_request
 
 PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_NO_NEW_PRIVS = 1, 4, 38
 STACK_BYTES = 8 << 20
+Spawn = Callable[[dict[str, Any], int], tuple[int, int]]
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -51,9 +53,10 @@ class Control:
         del self.received[: 4 + length]
         return frame
 
-    def send(self, frame: dict[str, Any]) -> None:
+    def send(self, frame: dict[str, Any], tail: bytes = b"") -> None:
+        """One answer: the lengths of its two parts, JSON, and bytes that are passed on unread."""
         body = json.dumps(frame).encode()
-        self.socket.sendall(struct.pack("<I", len(body)) + body)
+        self.socket.sendall(struct.pack("<II", len(body), len(tail)) + body + tail)
 
 
 def main(fd: int) -> None:
@@ -79,12 +82,18 @@ def main(fd: int) -> None:
     gc.collect()
     gc.freeze()
     while True:
-        request = control.next()
-        number = request["id"]
-        if "script" in request:
-            control.send({"id": number, "result": run_script(request, control, base, seccomp)})
-        else:
-            control.send({"id": number, "results": run_request(request, spawn, control)})
+        serve(control.next(), control, spawn, base, seccomp)
+
+
+def serve(request: dict[str, Any], control: Control, spawn: Spawn, base: int, seccomp: child.Filter | None) -> None:
+    """Answers one request. Nothing of it stays: what is kept here, the next fork would find in its memory."""
+    number = request["id"]
+    if "script" in request:
+        control.send({"id": number, "result": run_script(request, control, base, seccomp)})
+        return
+    segments = run_request(request, spawn, control)
+    told = [(len(segment.frames), *segment[1:]) for segment in segments]
+    control.send({"id": number, "segments": told}, b"".join(segment.frames for segment in segments))
 
 
 def lock_in(plan: dict[str, Any], control_fd: int) -> int:
