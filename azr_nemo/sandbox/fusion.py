@@ -99,12 +99,11 @@ class FusionExecutor(Executor):
         """See `Executor.close`. What runs on a server meanwhile ends there by its own limits."""
         self._closing.set()
         with self._lock:
-            left = [future for _, future in self._waiting] + list(self._running)
+            left = [future for _, future in self._waiting if future.set_running_or_notify_cancel()] + list(self._running)
             self._waiting.clear()
             self._changed.notify_all()
         for future in left:
-            if not future.cancel():
-                _settle(future, ExecutorUnavailable("the executor was closed before this program ran"))
+            _settle(future, ExecutorUnavailable("the executor was closed before this program ran"))
         self._session.close()
 
     def _greet(self) -> None:
@@ -135,10 +134,10 @@ class FusionExecutor(Executor):
                 if self._closing.is_set():
                     return
                 request, future = self._waiting.popleft()
+                self._changed.notify_all()
                 if not future.set_running_or_notify_cancel():
                     continue
                 self._running.add(future)
-                self._changed.notify_all()
             try:
                 _settle(future, self._execute(request))
             except BaseException as error:  # belongs to whoever waits
