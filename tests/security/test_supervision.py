@@ -32,3 +32,8 @@ def test_the_value_that_is_passed_on_is_the_repr_of_what_the_text_says(claimed, 
 def test_any_text_is_written_back_as_a_literal_or_refused(text):
     written = _repr_of(text)
     assert written is None or _repr_of(written) == written
+
+
+@pytest.mark.parametrize("text", ["{'a', 'b', 'c'}", "{'c', 'a', 'b'}", "[{1: {'b', 'a'}}, {'a', 'b'}]", "{'#', 'a'}"])
+def test_a_set_keeps_the_order_in_which_the_child_wrote_it(text):
+    assert _repr_of(text) == text

@@ -151,8 +151,10 @@ def _repr_of(text: str) -> str | None:
     further line and no number that the trainer could not write."""
     try:
         written = repr(ast.literal_eval(_parsed(text)))
-        if written != text:  # of a set it may be; of an infinity written as a number it is no literal
-            ast.literal_eval(_parsed(written))
+        if written != text:
+            if sorted(written) == sorted(text):  # a set in the order of the child's hash seed, which is how two seeds are told apart
+                return text
+            ast.literal_eval(_parsed(written))  # of an infinity written as a number it is no literal
     except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
         return None
     return written
