@@ -44,7 +44,7 @@ def check(program: str, allowed_imports: Sequence[str] = ()) -> Refusal | None:
         return Refusal("too_long", f"the program has {len(program)} characters, at most {MAX_PROGRAM} are allowed")
     try:
         tree = parsed(program)
-        taken = _builtins_taken(program)
+        taken = free_names(program)
     except PARSE_ERRORS as error:
         return Refusal("syntax", f"the program does not parse: {error.__class__.__name__}")
     if _depth(tree) > MAX_DEPTH:
@@ -60,7 +60,7 @@ def _depth(tree: ast.AST) -> int:
     return depth
 
 
-def _builtins_taken(program: str) -> set[str]:
+def free_names(program: str) -> set[str]:
     """The names that a program reads and binds in no scope that they are read from: what Python's builtins must supply. A parameter called
     `input` is none of them."""
     tables, read, bound = [symtable.symtable(program, "<unknown>", "exec")], set(), set()

@@ -5,9 +5,9 @@ The original renames by a pattern on `def name(` alone, which leaves recursive c
 
 import ast
 import builtins
-import symtable
 
 from azr_nemo.tasks.parsing import PARSE_ERRORS, parsed
+from azr_nemo.tasks.program import free_names
 
 # What a free name of a solution means, as LeetCode's own preamble has it. A module that is also a member is one where it stands before a dot.
 MODULES = frozenset(
@@ -74,25 +74,12 @@ def needed_imports(program: str) -> str:
     before_dot = {node.value.id for node in ast.walk(tree) if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name)}
     modules: list[str] = []
     members: dict[str, list[str]] = {}
-    for name in sorted(_free(program)):
+    for name in sorted(free_names(program) - set(dir(builtins))):
         if name in MODULES and (name in before_dot or name not in MEMBERS):
             modules.append(f"import {name}")
         elif name in MEMBERS:
             members.setdefault(MEMBERS[name], []).append(name)
     return "\n".join([*modules, *(f"from {module} import {', '.join(names)}" for module, names in sorted(members.items()))])
-
-
-def _free(program: str) -> set[str]:
-    """The names that a program reads as globals and never binds, builtins left out."""
-    tables, read, bound = [symtable.symtable(program, "<unknown>", "exec")], set(), set()
-    for table in tables:
-        tables.extend(table.get_children())
-        for symbol in table.get_symbols():
-            if symbol.is_global() and symbol.is_referenced():
-                read.add(symbol.get_name())
-            if symbol.is_global() and (symbol.is_assigned() or symbol.is_imported()):
-                bound.add(symbol.get_name())
-    return read - bound - set(dir(builtins))
 
 
 def _names(tree: ast.AST) -> set[str]:
