@@ -193,8 +193,7 @@ def data_prepare(
     from azr_nemo.trainer.executors import make_executor
 
     with make_executor(ExecutorConfig(wall_s=30.0, cpu_s=30.0, memory_mb=2048)) as executor:
-        for sentence in prepare(source, to, SUITES, Tools(executor), suite):
-            print(sentence)
+        prepare(source, to, SUITES, Tools(executor), suite, say=lambda sentence: print(sentence, flush=True))
 
 
 @sandbox_app.command("run")

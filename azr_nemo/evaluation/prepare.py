@@ -7,7 +7,7 @@ import importlib.util
 import json
 import os
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
@@ -66,12 +66,19 @@ PLACES = {
 }
 
 
-def prepare(sources: Sequence[Path], to: Path, suites: Mapping[str, Suite], tools: Tools, names: Sequence[str] | None = None) -> list[str]:
+def prepare(
+    sources: Sequence[Path],
+    to: Path,
+    suites: Mapping[str, Suite],
+    tools: Tools,
+    names: Sequence[str] | None = None,
+    say: Callable[[str], None] = lambda sentence: None,
+) -> list[str]:
     """Writes `to/<suite>.jsonl` (id, question, reference) and `to/manifest.json`, each whole or not at all. Suites that were prepared before stay.
 
     sources: files and folders, searched in this order; `hub` downloads what the others do not have. names: suites, None for all. Returns a sentence
-    for each: how many items from where, or what is missing and where to get it. Fewer items than the public set has are kept and said. Raises
-    UserError for a file that cannot be read or converted, and when nothing was found.
+    for each, and says it as soon as that suite is done: how many items from where, or what is missing and where to get it. Fewer items than the public
+    set has are kept and said. Raises UserError for a file that cannot be read or converted, and when nothing was found.
     """
     chosen = list(suites) if names is None else list(names)
     for name in chosen:
@@ -82,6 +89,11 @@ def prepare(sources: Sequence[Path], to: Path, suites: Mapping[str, Suite], tool
     manifest = _manifest(to) if (to / MANIFEST).exists() else {}
     notes: list[str] = []
     found = False
+
+    def note(sentence: str) -> None:
+        notes.append(sentence)
+        say(sentence)
+
     for name in chosen:
         suite, place = suites[name], _place(name)
         paths = _matching(files, place)
@@ -92,7 +104,7 @@ def prepare(sources: Sequence[Path], to: Path, suites: Mapping[str, Suite], tool
             rows = from_hub(place)
             origins = [{"file": f"hub:{place.hub}", "sha256": _rows_hash(rows)}]
         else:
-            notes.append(f"{name} is missing: {suite.origin}.")
+            note(f"{name} is missing: {suite.origin}.")
             continue
         items = suite.convert(rows, tools)
         if not items:
@@ -104,7 +116,7 @@ def prepare(sources: Sequence[Path], to: Path, suites: Mapping[str, Suite], tool
         _write(to / MANIFEST, json.dumps(manifest, indent=1, sort_keys=True) + "\n")
         found = True
         of = "" if len(items) == suite.size else f" of {suite.size}"
-        notes.append(f"{name}: {len(items)}{of} items from {', '.join(origin['file'] for origin in origins)}.")
+        note(f"{name}: {len(items)}{of} items from {', '.join(origin['file'] for origin in origins)}.")
     if not found:
         raise UserError(f"no benchmark file was found in {', '.join(map(str, sources)) or 'no folder'}: {' '.join(notes)}")
     return notes
