@@ -1,0 +1,93 @@
+"""`azr-nemo eval | data`: benchmarks and their data."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console as Terminal
+from typer.core import TyperGroup
+
+from azr_nemo.cli.app import app
+from azr_nemo.errors import UserError
+
+
+class _RunIsUnderstood(TyperGroup):
+    """`eval KEY=VALUE...` means `eval run KEY=VALUE...`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        named = not args or args[0] in self.commands or args[0] == "--help"
+        return super().parse_args(ctx, args if named else ["run", *args])
+
+
+eval_app = typer.Typer(
+    cls=_RunIsUnderstood,
+    no_args_is_help=True,
+    help="Benchmarks: azr-nemo eval checkpoint=PATH suite=math500 KEY=VALUE...",
+)
+app.add_typer(eval_app, name="eval")
+data_app = typer.Typer(no_args_is_help=True, help="The benchmarks' data.")
+app.add_typer(data_app, name="data")
+
+Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="recipe=NAME|FILE.yaml and overrides: optim.lr=1e-5")]
+File = Annotated[Path, typer.Argument(metavar="FILE.jsonl")]
+
+
+@eval_app.command("run")
+def eval_run(
+    settings: Annotated[list[str], typer.Argument(metavar="KEY=VALUE...", help="checkpoint=PATH suite=[...] and settings")],
+) -> None:
+    """Asks a checkpoint the items of some suites and grades its answers. A killed evaluation goes on with the same command.
+
+    Settings and their defaults: azr_nemo/evaluation/settings.py.
+    """
+    from azr_nemo.evaluation import results
+    from azr_nemo.evaluation.command import evaluate
+    from azr_nemo.evaluation.settings import load_eval_settings
+    from azr_nemo.evaluation.suites import groups
+    from azr_nemo.observe.console import Console
+
+    with Console() as console:
+        path = evaluate(load_eval_settings(settings, groups()), console)
+    Terminal().print(results.table(results.read(path)["suites"]))
+    print(path)
+
+
+@eval_app.command("compare")
+def eval_compare(
+    first: Annotated[Path, typer.Argument(help="`out` directory of an evaluation")],
+    second: Annotated[Path, typer.Argument(help="another's")],
+    json_file: Annotated[Path | None, typer.Option("--json", help="write the comparison to this file too")] = None,
+) -> None:
+    """Compares two evaluations item by item: a paired bootstrap per suite, and the averages of code, maths and both, as Markdown."""
+    from azr_nemo.evaluation import results
+    from azr_nemo.evaluation.paired import compare
+
+    bodies = [results.read(path)["suites"] for path in (first, second)]
+    before, after = ({name: figures["scores"] for name, figures in body.items()} for body in bodies)
+    groups = {name: figures["group"] for body in bodies for name, figures in body.items()}
+    comparison = compare(before, after, groups, (str(first), str(second)))
+    print(comparison.as_markdown())
+    if json_file:
+        try:
+            json_file.write_text(comparison.as_json(), encoding="utf-8")
+        except OSError as error:
+            raise UserError(f"--json {json_file} cannot be written: {error.strerror}") from None
+
+
+@data_app.command("prepare")
+def data_prepare(
+    source: Annotated[
+        list[Path], typer.Option(help="a public file or a directory of them; `hub` fetches from the Hugging Face hub; may be repeated")
+    ],
+    to: Annotated[Path, typer.Option(help="the directory to write")] = Path("data/eval"),
+    suite: Annotated[list[str] | None, typer.Option(help="only these suites; may be repeated")] = None,
+) -> None:
+    """Builds the benchmarks' items from local copies of the public files, checks counts and hashes, and says where missing files come from."""
+    from azr_nemo.config import ExecutorConfig
+    from azr_nemo.evaluation.prepare import prepare
+    from azr_nemo.evaluation.suite import Tools
+    from azr_nemo.evaluation.suites import SUITES
+    from azr_nemo.trainer.executors import make_executor
+
+    with make_executor(ExecutorConfig(wall_s=30.0, cpu_s=30.0, memory_mb=2048)) as executor:
+        prepare(source, to, SUITES, Tools(executor), suite, say=lambda sentence: print(sentence, flush=True))

@@ -1,0 +1,93 @@
+"""`azr-nemo train | seed | summary | grade`."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console as Terminal
+
+from azr_nemo.cli.app import File, Overrides, app
+from azr_nemo.errors import UserError
+
+
+@app.command()
+def train(
+    overrides: Overrides = None, dry_run: Annotated[bool, typer.Option(help="print the resolved configuration and stop")] = False
+) -> None:
+    """Trains a recipe by self-play, or resumes it: azr-nemo train recipe=smollm2_135m-1n0g-megatron selfplay.steps=10"""
+    from azr_nemo.settings import as_yaml, load_settings
+
+    config = load_settings(overrides or [])
+    if dry_run:
+        from azr_nemo.trainer.dry_run import describe
+
+        print(as_yaml(config), end="")
+        print("\n".join(f"# {line}" for line in describe(config)))
+        return
+    from azr_nemo.trainer.loop import train as run
+
+    run(config)
+
+
+@app.command()
+def seed(
+    overrides: Overrides = None,
+    source: Annotated[list[Path] | None, typer.Option("--from", help="re-validate these seed files instead of prompting a model")] = None,
+    out: Annotated[Path | None, typer.Option(help="write the valid tasks to this JSONL file")] = None,
+    schema: Annotated[str, typer.Option(help="of --out: native | reference")] = "native",
+    report: Annotated[Path | None, typer.Option(help="with --from: write what became of every row to this JSON file")] = None,
+) -> None:
+    """Makes seed tasks: by prompting the recipe's model, or from files with --from, each program run again and checked.
+
+    Files are checked within the limits of the recipe that is named, or within the defaults of all settings when none is.
+    """
+    from azr_nemo.settings import load_settings
+    from azr_nemo.trainer.seed import seed_from_files, seed_from_model
+
+    if report and not source:
+        raise UserError("--report says what became of the rows of seed files: name them with --from FILE")
+    config = load_settings(overrides or [], default_recipe=not source)
+    table = seed_from_files(config, source, out, schema, report) if source else seed_from_model(config, out, schema)
+    Terminal().print(table)
+
+
+@app.command()
+def summary(run_dir: Path, png: Annotated[Path | None, typer.Option(help="where the curves go; RUN_DIR/summary.png")] = None) -> None:
+    """A table of a run and a picture of its curves."""
+    from azr_nemo.observe.summary import plot, summarise
+
+    Terminal().print(summarise(run_dir).table())
+    out = png or run_dir / "summary.png"
+    plot(run_dir, out)
+    print(f"curves: {out}")
+
+
+@app.command()
+def grade(file: File, timeout: Annotated[float, typer.Option(help="seconds of wall time a call")] = 5.0) -> None:
+    """Grades rows {"task_type", "program", "input"|"inputs", "output"|"outputs", "answer"}; prints {"score", "reason"} for each."""
+    from azr_nemo.config import ExecutorConfig
+    from azr_nemo.selfplay.verification import Verifier, grade_rows
+    from azr_nemo.trainer.executors import limits, make_executor
+
+    config = ExecutorConfig(wall_s=timeout, cpu_s=timeout)
+    with make_executor(config) as executor:
+        for row in grade_rows(_rows(file), Verifier(executor, limits(config))):
+            print(json.dumps(row))
+
+
+def _rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    try:
+        lines = path.read_text().splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} cannot be read: {error}") from None
+    for number, line in enumerate(lines, 1):
+        if line.strip():
+            try:
+                row = json.loads(line)
+            except ValueError:
+                row = None
+            if not isinstance(row, dict):
+                raise UserError(f"{path}:{number} is not a JSON object: every line must be one")
+            yield f"{path}:{number}", row
