@@ -12,13 +12,16 @@ class ModelConfig:
     # bfloat16 (fp32 master weights) | float32 | auto: bfloat16 where the hardware multiplies it fast, else float32; a resumed run keeps its own
     dtype: str = "auto"
     seed: int = 1  # of random weights, for scratch models
+    # Shape of a published model (a file of azr_nemo/models/architectures), so that a recipe can be checked and sized before its weights are at hand
+    architecture: str = ""
 
 
 @dataclass
 class EngineConfig:
-    name: str = "megatron"
+    name: str = "megatron"  # megatron | aligner
     tensor_parallel: int = 1
     pipeline_parallel: int = 1
+    sequence_parallel: bool = False  # shard activations between the tensor-parallel regions too; needs TransformerEngine's layers
     micro_batch_tokens: int = 4096  # of one micro-batch, whose rows lie end to end without padding
     distributed_optimizer: bool = False  # shard the optimizer over data-parallel ranks
     recompute: bool = False  # recompute activations in the backward pass
@@ -27,13 +30,15 @@ class EngineConfig:
 
 @dataclass
 class RolloutConfig:
-    name: str = "torch"  # torch | transformers
+    name: str = "torch"  # torch | transformers | trtllm; with engine=aligner: nemo | trtllm
     temperature: float = 1.0  # of proposals, solutions and estimates; never greedy in training
     estimate_samples: int = 8  # n, solver samples per proposed task
     max_prompt_tokens: int = 6144
     max_propose_tokens: int = 8096
     max_solve_tokens: int = 8096
     max_batch_rows: int = 64  # rows decoded together
+    tensor_parallel: int = 1  # GPUs of one replica, of trtllm alone
+    memory_fraction: float = 0.5  # of a GPU's memory that is free when trtllm starts, for its KV cache
 
 
 @dataclass
@@ -140,7 +145,23 @@ class WarmupConfig:
 @dataclass
 class CheckpointConfig:
     every: int = 10  # steps; the last step is always saved
-    keep: int = 2
+    keep: int = 2  # newest checkpoints that are kept
+    keep_every: int = 0  # checkpoints of steps divisible by this are kept for good; 0: none
+    asynchronous: bool = True  # training goes on while a checkpoint is being written
+
+
+@dataclass
+class ClusterConfig:
+    """What a recipe is made for: `azr-nemo plan`, `launch` and dry runs read it; a run itself has as many ranks as its launcher gives it."""
+
+    nodes: int = 1
+    gpus_per_node: int = 0  # 0: CPU
+    gpu_memory_gb: int = 80
+
+
+@dataclass
+class RuntimeConfig:
+    watchdog_s: float = 7200.0  # longest that a rank waits for another; generating and grading a large batch lies between two commands
 
 
 @dataclass
@@ -178,5 +199,7 @@ class RunConfig:
     data: DataConfig = field(default_factory=DataConfig)
     warmup: WarmupConfig = field(default_factory=WarmupConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    cluster: ClusterConfig = field(default_factory=ClusterConfig)
+    runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
     logging: LoggingConfig = field(default_factory=LoggingConfig)
     eval: EvalConfig = field(default_factory=EvalConfig)
