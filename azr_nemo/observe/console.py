@@ -16,6 +16,7 @@ from azr_nemo.observe.timing import clock_text, remaining
 from azr_nemo.observe.view import Phase, View
 from azr_nemo.tasks.task import Role, TaskType
 
+PHASES = ("propose", "execute", "estimate", "solve", "update", "refit", "evaluate", "save")
 VIEWS: dict[str, Callable[[TextIO], View]] = {"rich": RichView, "plain": PlainView, "json": JsonView}
 
 
@@ -55,11 +56,11 @@ class Console:
             self._view.phase_ended(phase)
 
     def step_line(self, step: int, metrics: Mapping[str, float]) -> None:
-        """One line for a finished step, from the metrics that docs/metrics.md names; those that are missing are left out."""
+        """Two lines for a finished step, what came out and what it cost, from the metrics that docs/metrics.md names; missing ones are left out."""
         if "step/seconds" in metrics:
             self._recent.append(metrics["step/seconds"])
         eta = remaining(len(self._recent), len(self._recent) + max(self._steps - step, 0), sum(self._recent)) if self._steps else None
-        self._view.step(step, step_text(step, self._steps, metrics, eta), metrics, eta)
+        self._view.step(step, "\n  ".join(filter(None, [step_text(step, self._steps, metrics, eta), phases_text(metrics)])), metrics, eta)
 
     def note(self, text: str) -> None:
         """A sentence about something that happened (saved, resumed, stopped)."""
@@ -102,6 +103,18 @@ def step_text(step: int, steps: int, metrics: Mapping[str, float], eta: float | 
     if eta is not None:
         parts.append(f"ETA {clock_text(eta)}")
     return " | ".join(parts)
+
+
+def phases_text(metrics: Mapping[str, float]) -> str:
+    """Seconds and peak memory of each phase, in the order of a step; phases that took less than a hundredth of a second are left out."""
+    times = {name.removeprefix("time/").removesuffix("_s"): seconds for name, seconds in metrics.items() if name.startswith("time/")}
+    order = sorted(times, key=lambda name: (PHASES.index(name) if name in PHASES else len(PHASES), name))
+    return ", ".join(f"{name} {times[name]:.2f} s{_peaks(name, metrics)}" for name in order if times[name] >= 0.01)
+
+
+def _peaks(phase: str, metrics: Mapping[str, float]) -> str:
+    found = [(label, metrics.get(f"memory/{phase}_{kind}_gib")) for kind, label in (("rss", "GiB"), ("gpu", "GiB of GPU"))]
+    return "".join(f" {peak:.1f} {label}" for label, peak in found if peak is not None)
 
 
 def _by_type(metrics: Mapping[str, float], pattern: str) -> str:

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 # Okabe and Ito's palette: told apart by colour-blind readers too.
 COLOURS = {TaskType.DEDUCTION: "#0072B2", TaskType.ABDUCTION: "#D55E00", TaskType.INDUCTION: "#009E73"}
 PHASES = {
-    "warm_start": "#999999", "seed": "#BBBBBB", "propose": "#0072B2", "estimate": "#56B4E9", "solve": "#009E73", "execute_wait": "#F0E442",
-    "update": "#D55E00", "evaluate": "#E69F00", "save": "#CC79A7", "other": "#666666",
+    "warm_start": "#999999", "seed": "#BBBBBB", "propose": "#0072B2", "estimate": "#56B4E9", "solve": "#009E73", "execute": "#F0E442",
+    "update": "#D55E00", "refit": "#882255", "evaluate": "#E69F00", "save": "#CC79A7", "other": "#666666",
 }  # fmt: skip
 COLUMNS = 4
 RAW_STEPS = 40  # beyond this many, single steps are drawn faintly behind a running mean

@@ -1,7 +1,5 @@
 """The run's numbers: one line a step in metrics.jsonl and, if wanted, the same as TensorBoard scalars. docs/metrics.md lists the names."""
 
-import resource
-import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -78,9 +76,3 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     Raises UserError when there is no such file or a line in its middle is damaged.
     """
     return list(read_rows(path))
-
-
-def peak_rss_gib() -> float:
-    """The most memory that this process (without its children) has held at once, in GiB."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / 2**30 if sys.platform == "darwin" else peak / 2**20  # macOS counts bytes, Linux KiB

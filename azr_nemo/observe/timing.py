@@ -1,4 +1,4 @@
-"""Where the seconds of a step went, and how long is left."""
+"""Where the seconds and the memory of a step went, and how long is left."""
 
 import time
 from collections import defaultdict
@@ -9,37 +9,61 @@ from contextlib import contextmanager
 class PhaseClock:
     """Charges every moment to exactly one phase: the innermost one open, or `other`.
 
-    So the waiting for the executor inside the estimate phase counts as `execute_wait` and not as `estimate`, and the phases of a step
-    add up to its length. For one thread.
+    So the waiting for the executor inside the estimate phase counts as `execute` and not as `estimate`, and the phases of a step
+    add up to its length. Peak memory is read whenever the phase changes, so each phase has its own. For one thread.
     """
 
-    def __init__(self, now: Callable[[], float] = time.perf_counter) -> None:
-        self._now = now
+    def __init__(self, now: Callable[[], float] = time.perf_counter, memory: Callable[[], dict[str, float]] = dict) -> None:
+        """memory: the peaks in GiB since its last call, by kind (MemoryMeter.lap)."""
+        self._now, self._memory = now, memory
         self._mark = now()
         self._open: list[str] = []
         self._seconds: defaultdict[str, float] = defaultdict(float)
+        self._peaks: defaultdict[str, float] = defaultdict(float)
+        self._overall: defaultdict[str, float] = defaultdict(float)
 
     @contextmanager
-    def phase(self, name: str) -> Iterator[None]:
-        """Charges the block's time to `name`, less what phases inside it take. Phases nest, also in themselves."""
-        self._charge()
+    def phase(self, name: str, peaks: bool = True) -> Iterator[None]:
+        """Charges the block's time to `name`, less what phases inside it take. Phases nest, also in themselves. peaks: read the memory at
+        both ends; not worth it for what happens a thousand times a step."""
+        self._charge(peaks)
         self._open.append(name)
         try:
             yield
         finally:
-            self._charge()
+            self._charge(peaks)
             self._open.pop()
 
+    def move(self, source: str, target: str, seconds: float) -> None:
+        """Charges seconds that went to `source` to `target` instead: for a part that only its own code can time. At most what source has."""
+        self._charge()
+        moved = min(max(seconds, 0.0), self._seconds[source])
+        self._seconds[source] -= moved
+        self._seconds[target] += moved
+
     def lap(self) -> dict[str, float]:
-        """The metrics of the time since the last lap: `step/seconds` and `time/<phase>_s` of each phase that occurred; then starts anew."""
+        """The metrics of the time since the last lap: `step/seconds`, `time/<phase>_s` of each phase that occurred and
+        `memory/<phase>_<kind>_gib` of its peaks, and `memory/peak_<kind>_gib` of the highest so far; then starts anew."""
         self._charge()
         seconds, self._seconds = self._seconds, defaultdict(float)
-        return {"step/seconds": sum(seconds.values()), **{f"time/{name}_s": spent for name, spent in seconds.items()}}
+        peaks, self._peaks = self._peaks, defaultdict(float)
+        return {
+            "step/seconds": sum(seconds.values()),
+            **{f"time/{name}_s": spent for name, spent in seconds.items()},
+            **peaks,
+            **self._overall,
+        }
 
-    def _charge(self) -> None:
+    def _charge(self, peaks: bool = True) -> None:
         now = self._now()
-        self._seconds[self._open[-1] if self._open else "other"] += now - self._mark
+        phase = self._open[-1] if self._open else "other"
+        self._seconds[phase] += now - self._mark
         self._mark = now
+        for kind, peak in self._memory().items() if peaks else ():
+            name = f"memory/{phase}_{kind}_gib"
+            self._peaks[name] = max(self._peaks[name], peak)
+            overall = f"memory/peak_{kind}_gib"
+            self._overall[overall] = max(self._overall[overall], peak)
 
 
 def remaining(done: float, total: float | None, elapsed: float) -> float | None:

@@ -11,7 +11,8 @@ from azr_nemo.megatron.distributed import rank
 from azr_nemo.megatron.worker import MegatronEngine, build_engine
 from azr_nemo.models import resolve_model
 from azr_nemo.observe.console import Console
-from azr_nemo.observe.metrics import MetricsLog, peak_rss_gib, read_metrics
+from azr_nemo.observe.memory import MemoryMeter
+from azr_nemo.observe.metrics import MetricsLog, read_metrics
 from azr_nemo.observe.rollouts import Rollout, RolloutLog
 from azr_nemo.observe.timing import PhaseClock
 from azr_nemo.sandbox.executor import Executor
@@ -95,7 +96,7 @@ def train(config: RunConfig, only_seed: bool = False) -> int:
         rollouts = RolloutLog(run_dir, config.logging.rollouts)
         stack.callback(rollouts.close)
         session = make_session(config, engine, executor, buffer)
-        driver = Driver(engine, PhaseClock(), console, config.seed)
+        driver = Driver(engine, PhaseClock(memory=MemoryMeter().lap), console, config.seed)
         run = Run(config, run_dir, engine, session, buffer, driver, console, checkpoints, metrics, rollouts, stop)
         if checkpoint:
             resume(run, checkpoint)
@@ -156,8 +157,7 @@ def run_steps(run: Run, done: int) -> int:
         run.driver.tokens = 0
         result = run.driver.drive(run.session.selfplay.step(step), f"step/{step}")
         sampled = run.driver.tokens
-        with run.clock.phase("update"), run.console.phase("update"):
-            trained = run.engine.update(result.batch)
+        trained = run.driver.update(result.batch)
         last = step == run.config.selfplay.steps
         held_out = evaluate(run, step, always=last)
         report(run, step, result, trained, sampled, held_out)
@@ -204,7 +204,6 @@ def report(run: Run, step: int, result: StepResult, trained: dict[str, float], s
         **{f"train/{name}": value for name, value in trained.items()},
         **held_out,
         **times,
-        "memory/peak_rss_gib": peak_rss_gib(),
         "throughput/generated_tokens_per_s": sampled / max(generating, 1e-9),
         "throughput/trained_tokens_per_s": float(result.batch.mask.sum()) / max(times.get("time/update_s", 0.0), 1e-9),
     }
