@@ -50,15 +50,13 @@ def tokenizer():
     return PreTrainedTokenizerFast(tokenizer_object=inner, eos_token=END, pad_token=PAD, clean_up_tokenization_spaces=False)
 
 
-def _write(out: Path, seed: int) -> None:
-    import torch
-    from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
+def config(words):
+    """The model's LlamaConfig. words: its tokenizer."""
+    from transformers import LlamaConfig
 
-    words = tokenizer()
-    size = -(-len(words) // 16) * 16  # divisible by any tensor parallelism a test would use
-    config = LlamaConfig(
+    return LlamaConfig(
         **SHAPE,
-        vocab_size=size,
+        vocab_size=-(-len(words) // 16) * 16,  # divisible by any tensor parallelism a test would use
         max_position_embeddings=1024,
         rope_theta=10000.0,
         rms_norm_eps=1e-5,
@@ -68,9 +66,16 @@ def _write(out: Path, seed: int) -> None:
         bos_token_id=None,
         initializer_range=0.05,
     )
+
+
+def _write(out: Path, seed: int) -> None:
+    import torch
+    from transformers import GenerationConfig, LlamaForCausalLM
+
+    words = tokenizer()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = LlamaForCausalLM(config).float()
+        model = LlamaForCausalLM(config(words)).float()
     model.generation_config = GenerationConfig(eos_token_id=words.eos_token_id, pad_token_id=words.pad_token_id)
     model.save_pretrained(out)
     words.save_pretrained(out)

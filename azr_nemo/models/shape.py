@@ -1,0 +1,51 @@
+"""The shape of a model before its weights are at hand: what dry runs and estimates of memory are made from.
+
+`architectures/NAME.json` holds the sizes of published models under the keys of their config.json, without what says nothing about layout or size.
+"""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from azr_nemo.config import ModelConfig
+from azr_nemo.errors import UserError
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig  # takes seconds to import
+
+FOLDER = Path(__file__).parent / "architectures"
+
+
+def architectures() -> list[str]:
+    """The published models whose shapes are known."""
+    return sorted(path.stem for path in FOLDER.glob("*.json"))
+
+
+def model_shape(model: ModelConfig) -> "PretrainedConfig":
+    """The Hugging Face configuration of a model whose weights may be absent: the one in the directory `model.path` when that is there, the known one of
+    `embedded:` and `scratch:` models, else that of `model.architecture`. Raises UserError when there is none."""
+    from azr_nemo.megatron.huggingface import read_config
+    from azr_nemo.models import tiny
+
+    if model.path == "scratch:tiny":
+        return tiny.config(tiny.tokenizer())
+    if model.path.startswith("embedded:"):
+        return published(model.path.removeprefix("embedded:"))
+    directory = Path(model.path).expanduser()
+    if (directory / "config.json").is_file():
+        return read_config(directory)
+    if model.architecture:
+        return published(model.architecture)
+    raise UserError(
+        f"the shape of model.path={model.path} is unknown, as no model is there yet: give model.architecture, one of {', '.join(architectures())}"
+    )
+
+
+def published(name: str) -> "PretrainedConfig":
+    """The configuration of a published model, named as its file in `architectures`. Raises UserError for a name that is not there."""
+    from transformers import AutoConfig
+
+    if name not in architectures():
+        raise UserError(f"model.architecture={name} is unknown: there are {', '.join(architectures())}")
+    settings = json.loads((FOLDER / f"{name}.json").read_text())
+    return AutoConfig.for_model(**settings)
