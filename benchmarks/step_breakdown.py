@@ -1,9 +1,10 @@
 """Where the seconds of a self-play step go: trains a recipe for a few steps and prints each phase's time and share.
 
-    python benchmarks/step.py                              # the default recipe, 3 steps, in a temporary run directory
-    python benchmarks/step.py recipe=tiny-1n0g-megatron --steps 10
+    python benchmarks/step_breakdown.py                              # the default recipe, 3 steps, in a temporary run directory
+    python benchmarks/step_breakdown.py recipe=tiny-1n0g-megatron --steps 10
 
-Model time is sampling and the update. The rest is the executor's answers that generation did not hide, the buffer, batching, logs.
+Model time is sampling, the update and the refit. The rest is reading answers, the executor's results that generation did not hide, the
+buffer, batching, logs.
 Checkpoints, held-out evaluation and everything before the first step are left out: they are not part of a step.
 """
 
@@ -15,9 +16,9 @@ import sys
 import tempfile
 from pathlib import Path
 
-MODEL = ("propose", "estimate", "solve", "update")
+MODEL = ("propose", "estimate", "solve", "update", "refit")
 APART = ("save", "evaluate")
-GOAL = 0.10
+GOAL = 0.05
 
 
 def main() -> None:
@@ -31,12 +32,14 @@ def main() -> None:
     apart = sum(phases.pop(name, 0.0) for name in APART)
     total = sum(phases.values())
     print(
-        f"\n{'phase':<14} {'s/step':>8} {'share':>7}   mean of {len(rows)} steps, {total:.1f} s each (saving and evaluating, {apart:.1f} s, left out)"
+        f"\n{'phase':<14} {'s/step':>8} {'share':>7} {'GiB':>6}   mean of {len(rows)} steps, {total:.1f} s each (saving and evaluating, {apart:.1f} s, left out)"
     )
     for name, seconds in sorted(phases.items(), key=lambda item: (item[0] not in MODEL, -item[1])):
-        print(f"{name:<14} {seconds:>8.2f} {seconds / total:>7.1%}")
+        peak = max(row.get(f"memory/{name}_rss_gib", 0.0) for row in rows)
+        print(f"{name:<14} {seconds:>8.2f} {seconds / total:>7.1%} {peak:>6.1f}")
     rest = 1 - sum(phases.get(name, 0.0) for name in MODEL) / total
     print(f"{'not model':<14} {rest * total:>8.2f} {rest:>7.1%}   goal: under {GOAL:.0%}: {'yes' if rest < GOAL else 'no'}")
+    print(f"peak memory {max(row['memory/peak_rss_gib'] for row in rows):.1f} GiB, everything before the first step included")
     for name, unit in (("throughput/generated_tokens_per_s", "sampled"), ("throughput/trained_tokens_per_s", "trained response")):
         print(f"{statistics.mean(row[name] for row in rows):.0f} {unit} tokens/s")
 

@@ -1,6 +1,6 @@
 """The training step against `transformers` with torch's fused AdamW, on the same rows of the same model, in one run.
 
-    python benchmarks/update.py                  # SmolLM2-135M: rows of equal length, and rows as self-play has them
+    python benchmarks/train_step.py                  # SmolLM2-135M: rows of equal length, and rows as self-play has them
 
 The peer is what one writes without us: a right-padded batch, logits of the response positions only, log-probabilities in fp32, weights and
 moments in the model's dtype, which is the one that the hardware multiplies fast. Ours keeps fp32 master weights and gradients. The
