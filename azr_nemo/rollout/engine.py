@@ -13,13 +13,14 @@ from torch import Tensor
 @dataclass(frozen=True)
 class SampleRequest:
     """One prompt to be continued `samples` times. temperature 0 is greedy. `seed` fixes the samples of this request whatever else is in
-    the batch: sample k draws its uniforms from (seed, k)."""
+    the batch: sample k draws its uniforms from (seed, first + k), so that several engines can share the samples of one prompt."""
 
     prompt_ids: tuple[int, ...]
     samples: int
     max_new_tokens: int
     temperature: float
     seed: int
+    first: int = 0
 
 
 @dataclass(frozen=True)

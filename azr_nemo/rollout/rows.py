@@ -21,7 +21,7 @@ class Row:
         self.tokens: list[int] = []
         self.logprobs: list[float] = []
         self.ended = False
-        self.uniforms: np.ndarray = uniforms(request.seed, number, request.max_new_tokens)
+        self.uniforms: np.ndarray = uniforms(request.seed, request.first + number, request.max_new_tokens)
 
     @property
     def length(self) -> int:
