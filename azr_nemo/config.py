@@ -121,6 +121,7 @@ class SelfPlayConfig:
     strip_comments: bool = False  # take comments and docstrings out of proposed programs
     strip_globals: bool = False  # and top-level statements other than imports, functions and classes
     strip_prints: bool = False  # and print(...) statements
+    rename_entry: bool = False  # a proposed program without a function f: its last top-level one is renamed, as in the published Llama runs
 
 
 @dataclass

@@ -198,6 +198,30 @@ def strip(program: str, comments: bool = False, globals: bool = False, prints: b
         return program
 
 
+def with_entry(program: str) -> str:
+    """The program with its last top-level function renamed `f`, when it has none of that name; unchanged when it does not parse, or where the
+    name cannot be changed safely: something else has it too, or is called `f`."""
+    try:
+        tree = parsed(program)
+        functions = [node for node in tree.body if isinstance(node, ast.FunctionDef)]
+        if not functions or any(node.name == "f" for node in functions):
+            return program
+        old = functions[-1].name
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Name) and node.id == old:
+                node.id = "f"
+                continue
+            elif isinstance(node, ast.FunctionDef) and node.name == old and node in functions:
+                node.name = "f"
+                continue
+            names = {getattr(node, field, None) for field in ("id", "name", "arg", "asname")}
+            if {"f", old} & names.union(node.names if isinstance(node, ast.Global | ast.Nonlocal) else ()):
+                return program
+        return ast.unparse(tree)
+    except PARSE_ERRORS:
+        return program
+
+
 def _is_print(node: ast.stmt) -> bool:
     call = node.value if isinstance(node, ast.Expr) else None
     return isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == "print"

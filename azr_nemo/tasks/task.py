@@ -115,6 +115,7 @@ class PromptOptions:
     strip_comments: bool = False
     strip_globals: bool = False
     strip_prints: bool = False
+    rename_entry: bool = False  # a proposed program without a function f: its last top-level one is renamed
 
 
 class TaskKind(Protocol):

@@ -1,7 +1,7 @@
 """What deduction and abduction share: both are proposed as a program with one input, and differ in what the solver is not shown."""
 
 from azr_nemo.tasks.fences import fence, tagged
-from azr_nemo.tasks.program import check, parse_arguments, strip
+from azr_nemo.tasks.program import check, parse_arguments, strip, with_entry
 from azr_nemo.tasks.prompting import answered, prompt, response
 from azr_nemo.tasks.task import PromptOptions, PromptText, Proposal, Refusal, Result, Task, TaskType
 
@@ -24,6 +24,8 @@ class Triplet:
         if not programs or not inputs:
             return Refusal("format", "there is no closed python fence and input fence")
         program = strip(programs[0].strip("\n"), options.strip_comments, options.strip_globals, options.strip_prints)
+        if options.rename_entry:
+            program = with_entry(program)
         argument = inputs[0].strip()
         refusal = check(program, options.allowed_imports) or parse_arguments(argument)
         return refusal if isinstance(refusal, Refusal) else Proposal(self.type, program, (argument,))

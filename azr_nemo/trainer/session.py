@@ -30,6 +30,7 @@ def prompt_options(config: RunConfig) -> PromptOptions:
         strip_comments=selfplay.strip_comments,
         strip_globals=selfplay.strip_globals,
         strip_prints=selfplay.strip_prints,
+        rename_entry=selfplay.rename_entry,
     )
 
 

@@ -189,6 +189,14 @@ def test_a_solver_is_never_shown_what_it_is_asked_for(options):
 
 
 @pytest.mark.parametrize("kind", [TaskType.DEDUCTION, TaskType.ABDUCTION])
+def test_a_proposed_function_of_another_name_is_renamed_where_that_is_asked_for(kind):
+    text = fence("python", "def solve(x):\n    return x + 1") + fence("input", "1")
+    assert KINDS[kind].parse_proposal(text, [], STYLES[1]).reason == "no_entry"
+    renamed = KINDS[kind].parse_proposal(text, [], replace(STYLES[1], rename_entry=True))
+    assert renamed.program == "def f(x):\n    return x + 1"
+
+
+@pytest.mark.parametrize("kind", [TaskType.DEDUCTION, TaskType.ABDUCTION])
 def test_a_proposed_program_is_stripped_where_that_is_asked_for(kind):
     program = "K = 1\ndef f(x):\n    # adds\n    print(x)\n    return x + 1"
     options = replace(STYLES[1], strip_comments=True, strip_globals=True, strip_prints=True)

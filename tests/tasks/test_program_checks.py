@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from azr_nemo.tasks.program import BANNED, MAX_PROGRAM, body_lines, canonical_input, check, normalise, program_hash, strip
+from azr_nemo.tasks.program import BANNED, MAX_PROGRAM, body_lines, canonical_input, check, normalise, program_hash, strip, with_entry
 
 
 @pytest.mark.parametrize(
@@ -92,6 +92,30 @@ def test_inputs_that_differ_by_spaces_are_one():
 def test_the_length_of_a_program_leaves_out_imports_and_the_first_line():
     assert body_lines("import math\n\n# why\n" + PLAIN) == 2
     assert body_lines("no program at all (") == 1
+
+
+def test_the_last_function_becomes_the_entry_where_there_is_none():
+    program = "def g(x):\n    return x + 1\n\ndef solve(n):\n    return 0 if n <= 0 else g(n) + solve(n - 1)"
+    assert with_entry(program) == program.replace("solve", "f")
+    assert with_entry("def f(x):\n    return x\ndef g(x):\n    return x") == "def f(x):\n    return x\ndef g(x):\n    return x"
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        "x = 1",
+        "no program (",
+        "class A:\n    def g(self, x):\n        return x",
+        "def g(g):\n    return g",  # a parameter of the same name
+        "class A:\n    def g(self):\n        return 1\ndef g(x):\n    return A().g() + x",
+        "import g\ndef g(x):\n    return x",
+        "def h(x):\n    global g\n    g = x\ndef g(x):\n    return x",
+        "def g(f):\n    return f(1)",  # the new name is taken
+        "f = 3\ndef g(x):\n    return f + x",
+    ],
+)
+def test_a_name_that_cannot_be_changed_safely_stays(program):
+    assert with_entry(program) == program
 
 
 def test_strip_takes_out_only_what_is_asked_for():
