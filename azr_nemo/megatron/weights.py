@@ -15,6 +15,7 @@ from transformers import PretrainedConfig
 
 from azr_nemo.errors import UserError
 from azr_nemo.megatron.architecture import Architecture, read_architecture
+from azr_nemo.megatron.fusing import fuse_qkv, split_qkv
 from azr_nemo.megatron.model import bare
 
 EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
@@ -141,21 +142,15 @@ def _vocabulary(a: Architecture, size: int, name: str, stage: int, parameter: Te
 
 
 def _qkv(a: Architecture, prefix: str, kind: str, rest: tuple[int, ...], stage: int, parameter: Tensor | None) -> _Piece:
-    """Megatron's order: for each kv head its query heads, its key, its value."""
-    queries = a.heads // a.kv_heads
-    heads = (queries, 1, 1)
-
     def fuse(parts: list[Tensor]) -> Tensor:
-        return torch.cat([part.view(a.kv_heads, count * a.head_dim, *rest) for part, count in zip(parts, heads, strict=True)], 1).flatten(
-            0, 1
-        )
+        return fuse_qkv(parts[0], parts[1], parts[2], a.kv_heads)
 
     def split(full: Tensor) -> list[Tensor]:
-        grouped = full.view(a.kv_heads, (queries + 2) * a.head_dim, *rest)
-        return [part.reshape(-1, *rest) for part in grouped.split([count * a.head_dim for count in heads], 1)]
+        return split_qkv(full, a.heads, a.kv_heads)
 
-    shapes = {f"{prefix}{which}_proj.{kind}": (a.kv_heads * n * a.head_dim, *rest) for which, n in zip("qkv", heads, strict=True)}
-    return _Piece(shapes, stage, parameter, ((queries + 2) * a.kv_heads * a.head_dim, *rest), 0, fuse, split)
+    heads = {"q": a.heads, "k": a.kv_heads, "v": a.kv_heads}
+    shapes = {f"{prefix}{which}_proj.{kind}": (n * a.head_dim, *rest) for which, n in heads.items()}
+    return _Piece(shapes, stage, parameter, ((a.heads + 2 * a.kv_heads) * a.head_dim, *rest), 0, fuse, split)
 
 
 def _gate_up(a: Architecture, size: int, prefix: str, stage: int, parameter: Tensor | None) -> _Piece:
