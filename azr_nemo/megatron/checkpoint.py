@@ -1,50 +1,88 @@
 """A checkpoint of the trainer: weights, optimizer and schedule through Megatron's dist_checkpointing, loadable at another parallel layout.
 
-DIRECTORY/weights/   slices-<rank>.safetensors; common.pt (step counts and settings, read with weights_only); metadata.json, written last
+DIRECTORY/weights/   slices-<rank>.safetensors; common.pt (step counts and settings, read with weights_only); metadata.json, rank 0's last
 DIRECTORY/model/     config.json and tokenizer, so that the checkpoint stands alone
 """
 
 import contextlib
 import pickle
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from megatron.core import dist_checkpointing, parallel_state
-from megatron.core.dist_checkpointing.core import CheckpointingException
+from megatron.core.dist_checkpointing.core import CheckpointingConfig, CheckpointingException, save_config
 from megatron.core.dist_checkpointing.dict_utils import extract_matching_values
 from megatron.core.dist_checkpointing.mapping import ShardedObject
+from megatron.core.dist_checkpointing.state_dict_utils import save_preprocess
 from safetensors import SafetensorError
 
 from azr_nemo.errors import UserError
 from azr_nemo.megatron.actor import Actor
 from azr_nemo.megatron.huggingface import copy_companions
 from azr_nemo.megatron.model import bare
-from azr_nemo.megatron.sharded_safetensors import SafetensorsLoad, SafetensorsSave
+from azr_nemo.megatron.sharded_safetensors import BACKEND, VERSION, SafetensorsLoad, Slices
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """What this rank writes of a checkpoint, at one moment of training. common: the bytes of common.pt, on rank 0 only, as companions, which
+    writes what belongs to the model besides its weights."""
+
+    rank: int
+    slices: Slices
+    common: bytes = b""
+    companions: Callable[[Path], None] | None = None
+
+    def write(self, directory: Path) -> dict[str, int]:
+        """Fills DIRECTORY with this rank's files and syncs them; returns the size of each by its path in it. Not collective: it can run in
+        a thread. Raises UserError when it cannot be written, a full disk included."""
+        weights = directory / "weights"
+        try:
+            weights.mkdir(parents=True, exist_ok=True)
+            written = [self.slices.write(weights, self.rank)]
+            if self.rank == 0:
+                written.append(weights / "common.pt")
+                written[-1].write_bytes(self.common)
+                save_config(CheckpointingConfig(BACKEND, VERSION), str(weights))
+                written.append(weights / "metadata.json")
+            if self.companions is not None:
+                (directory / "model").mkdir(exist_ok=True)
+                self.companions(directory / "model")
+                written += (path for path in (directory / "model").rglob("*") if path.is_file())
+        except (OSError, SafetensorError) as error:
+            raise UserError(f"the checkpoint {directory} cannot be written: {error}") from error
+        return {str(path.relative_to(directory)): path.stat().st_size for path in written}
+
+
+def take_snapshot(actor: Actor, model_dir: Path, copy: bool) -> Snapshot:
+    """The trainer's state now. Collective. copy: the tensors are copied to host memory, as many bytes as this rank's part of the checkpoint
+    has; without it they are the trainer's own, to be written before it goes on."""
+    with actor.platform.scope():
+        state = _state(actor, optimizer=_has_moments(actor))
+        snapshot = _snapshot(state, {"optimizer": "optimizer" in state}, copy)
+    if snapshot.rank:
+        return snapshot
+    return replace(snapshot, companions=partial(copy_companions, model_dir, actor.hf_config, actor.dtype))
+
+
+def _snapshot(state: dict[str, Any], content: dict[str, Any], copy: bool) -> Snapshot:
+    sharded, common = save_preprocess({**state, "content_metadata": content})
+    rank, packed = dist.get_rank(), BytesIO()
+    if rank == 0:
+        torch.save(common, packed)  # now, as its step counts go on
+    return Snapshot(rank, Slices.of(sharded, copy), packed.getvalue())
 
 
 def save_checkpoint(actor: Actor, model_dir: Path, directory: Path) -> None:
-    """Writes into an existing directory. Collective. Raises UserError when it cannot be written, a full disk included."""
-    weights = directory / "weights"
-    try:
-        if dist.get_rank() == 0:
-            weights.mkdir()
-            (directory / "model").mkdir()
-            copy_companions(model_dir, actor.hf_config, actor.dtype, directory / "model")
-        dist.barrier()
-        with actor.platform.scope():
-            state = _state(actor, optimizer=_has_moments(actor))
-            content = {"optimizer": "optimizer" in state}
-            dist_checkpointing.save(state, str(weights), sharded_strategy=SafetensorsSave(), content_metadata=content)
-    except (OSError, SafetensorError) as error:
-        raise UserError(f"the checkpoint {directory} cannot be written: {error}") from error
-    except RuntimeError as error:
-        # torch.save reports a full disk as a failure of its archive writer.
-        if "write" not in str(error).lower():
-            raise
-        raise UserError(f"the checkpoint {directory} cannot be written, perhaps because its disk is full: {error}") from error
+    """Writes at once. Collective. Raises UserError when it cannot."""
+    take_snapshot(actor, model_dir, copy=False).write(directory)
+    dist.barrier()
 
 
 def load_checkpoint(actor: Actor, directory: Path) -> None:
@@ -87,12 +125,8 @@ def _loading(directory: Path) -> Iterator[str]:
 
 
 def save_weights(model: torch.nn.Module, directory: Path) -> None:
-    """Writes a model's weights alone; load_checkpoint then starts with a new optimizer."""
-    weights = directory / "weights"
-    weights.mkdir(parents=True)
-    dist_checkpointing.save(
-        {"model": _model_state(model)}, str(weights), sharded_strategy=SafetensorsSave(), content_metadata={"optimizer": False}
-    )
+    """Writes a model's weights alone, in a job of one; load_checkpoint then starts with a new optimizer. Raises UserError when it cannot."""
+    _snapshot({"model": _model_state(model)}, {"optimizer": False}, copy=False).write(directory)
 
 
 def _state(actor: Actor, optimizer: bool, loading: bool = False) -> dict[str, Any]:

@@ -1,8 +1,9 @@
-"""The process group and Megatron's parallel layout, with or without a launcher; how ranks tell each other what failed."""
+"""The process group and Megatron's parallel layout, with or without a launcher; who says what when a rank is lost."""
 
 import atexit
+import contextlib
 import os
-import time
+from collections.abc import Iterator
 from datetime import timedelta
 
 import torch
@@ -11,30 +12,44 @@ from megatron.core import parallel_state, tensor_parallel
 
 from azr_nemo.errors import UserError
 from azr_nemo.megatron.platform import Platform
+from azr_nemo.megatron.watchdog import BETWEEN, Watchdog
 
-# The longest that a rank waits for another one: generating, executing and grading a large batch lies between two commands.
-TIMEOUT = timedelta(hours=2)
+WATCHDOG_S = 7200.0
+# How the words of a collective that broke begin or what they name; any other error of a rank is its own.
+BROKEN = ("gloo", "nccl", "connection", "timed out", "socket", "store")
 
 _store: dist.Store | None = None
+_watchdog: Watchdog | None = None
+_samples_group: dist.ProcessGroup | None = None
+_starts = 0
 
 
-def start(platform: Platform, tensor_parallel_size: int, pipeline_parallel_size: int) -> None:
+def start(platform: Platform, tensor_parallel_size: int, pipeline_parallel_size: int, watchdog_s: float = WATCHDOG_S) -> None:
     """Joins the job and lays out tensor, pipeline and data parallelism.
 
     Under torchrun (RANK and WORLD_SIZE set) ranks meet at MASTER_ADDR:MASTER_PORT. A single process needs no port at all, so that jobs on
     one machine cannot collide. May be called again in the same process: an existing group is reused and the layout replaced.
+    watchdog_s: within it the run ends when a rank dies or hangs. Raises UserError when not all ranks meet within it.
     """
-    global _store
+    global _store, _watchdog, _samples_group, _starts
     if platform.device.type == "cuda":
+        # Communication of tensor and sequence parallelism overlaps with products only when kernels start in the order of their calls.
+        os.environ.setdefault("CUDA_DEVICE_MAX_CONNECTIONS", "1")
         torch.cuda.set_device(platform.device)
     if not dist.is_initialized():
         world = int(os.environ.get("WORLD_SIZE", "1"))
+        # The watchdog is the bound, since it knows whom to name; a long generation with progress must not end in a blind timeout.
+        timeout = timedelta(seconds=4 * watchdog_s)
         if world == 1:
             os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
             _store, rank = dist.HashStore(), 0
         else:
-            _store, rank, world = next(iter(dist.rendezvous("env://", timeout=TIMEOUT)))
-        dist.init_process_group(platform.backend, store=dist.PrefixStore("group", _store), rank=rank, world_size=world, timeout=TIMEOUT)
+            _store, rank, world = _meet(world, watchdog_s)
+        _starts += 1  # a job may start again with the store of the first time, whose keys must not be mistaken for its own
+        store = dist.PrefixStore(f"start/{_starts}", _store)
+        dist.init_process_group(platform.backend, store=dist.PrefixStore("group", store), rank=rank, world_size=world, timeout=timeout)
+        _watchdog = Watchdog(store, rank, world, watchdog_s)
+        _samples_group = dist.new_group(backend="gloo", timeout=timeout)
         atexit.register(stop)
     if parallel_state.model_parallel_is_initialized():
         if (
@@ -49,31 +64,95 @@ def start(platform: Platform, tensor_parallel_size: int, pipeline_parallel_size:
         tensor_parallel.model_parallel_cuda_manual_seed(1, inference_rng_tracker=platform.device.type == "cpu", force_reset_rng=True)
 
 
+def _meet(world: int, wait_s: float) -> tuple[dist.Store, int, int]:
+    try:
+        store, rank, world = next(iter(dist.rendezvous("env://", timeout=timedelta(seconds=wait_s))))
+        store.add("met", 1)
+        store.set(f"met/{rank}", "")
+        store.wait([f"met/{other}" for other in range(world)], timedelta(seconds=wait_s))
+    except (RuntimeError, ValueError) as error:
+        place = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
+        raise UserError(
+            f"the {world} ranks of the job did not all meet at {place} within runtime.watchdog_s={wait_s:g} s "
+            f"({str(error).splitlines()[0]}): check that all were started and that the address can be reached from each node"
+        ) from error
+    return store, rank, world
+
+
 def stop() -> None:
     """Leaves the job; harmless when not in one."""
-    global _store
+    global _store, _watchdog, _samples_group
+    if _watchdog is not None:
+        _watchdog.close()
     if parallel_state.model_parallel_is_initialized():
         parallel_state.destroy_model_parallel()
     if dist.is_initialized():
         dist.destroy_process_group()
-    _store = None
+    _store = _watchdog = _samples_group = None
 
 
-def report_failure(rank: int, sentence: str) -> None:
-    """Leaves word for rank 0, which otherwise only sees a broken connection."""
-    if _store is not None:
-        _store.set(f"failure/{rank}", sentence)
+def samples_group() -> dist.ProcessGroup | None:
+    """The group over which samples travel to rank 0 from threads of their own, beside whatever else the ranks say."""
+    return _samples_group
 
 
-def reported_failure(wait_s: float = 5.0) -> str | None:
-    """The sentence of the first rank that reported one, waiting at most wait_s seconds for it."""
-    deadline = time.monotonic() + wait_s
-    while _store is not None and time.monotonic() < deadline:
-        for rank in range(1, dist.get_world_size()):
-            if _store.check([f"failure/{rank}"]):
-                return _store.get(f"failure/{rank}").decode()
-        time.sleep(0.05)
-    return None
+@contextlib.contextmanager
+def phase(name: str) -> Iterator[None]:
+    """What the watchdog says this rank is doing inside: a command that all ranks run."""
+    if _watchdog is not None:
+        _watchdog.begin(name)
+    try:
+        yield
+    finally:
+        if _watchdog is not None:
+            _watchdog.end(BETWEEN)
+
+
+@contextlib.contextmanager
+def waiting() -> Iterator[None]:
+    """Inside, this rank waits for another one without being in a collective."""
+    if _watchdog is not None:
+        _watchdog.wait_for_others(True)
+    try:
+        yield
+    finally:
+        if _watchdog is not None:
+            _watchdog.wait_for_others(False)
+
+
+def advance() -> None:
+    """Tells the watchdog that this rank makes progress."""
+    if _watchdog is not None:
+        _watchdog.advance()
+
+
+def failed(error: BaseException, command: str) -> UserError | None:
+    """What to raise where `error` broke off a command: the sentence of the rank that is to blame. None when that is this rank itself.
+
+    Every other rank then ends with the same sentence. Never returns None for an error of a collective.
+    """
+    if _watchdog is None or _watchdog.ranks == 1:
+        return None
+    words = str(error).lower()
+    broken = isinstance(error, RuntimeError) and any(word in words for word in BROKEN)
+    sentence = _watchdog.culprit(wait_s=_watchdog.silent_s if broken else 2 + 4 * _watchdog.interval)
+    if sentence is None and broken:
+        sentence = f"a rank was lost in the phase `{command}` ({str(error).splitlines()[0]}): look at the output of all ranks"
+    if sentence is None:
+        return None
+    _watchdog.fail(sentence)
+    return UserError(sentence)
+
+
+def report_failure(sentence: str) -> None:
+    """Leaves word for the other ranks, which end with this sentence."""
+    if _watchdog is not None:
+        _watchdog.fail(sentence)
+
+
+def has_failed() -> bool:
+    """Whether the job is ending because of a rank that failed or was lost."""
+    return _watchdog is not None and (_watchdog.failing or _watchdog.verdict is not None)
 
 
 def world_size() -> int:
@@ -84,9 +163,3 @@ def world_size() -> int:
 def rank() -> int:
     """This process's rank, also before `start`."""
     return dist.get_rank() if dist.is_initialized() else int(os.environ.get("RANK", "0"))
-
-
-def lost(error: Exception, command: str) -> UserError:
-    """What to raise on rank 0 when a collective broke: the sentence of the rank that failed, where there is one."""
-    sentence = reported_failure() or f"a rank was lost during `{command}` ({error}): look at the other ranks' output"
-    return UserError(sentence)

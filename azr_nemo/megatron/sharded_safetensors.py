@@ -1,8 +1,8 @@
-"""A storage strategy for Megatron's dist_checkpointing: each rank writes its slices to a safetensors file, whose header describes them.
+"""A format for Megatron's dist_checkpointing: each rank writes its slices to a safetensors file, whose header describes them.
 
 Megatron's own format keeps its index as a pickle, which runs code when it is loaded, and forks writer processes behind a spawned manager.
-Here nothing is pickled, writing is synchronous and in-process, and loading reads only the bytes that a rank's slices overlap, so a
-checkpoint can be loaded at any parallel layout.
+Here nothing is pickled and nothing forks: slices are copied to host memory and written from there by a thread, and loading reads only the
+bytes that a rank's slices overlap, so a checkpoint can be loaded at any parallel layout.
 """
 
 import json
@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 import torch.distributed as dist
@@ -21,7 +21,6 @@ from megatron.core.dist_checkpointing.dict_utils import dict_list_map_inplace, n
 from megatron.core.dist_checkpointing.mapping import ShardedTensor, is_main_replica
 from megatron.core.dist_checkpointing.strategies.base import (
     LoadShardedStrategy,
-    SaveShardedStrategy,
     StrategyAction,
     register_default_strategy,
 )
@@ -33,26 +32,35 @@ BACKEND, VERSION = "safetensors", 1
 LAYOUT = "layout"  # the metadata's one entry
 
 
-class SafetensorsSave(SaveShardedStrategy):
-    """Writes `slices-<rank>.safetensors`; its metadata maps a stored name to key, offset and global shape, and counts the files."""
+@dataclass(frozen=True)
+class Slices:
+    """This rank's slices of a sharded state. tensors: by the name that they have in the file; layout: which key, offset and global shape
+    belongs to each name, and the number of files."""
 
-    def __init__(self) -> None:
-        super().__init__(BACKEND, VERSION)
+    tensors: dict[str, Tensor]
+    layout: str
 
-    def save(self, sharded_state_dict: dict[str, Any], checkpoint_dir: str | Path) -> None:
-        """Raises OSError or SafetensorError when the file cannot be written."""
+    @classmethod
+    def of(cls, sharded_state_dict: dict[str, Any], copy: bool) -> Self:
+        """copy: into host memory of their own, so that they stay what they are while training goes on."""
         tensors: dict[str, Tensor] = {}
         slices: dict[str, dict[str, Any]] = {}
         for tensor in nested_values(sharded_state_dict):
             if isinstance(tensor, ShardedTensor) and is_main_replica(tensor.replica_id):
                 name = str(len(tensors))
-                tensors[name] = _prepended(tensor).detach().to("cpu").contiguous()
+                data = _prepended(tensor).detach().to("cpu", copy=copy, memory_format=torch.contiguous_format)
+                tensors[name] = data.contiguous()
                 slices[name] = {"key": tensor.key, "offset": tensor.global_offset, "shape": tensor.global_shape}
-        path = Path(checkpoint_dir) / f"slices-{dist.get_rank():05d}.safetensors"
+        return cls(tensors, json.dumps({"slices": slices, "ranks": dist.get_world_size()}))
+
+    def write(self, folder: Path, rank: int) -> Path:
+        """Writes `slices-<rank>.safetensors` and syncs it. Raises OSError or SafetensorError when it cannot be written."""
+        path = folder / f"slices-{rank:05d}.safetensors"
         # One entry: safetensors writes several in an order that changes from file to file, and equal states must give equal files.
-        save_file(tensors, path, metadata={LAYOUT: json.dumps({"slices": slices, "ranks": dist.get_world_size()})})
+        save_file(self.tensors, path, metadata={LAYOUT: self.layout})
         with path.open("rb") as file:
             os.fsync(file.fileno())
+        return path
 
 
 @dataclass(frozen=True)
@@ -145,6 +153,5 @@ def _overlap(target: Tensor, offset: tuple[int, ...], part: _Stored) -> Iterator
     yield tuple(here), tuple(there)
 
 
-# Megatron finds a checkpoint's strategy by the names in its metadata.json.
-register_default_strategy(StrategyAction.SAVE_SHARDED, BACKEND, VERSION, SafetensorsSave())
+# Megatron finds how to load a checkpoint by the names in its metadata.json.
 register_default_strategy(StrategyAction.LOAD_SHARDED, BACKEND, VERSION, SafetensorsLoad())
