@@ -26,7 +26,7 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     "platform": ("auto", "cpu", "cuda"),
     "model.dtype": ("auto", "bfloat16", "float32"),
     "engine.name": ("megatron",),
-    "rollout.name": ("torch", "transformers"),
+    "rollout.name": ("torch", "transformers", "trtllm"),
     "executor.name": ("local", "sandbox_fusion"),
     "reward.learnability": ("one_minus_p", "four_p_one_minus_p"),
     "reward.induction": ("binary", "fraction"),
