@@ -17,11 +17,12 @@ from azr_nemo.errors import UserError
 from azr_nemo.megatron import distributed
 from azr_nemo.megatron.actor import Actor
 from azr_nemo.megatron.architecture import check_layout
-from azr_nemo.megatron.checkpoint import load_checkpoint, save_checkpoint
+from azr_nemo.megatron.checkpoint import load_checkpoint, take_snapshot
 from azr_nemo.megatron.commands import Command, announce, join_ids, receive, split_ids
 from azr_nemo.megatron.huggingface import read_config
 from azr_nemo.megatron.platform import choose_platform, keep_freed_memory, set_threads
 from azr_nemo.megatron.sampling import decode_requests, encode_requests, request_seed, sample_everywhere
+from azr_nemo.megatron.saving import Saving, Writer
 from azr_nemo.megatron.text import Text
 from azr_nemo.megatron.weights import export_weights
 from azr_nemo.rollout.engine import Sample, SampleRequest
@@ -56,6 +57,7 @@ class Worker:
         distributed.start(platform, engine.tensor_parallel, engine.pipeline_parallel)
         self.actor = Actor(config, self.hf_config, platform, model_dir)
         self.rollout = rollouts.make_rollout(config.rollout, self.hf_config, self.actor.dtype, self.text.end_ids, platform.device)
+        self.writer = Writer()
         self.refit()
 
     def refit(self) -> None:
@@ -82,25 +84,31 @@ class Worker:
                     pass
                 return None
             case "save":
-                return save_checkpoint(self.actor, self.model_dir, Path(command.settings["directory"]))
+                asynchronous = command.settings["asynchronous"]
+                snapshot = take_snapshot(self.actor, self.model_dir, copy=asynchronous)
+                return self.writer.start(snapshot, Path(command.settings["directory"]), asynchronous)
             case "load":
                 load_checkpoint(self.actor, Path(command.settings["directory"]))
                 return self.refit()
         raise ValueError(f"no such command: {command.name}")
 
-    def serve(self) -> None:
-        """Runs rank 0's commands until `close`. Raises UserError naming this rank when one fails, having left word for rank 0."""
+    def serve(self) -> int:
+        """Runs rank 0's commands until `close`, and returns the exit code that comes with it.
+
+        Raises UserError naming this rank when one fails, having left word for rank 0."""
         name = "waiting for a command"
         try:
             while (command := receive()).name != "close":
                 name = f"`{command.name}`"
                 self.run(command)
                 name = "waiting for a command"
+            return int(command.settings["exit_code"])
         except Exception as error:
             sentence = f"rank {dist.get_rank()} failed at {name}: {error}"
             distributed.report_failure(dist.get_rank(), sentence)
             raise UserError(sentence) from error
         finally:
+            self.writer.wait()
             distributed.stop()
 
 
@@ -177,16 +185,20 @@ class MegatronEngine:
 
     def save(self, directory: Path) -> None:
         """Writes directory/weights and directory/model. Raises UserError when it cannot."""
-        self._lead(Command("save", {"directory": str(directory.absolute())}))
+        self.start_saving(directory, asynchronous=False).wait(self.config.runtime.watchdog_s)
+
+    def start_saving(self, directory: Path, asynchronous: bool = True) -> Saving:
+        """Has all ranks copy their parts of a checkpoint and write them aside, or write them at once."""
+        return self._lead(Command("save", {"directory": str(directory.absolute()), "asynchronous": asynchronous}))
 
     def load(self, directory: Path) -> None:
         """Takes back what save wrote, and refits. Raises UserError naming a damaged directory."""
         self._lead(Command("load", {"directory": str(directory.absolute())}))
 
-    def close(self) -> None:
-        """Ends the other ranks and leaves the job. The engine must not be used afterwards."""
+    def close(self, exit_code: int = 0) -> None:
+        """Ends the other ranks, with this exit code, and leaves the job. The engine must not be used afterwards."""
         if dist.is_initialized():
-            announce(Command("close"))
+            announce(Command("close", {"exit_code": exit_code}))
             distributed.stop()
 
     def _lead(self, command: Command, run: Callable[[], Any] | None = None) -> Any:
