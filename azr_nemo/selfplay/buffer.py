@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from azr_nemo.errors import UserError
-from azr_nemo.selfplay.storage import copy_database, explained, open_database, replace_database
+from azr_nemo.selfplay.storage import explained, image_of, open_database, read_image, write_image
 from azr_nemo.tasks.program import body_lines, canonical_input, program_hash
 from azr_nemo.tasks.task import Task, TaskType
 
@@ -75,15 +75,19 @@ class TaskBuffer:
     def restore(cls, backup: Path, path: Path, capacity: int) -> Self:
         """Puts a copy of `backup` in place of the database at `path`, which must not be open, and opens it. Ids go on where the backup's
         ended, so a resumed run numbers its tasks as an uninterrupted one. UserError when the backup is missing or damaged."""
-        replace_database(backup, path)
+        write_image(read_image(backup), path)
         return cls(path, capacity)
 
-    def backup(self, to: Path) -> None:
-        """Writes a consistent copy to one file: written aside, flushed to disk and renamed, so that `to` is never half a buffer."""
+    def image(self) -> bytes:
+        """The buffer as it is now, as the bytes of one SQLite file: what `restore` takes."""
         with self._lock, explained(self.path):
             if self._depth:
-                raise RuntimeError("a backup inside a transaction would hold half of it")
-            copy_database(self._db, to)
+                raise RuntimeError("an image inside a transaction would hold half of it")
+            return image_of(self._db)
+
+    def backup(self, to: Path) -> None:
+        """Writes the image to one file: written aside, flushed to disk and renamed, so that `to` is never half a buffer."""
+        write_image(self.image(), to)
 
     def close(self) -> None:
         with self._lock:

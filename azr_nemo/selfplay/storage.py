@@ -1,4 +1,4 @@
-"""The buffer's SQLite file: its schema, opening and checking it, copying it whole, and SQLite's errors in the user's words."""
+"""The buffer's SQLite file: its schema, opening and checking it, its image as bytes, and SQLite's errors in the user's words."""
 
 import os
 import sqlite3
@@ -96,14 +96,19 @@ def _check(database: sqlite3.Connection) -> None:
         raise sqlite3.DatabaseError(f"schema version {version}, expected {SCHEMA_VERSION}")
 
 
-def copy_database(source: sqlite3.Connection, to: Path) -> None:
-    """Copies a database into one file, without a journal beside it: written aside, flushed and renamed."""
+def image_of(database: sqlite3.Connection) -> bytes:
+    """The whole database as the bytes of one file that needs no journal beside it. The caller holds off writers."""
+    image = bytearray(database.serialize())
+    # The header's two versions, 2 in WAL mode, which cannot be opened in a read-only directory (https://sqlite.org/c3ref/deserialize.html).
+    image[18:20] = b"\1\1"
+    return bytes(image)
+
+
+def write_image(image: bytes, to: Path) -> None:
+    """Makes the image the database at `to`, where none may be open: written aside, flushed and renamed. UserError when it cannot be written."""
     aside = to.with_name(to.name + ".partial")
     try:
-        aside.unlink(missing_ok=True)  # of an earlier run that was killed
-        with explained(to), closing(sqlite3.connect(aside)) as copy:
-            source.backup(copy)
-            copy.execute("PRAGMA journal_mode = DELETE")
+        aside.write_bytes(image)  # over what an earlier run that was killed may have left
         _flush(aside)
         for suffix in ("-wal", "-shm"):  # of the database that is replaced: SQLite would replay them onto the new file
             to.with_name(to.name + suffix).unlink(missing_ok=True)
@@ -116,13 +121,13 @@ def copy_database(source: sqlite3.Connection, to: Path) -> None:
             aside.unlink()
 
 
-def replace_database(backup: Path, path: Path) -> None:
-    """Puts a checked copy of `backup` at `path`, where no database may be open."""
+def read_image(backup: Path) -> bytes:
+    """The image that is stored at `backup`, checked. UserError when it is missing or damaged."""
     if not backup.is_file():
         raise UserError(f"there is no task buffer at {backup}: the checkpoint is incomplete; resume from an earlier one (resume=PATH)")
     with explained(backup), closing(sqlite3.connect(f"{backup.absolute().as_uri()}?mode=ro&immutable=1", uri=True)) as source:
         _check(source)
-        copy_database(source, path)
+        return image_of(source)
 
 
 def _flush(path: Path) -> None:
