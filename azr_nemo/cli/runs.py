@@ -28,7 +28,7 @@ def train(
         return
     from azr_nemo.trainer.loop import train as run
 
-    run(config)
+    raise typer.Exit(run(config))
 
 
 @app.command()

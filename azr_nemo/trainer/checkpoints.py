@@ -8,14 +8,17 @@ import errno
 import json
 import os
 import shutil
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from azr_nemo.errors import UserError
+from azr_nemo.selfplay.storage import read_image
 
 FORMAT = 1
+SEEN_S = 30.0  # within which a file that another node has written and synced is seen here
 
 
 @dataclass(frozen=True)
@@ -27,24 +30,34 @@ class Checkpoint:
 
 
 class Checkpoints:
-    """The checkpoints of one run. keep: how many are left; older ones are deleted once a newer one is complete."""
+    """The checkpoints of one run. keep: how many are left; older ones are deleted once a newer one is complete. keep_every: those of steps
+    divisible by it are kept for good, but for step 0's; 0 for none."""
 
-    def __init__(self, run_dir: Path, keep: int):
-        self.folder, self.keep = run_dir / "checkpoints", keep
+    def __init__(self, run_dir: Path, keep: int, keep_every: int = 0):
+        self.folder, self.keep, self.keep_every = run_dir / "checkpoints", keep, keep_every
 
-    def save(self, step: int, write: Callable[[Path], None]) -> Checkpoint:
-        """Has `write` fill an empty directory, then makes it the latest checkpoint. Raises UserError when the disk is full or read-only;
-        the checkpoints before stay as they are."""
-        target, aside = self.folder / f"step_{step:06d}", self.folder / f".writing_{step:06d}"
+    def begin(self, step: int) -> Path:
+        """An empty directory, for what is written to be completed. Raises UserError when there is no place for it."""
+        aside = self._aside(step)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             shutil.rmtree(aside, ignore_errors=True)
             aside.mkdir()
-            write(aside)
+        except OSError as error:
+            raise self._failed(step, error) from None
+        return aside
+
+    def complete(self, step: int, write: Callable[[Path], dict[str, int]]) -> Checkpoint:
+        """Has `write` fill the directory that `begin` made, then makes it the latest checkpoint. write returns the sizes of files that other
+        nodes have written there. Raises UserError when the disk is full or read-only; the checkpoints before stay as they are."""
+        target, aside = self.folder / f"step_{step:06d}", self._aside(step)
+        try:
+            _await_files(aside, write(aside))
             sizes = {str(path.relative_to(aside)): path.stat().st_size for path in sorted(aside.rglob("*")) if path.is_file()}
             _write_durably(aside / "state.json", json.dumps({"format": FORMAT, "step": step, "files": sizes}, indent=1))
             for path in aside.rglob("*"):
                 _sync(path)
+            _sync(aside)
             if target.exists():
                 shutil.rmtree(target)
             os.rename(aside, target)
@@ -52,17 +65,19 @@ class Checkpoints:
             _write_durably(self.folder / "latest", target.name)
         except (OSError, UserError) as error:
             shutil.rmtree(aside, ignore_errors=True)
-            raise UserError(f"the checkpoint of step {step} could not be written to {self.folder}: {_reason(error)}") from None
+            raise self._failed(step, error) from None
         except BaseException:
             shutil.rmtree(aside, ignore_errors=True)
             raise
-        for old in self._directories()[: -self.keep]:
-            shutil.rmtree(old, ignore_errors=True)
+        self._prune(step)
         return Checkpoint(target, step)
 
-    def find(self, resume: str) -> Checkpoint | None:
-        """The checkpoint that `resume` (auto | never | a path) asks for, or None to start afresh. Raises UserError when it is damaged, and
-        when `never` meets a run that has checkpoints, which would be lost."""
+    def find(self, resume: str, note: Callable[[str], None] = lambda sentence: None) -> Checkpoint | None:
+        """The checkpoint that `resume` (auto | never | a path) asks for, or None to start afresh.
+
+        auto: the latest one, or, when it is damaged, the newest whole one before it, with a note on what is wrong. Raises UserError when all
+        are damaged, when the one that is asked for by its path is, and when `never` meets a run that has checkpoints, which would be lost.
+        """
         directories = self._directories()
         if resume == "never":
             if directories:
@@ -73,32 +88,80 @@ class Checkpoints:
         if not directories:
             return None
         latest = self.folder / "latest"
-        name = latest.read_text().strip() if latest.is_file() else directories[-1].name
-        newest = self.folder / name if (self.folder / name).is_dir() else directories[-1]
-        try:
-            return read(newest)
-        except UserError as error:
-            others = [path for path in directories if path < newest]
-            way = f"resume={others[-1]}" if others else "another run_dir"
-            raise UserError(f"{error}; to go on without it use {way}") from None
+        name = latest.read_text(errors="replace").strip() if latest.is_file() else ""
+        # Later ones than the latest are of a run that was taken back to an earlier step.
+        damages: list[str] = []
+        for path in reversed([path for path in directories if path.name <= name] or directories):
+            try:
+                found = read(path)
+            except UserError as error:
+                damages.append(str(error))
+                continue
+            for damage in damages:
+                note(f"{damage}; the run goes on from {found.path}, the checkpoint before it")
+            return found
+        raise UserError(
+            f"{damages[0]}; no checkpoint before it is whole either: bring one of them back and give resume=PATH, or start anew in another run_dir"
+        )
+
+    def clear_unfinished(self) -> None:
+        """Frees what saves that were killed had written so far. For the one process that writes here, before it begins."""
+        for path in self.folder.glob(".writing_*"):
+            shutil.rmtree(path, ignore_errors=True)
+
+    def _prune(self, step: int) -> None:
+        """Deletes old ones; those later than the newest stay, and are replaced as the run comes to them again."""
+        older = [path for path in self._directories() if path.name <= f"step_{step:06d}"]
+        for path in older[: -self.keep]:
+            number = int(path.name.removeprefix("step_"))
+            if not (self.keep_every and number and number % self.keep_every == 0):
+                shutil.rmtree(path, ignore_errors=True)
+
+    def _aside(self, step: int) -> Path:
+        return self.folder / f".writing_{step:06d}"
+
+    def _failed(self, step: int, error: OSError | UserError) -> UserError:
+        return UserError(f"the checkpoint of step {step} could not be written to {self.folder}: {_reason(error)}")
 
     def _directories(self) -> list[Path]:
-        return sorted(self.folder.glob("step_*")) if self.folder.is_dir() else []
+        named = self.folder.glob("step_*") if self.folder.is_dir() else []
+        return sorted(path for path in named if path.name.removeprefix("step_").isdecimal())
 
 
 def read(path: Path) -> Checkpoint:
-    """Checks that a checkpoint is whole: every file is there and has the size that it was written with. Raises UserError otherwise."""
+    """Checks that a checkpoint is whole: every file is there and has the size that it was written with, and the buffer is sound. Raises
+    UserError otherwise."""
     try:
         state = json.loads((path / "state.json").read_text())
         step, sizes = int(state["step"]), dict(state["files"])
     except (OSError, ValueError, KeyError, TypeError):
         raise UserError(f"{path} is not a whole checkpoint: its state.json is missing or damaged") from None
     for name, size in sizes.items():
-        found = (path / name).stat().st_size if (path / name).is_file() else None
+        found = _size(path / name)
         if found != size:
             what = "is missing" if found is None else f"has {found} bytes instead of {size}"
             raise UserError(f"the checkpoint {path} is damaged: {name} {what}")
+    if "buffer.sqlite" in sizes:
+        try:
+            read_image(path / "buffer.sqlite")
+        except UserError:
+            raise UserError(f"the checkpoint {path} is damaged: its buffer.sqlite is no sound database") from None
     return Checkpoint(path, step)
+
+
+def _await_files(folder: Path, sizes: dict[str, int]) -> None:
+    """Until the files that other nodes have written are here, as a shared file system may take a moment to show them."""
+    deadline = time.monotonic() + SEEN_S
+    for name, size in sizes.items():
+        while (found := _size(folder / name)) != size:
+            if time.monotonic() > deadline:
+                what = "does not appear here" if found is None else f"has {found} bytes here instead of {size}"
+                raise UserError(f"{name}, which its rank has written, {what}: run_dir must be on a file system that all nodes share")
+            time.sleep(0.1)
+
+
+def _size(path: Path) -> int | None:
+    return path.stat().st_size if path.is_file() else None
 
 
 def _write_durably(path: Path, text: str) -> None:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from azr_nemo.config import RunConfig
-from azr_nemo.megatron.distributed import rank
-from azr_nemo.megatron.worker import MegatronEngine, build_engine
+from azr_nemo.megatron.distributed import open_store, rank
+from azr_nemo.megatron.worker import MegatronEngine, Worker, build_engine
 from azr_nemo.models import resolve_model
 from azr_nemo.observe.console import Console
 from azr_nemo.observe.memory import MemoryMeter
@@ -26,9 +26,10 @@ from azr_nemo.trainer.driving import Driver
 from azr_nemo.trainer.dtype import with_dtype
 from azr_nemo.trainer.executors import limits, make_executor
 from azr_nemo.trainer.guard import Guard
-from azr_nemo.trainer.run_directory import RunDirectory
+from azr_nemo.trainer.run_directory import Outcome, RunDirectory
+from azr_nemo.trainer.saving import Saver
 from azr_nemo.trainer.session import Session, buffer_path, make_session
-from azr_nemo.trainer.stopping import StopRequest
+from azr_nemo.trainer.stopping import StoppedAtOnce, StopRelay, StopRequest
 from azr_nemo.trainer.warming import warm_up, warmed_directory
 
 
@@ -43,7 +44,7 @@ class Run:
     buffer: TaskBuffer
     driver: Driver
     console: Console
-    checkpoints: Checkpoints
+    saver: Saver
     metrics: MetricsLog
     rollouts: RolloutLog
     stop: StopRequest
@@ -54,38 +55,71 @@ class Run:
 
 
 def train(config: RunConfig, only_seed: bool = False) -> int:
-    """Runs or resumes the configured run and returns the number of steps that are done. On ranks other than 0 it serves rank 0.
-    only_seed: stop before the first step, with the seeds in the checkpoint of step 0.
+    """Runs or resumes the configured run and returns the exit code: 0 when all is done, 75 when a signal stopped it (`Outcome`). On ranks
+    other than 0 it serves rank 0. only_seed: stop before the first step, with the seeds in the checkpoint of step 0.
 
     Raises UserError for what the user can mend and ExecutorUnavailable when the sandbox is lost.
     """
-    checkpoints = Checkpoints(Path(config.run_dir), config.checkpoint.keep)
+    checkpoints = Checkpoints(Path(config.run_dir), config.checkpoint.keep, config.checkpoint.keep_every)
     if rank():
-        config = with_dtype(config, checkpoints.find(config.resume))
-        model_dir = resolve_model(config.model)
-        build_engine(config, starting_weights(config, model_dir))
-        return 0
-    with ExitStack() as stack:
-        run_dir = stack.enter_context(RunDirectory(Path(config.run_dir))).path
-        stop = stack.enter_context(StopRequest())
-        console = stack.enter_context(Console(config.logging.console))
-        checkpoint = checkpoints.find(config.resume)
+        return follow(config, checkpoints)
+    with RunDirectory(Path(config.run_dir)) as run_dir, StopRequest() as stop, Console(config.logging.console) as console:
+        checkpoints.clear_unfinished()
+        notes: list[str] = []
+        checkpoint = checkpoints.find(config.resume, notes.append)
         config = with_dtype(config, checkpoint)
         done = checkpoint.step if checkpoint else 0
         title = f"AZR-NeMo: {config.recipe or config.model.path}"
-        console.start_run(title, [f"run_dir {run_dir}", f"model {config.model.path}, {config.model.dtype}"], config.selfplay.steps, done)
-        if done >= config.selfplay.steps:
-            console.note(f"all {done} steps are done: raise selfplay.steps to go on, or give another run_dir to start anew")
-            return done
+        lines = [f"run_dir {run_dir.path}", f"model {config.model.path}, {config.model.dtype}"]
+        console.start_run(title, lines, config.selfplay.steps, done)
+        for sentence in notes:
+            console.note(sentence)
+        try:
+            outcome = lead(config, checkpoints, checkpoint, run_dir.path, console, stop, only_seed)
+        except StoppedAtOnce:
+            outcome = Outcome("stopped", done, stop.requested)
+        if outcome.kind == "stopped":
+            what = f"after step {outcome.step}, which is saved" if outcome.step else "before the first step"
+            console.note(f"stopped by {outcome.signal} {what}: the same command goes on from there")
+        run_dir.conclude(outcome)
+        return outcome.exit_code
+
+
+def follow(config: RunConfig, checkpoints: Checkpoints) -> int:
+    """A rank other than 0: serves rank 0 until it closes the engine, and returns its exit code."""
+    relay = StopRelay()
+    checkpoint = checkpoints.find(config.resume)
+    if checkpoint and checkpoint.step >= config.selfplay.steps:
+        return 0  # as rank 0 does
+    config = with_dtype(config, checkpoint)
+    worker = Worker(config, starting_weights(config, resolve_model(config.model)))
+    relay.connect(open_store)
+    return worker.serve()
+
+
+def lead(
+    config: RunConfig,
+    checkpoints: Checkpoints,
+    checkpoint: Checkpoint | None,
+    run_dir: Path,
+    console: Console,
+    stop: StopRequest,
+    only_seed: bool,
+) -> Outcome:
+    """Rank 0: puts the run together, goes through its phases and ends the other ranks."""
+    done = checkpoint.step if checkpoint else 0
+    if done >= config.selfplay.steps:
+        console.note(f"all {done} steps are done: raise selfplay.steps to go on, or give another run_dir to start anew")
+        return Outcome("done", done)
+    with ExitStack() as stack:
         executor = stack.enter_context(make_executor(config.executor))
         console.note(f"executor: {executor.describe()}")
         model_dir = resolve_model(config.model, progress=console.note)
         start = starting_weights(config, model_dir)
         engine = build_engine(config, start)
         assert engine is not None
-        stack.callback(engine.close)
-        if config.warmup.steps and start == model_dir and not checkpoint:
-            warm_up(engine, config, model_dir, warmed_directory(config, model_dir), executor, console)
+        stack.callback(engine.close, exit_code=2)  # unless it is closed before, in good order
+        stop.connect(open_store())
         if checkpoint:
             buffer = TaskBuffer.restore(checkpoint.path / "buffer.sqlite", buffer_path(run_dir), config.selfplay.buffer_capacity)
         else:
@@ -97,12 +131,21 @@ def train(config: RunConfig, only_seed: bool = False) -> int:
         stack.callback(rollouts.close)
         session = make_session(config, engine, executor, buffer)
         driver = Driver(engine, PhaseClock(memory=MemoryMeter().lap), console, config.seed)
-        run = Run(config, run_dir, engine, session, buffer, driver, console, checkpoints, metrics, rollouts, stop)
-        if checkpoint:
-            resume(run, checkpoint)
-        else:
-            begin(run, lambda: load_seeds_into(run, executor))
-        return done if only_seed else run_steps(run, done)
+        saver = stack.enter_context(Saver(checkpoints, engine, as_yaml(config), config.checkpoint.asynchronous, config.runtime.watchdog_s))
+        run = Run(config, run_dir, engine, session, buffer, driver, console, saver, metrics, rollouts, stop)
+        try:
+            if checkpoint:
+                resume(run, checkpoint)
+            else:
+                if config.warmup.steps and start == model_dir:
+                    warm_up(engine, config, model_dir, warmed_directory(config, model_dir), executor, console, stop.check)
+                begin(run, lambda: load_seeds_into(run, executor))
+            outcome = Outcome("done", done) if only_seed else run_steps(run, done)
+        except StoppedAtOnce:
+            outcome = Outcome("stopped", done, stop.requested)
+        saver.wait()
+        engine.close(outcome.exit_code)
+    return outcome
 
 
 def starting_weights(config: RunConfig, model_dir: Path) -> Path:
@@ -131,12 +174,14 @@ def begin(run: Run, load_files: Callable[[], None]) -> None:
 
     def progress(at: SeedProgress) -> None:
         run.console.note(at.sentence())
+        run.stop.check()
 
     seeded = run.driver.drive(SeedingLoop(run.session.proposer, progress).run(), "seeding")
     for warning in seeded.warnings:
         run.console.note(warning)
     run.metrics.write(0, evaluate(run, 0, always=True))
     save(run, 0)
+    run.saver.wait()  # until then there is no buffer to go back to, and the first step changes it
 
 
 def resume(run: Run, checkpoint: Checkpoint) -> None:
@@ -147,9 +192,9 @@ def resume(run: Run, checkpoint: Checkpoint) -> None:
     run.console.note(f"resumed after step {checkpoint.step} from {checkpoint.path}")
 
 
-def run_steps(run: Run, done: int) -> int:
+def run_steps(run: Run, done: int) -> Outcome:
     """Steps done+1 .. selfplay.steps. A stop request ends the run after the step in hand, saved."""
-    run.stop.at_once = False
+    run.stop.check()
     run.clock.lap()
     guard = Guard(run.config.eval.stop_if_worse)
     guard.recall(read_metrics(run.run_dir / "metrics.jsonl"))
@@ -164,14 +209,13 @@ def run_steps(run: Run, done: int) -> int:
         warnings, worse = guard.judge(step, {**held_out, **result.metrics} if held_out else {})
         for warning in warnings:
             run.console.note(warning)
-        if last or worse or run.stop.requested or step % run.config.checkpoint.every == 0:
+        stopped = run.stop.requested
+        if last or worse or stopped or step % run.config.checkpoint.every == 0:
             save(run, step)  # after the step's line in the logs: a resumed run drops lines, it cannot make up for missing ones
-        if worse:
-            return step
-        if run.stop.requested and step < run.config.selfplay.steps:
-            run.console.note(f"stopped by {run.stop.requested} after step {step}, which is saved: the same command goes on from there")
-            return step
-    return run.config.selfplay.steps
+        run.saver.check()
+        if worse or (stopped and not last):
+            return Outcome("worse", step) if worse else Outcome("stopped", step, stopped)
+    return Outcome("done", run.config.selfplay.steps)
 
 
 def evaluate(run: Run, step: int, always: bool) -> dict[str, float]:
@@ -184,15 +228,10 @@ def evaluate(run: Run, step: int, always: bool) -> dict[str, float]:
 
 
 def save(run: Run, step: int) -> None:
-    """Weights, optimizer, buffer, configuration: everything that the next step depends on."""
-
-    def write(directory: Path) -> None:
-        run.engine.save(directory)
-        run.buffer.backup(directory / "buffer.sqlite")
-        (directory / "config.yaml").write_text(as_yaml(run.config))
-
+    """Weights, optimizer, buffer, configuration: everything that the next step depends on. What the run waits for is the copy of it, and the
+    checkpoint before, should that still be in the making."""
     with run.clock.phase("save"), run.console.phase("save"):
-        run.checkpoints.save(step, write)
+        run.saver.save(step, run.buffer)
 
 
 def report(run: Run, step: int, result: StepResult, trained: dict[str, float], sampled: int, held_out: dict[str, float]) -> None:

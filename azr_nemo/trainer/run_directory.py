@@ -1,12 +1,33 @@
-"""A run's directory: made once, locked by the one process that writes to it."""
+"""A run's directory: made once, locked by the one process that writes to it, and told how the run ended.
+
+outcome    one line, written last of all: `done STEP`, `worse STEP` or `stopped STEP SIGNAL`. Without it the run failed or was killed.
+"""
 
 import fcntl
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from azr_nemo.errors import UserError
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended. kind: done, all steps; worse, `eval.stop_if_worse` ended it; stopped, by a signal, to go on with the same command."""
+
+    kind: str
+    step: int
+    signal: str = ""
+
+    @property
+    def exit_code(self) -> int:
+        """75 (EX_TEMPFAIL of sysexits.h) asks a batch script for the same command again. Launchers such as torchrun turn it into 1."""
+        return os.EX_TEMPFAIL if self.kind == "stopped" else os.EX_OK
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.step} {self.signal}".rstrip()
 
 
 class RunDirectory:
@@ -24,6 +45,16 @@ class RunDirectory:
         except OSError:
             os.close(self._lock)
             raise UserError(f"run_dir={path} is in use by another process: wait for it, or choose another with run_dir=DIR") from None
+        (path / "outcome").unlink(missing_ok=True)
+
+    def conclude(self, outcome: Outcome) -> None:
+        """Writes how the run ended. A full disk must not turn a run that is saved into a failed one, so it is left without the file then."""
+        aside = self.path / ".outcome.writing"
+        try:
+            aside.write_text(f"{outcome}\n")
+            os.replace(aside, self.path / "outcome")
+        except OSError:
+            aside.unlink(missing_ok=True)
 
     def __enter__(self) -> Self:
         return self

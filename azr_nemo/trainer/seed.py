@@ -1,6 +1,7 @@
 """`azr-nemo seed`: seed tasks from a model or from files, validated by the executor."""
 
 import json
+import sys
 import tempfile
 from contextlib import ExitStack
 from itertools import groupby
@@ -68,7 +69,8 @@ def seed_from_model(config: RunConfig, out: Path | None, schema: str) -> Table:
     _check(schema)
     if world_size() > 1:
         raise UserError("azr-nemo seed runs in one process: start it without torchrun")
-    train(config, only_seed=True)
+    if code := train(config, only_seed=True):
+        sys.exit(code)
     with TaskBuffer(Path(config.run_dir) / "buffer.sqlite", config.selfplay.buffer_capacity) as buffer:
         if out:
             export_jsonl(buffer, out, schema)  # type: ignore[arg-type]

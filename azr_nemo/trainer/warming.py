@@ -2,6 +2,7 @@
 
 import os
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 from azr_nemo.config import RunConfig
@@ -20,12 +21,26 @@ def warmed_directory(config: RunConfig, model_dir: Path) -> Path:
     return cache_dir() / "warm" / f"{model_dir.name}-{warm_start_key(model_dir, config)}"
 
 
-def warm_up(engine: MegatronEngine, config: RunConfig, model_dir: Path, target: Path, executor: Executor, console: Console) -> None:
-    """Trains the engine on generated easy tasks and keeps the weights in `target`, written aside and renamed."""
+def warm_up(
+    engine: MegatronEngine,
+    config: RunConfig,
+    model_dir: Path,
+    target: Path,
+    executor: Executor,
+    console: Console,
+    check: Callable[[], None],
+) -> None:
+    """Trains the engine on generated easy tasks and keeps the weights in `target`, written aside and renamed. check: called at every step, and
+    may raise to end it."""
+
+    def progress(step: int, loss: float) -> None:
+        phase.advance(1, loss=loss)
+        check()
+
     tasks = generate_tasks(config.warmup.programs, config.warmup.seed, executor, config.selfplay.induction_pairs)
     stream = batches(tasks, prompt_options(config), config, engine.encode, engine.encode_response)
     with console.phase("warm_start", config.warmup.steps) as phase:
-        warm_start(engine, stream, config.warmup, lambda step, loss: phase.advance(1, loss=loss))
+        warm_start(engine, stream, config.warmup, progress)
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".warm-") as temporary:
         made = Path(temporary) / "model"
