@@ -257,6 +257,25 @@ def test_workers_die_with_the_trainer(pool):
     assert eventually(lambda: not any(os.path.exists(f"/proc/{pid}") for pid in family))
 
 
+@pytest.mark.parametrize("rung", jail.Rung)
+def test_a_signal_to_the_whole_job_changes_no_outcome(rung):
+    try:
+        pool = LocalPool(workers=1, limits=Limits(wall_s=20.0, cpu_s=20.0), rung=rung)
+    except ExecutorUnavailable as error:
+        pytest.skip(str(error))
+    with pool:
+        pids = list(pool.pids())
+        pending = pool.submit(Request(SLEEP, ("1",)))
+        time.sleep(0.5)
+        family = {member for pid in pids for member in {pid} | children_of(pid)}
+        for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT, signal.SIGHUP):
+            for member in family:
+                os.kill(member, number)
+        assert pending.result()[0].ok
+        assert list(pool.pids()) == pids
+        assert add(pool, 1) == "2"
+
+
 def test_it_starts_beside_torch_and_many_threads_and_quickly(make):
     import torch
 

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import signal
 import socket
 import struct
 import subprocess
@@ -24,6 +25,8 @@ START_S = 20.0  # a worker is up in a fraction of a second; a machine that swaps
 MARGIN_S = 10.0  # beyond the sum of a request's own limits, before the worker is given up
 # The worker reads the results of every program before it forks for the next: glibc overwrites what is freed, so that none finds another's.
 WIPE_FREED = {"PYTHONMALLOC": "malloc", "GLIBC_TUNABLES": "glibc.malloc.tcache_count=0:glibc.malloc.perturb=165"}
+# A job that is asked to stop has all its processes signalled, by a terminal or by Slurm; the worker serves until the trainer lets it go.
+NOT_FOR_WORKERS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 FAREWELL_S = 2.0  # for a worker to end once its connection is closed
 LARGEST_FRAME = 1 << 28
 
@@ -47,6 +50,8 @@ class Worker:
         environment = {"PYTHONHASHSEED": str(hash_seed), "LC_ALL": "C.UTF-8", "TZ": "UTC", "OPENBLAS_NUM_THREADS": "1", **WIPE_FREED}
         if "LD_LIBRARY_PATH" in os.environ:  # the interpreter itself may need it
             environment["LD_LIBRARY_PATH"] = os.environ["LD_LIBRARY_PATH"]
+        # A blocked signal stays blocked in whatever is started from here: the jail's own launcher too, which has no code of ours.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, NOT_FOR_WORKERS)
         try:
             self._process = subprocess.Popen(
                 [*plan.command, os.path.realpath(sys.executable), "-s", "-P", "-S", "-c", script],
@@ -57,6 +62,7 @@ class Worker:
             mine.close()
             raise ExecutorUnavailable(f"the executor's worker could not be started: {error}") from None
         finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
             its.close()
         self.pid = self._process.pid
         try:

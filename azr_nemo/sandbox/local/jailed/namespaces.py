@@ -34,7 +34,6 @@ def enter_namespaces(folders: list[str], keep_fd: int) -> None:
     child = os.fork()
     if child:
         os.close(keep_fd)
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
         os.waitpid(child, 0)
         os._exit(0)
     _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)

@@ -62,7 +62,6 @@ class Control:
 def main(fd: int) -> None:
     """Serves the trainer at the other end of the socket `fd` until it is gone."""
     _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     control = Control(fd)
     plan = control.next()
     try:
