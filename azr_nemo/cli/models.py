@@ -6,19 +6,24 @@ from typing import Annotated
 import typer
 
 from azr_nemo.cli.app import app
-from azr_nemo.errors import UserError
 
 
 @app.command()
 def convert(
-    source: Annotated[Path, typer.Argument(help="a run's checkpoint directory, or with --to megatron a Hugging Face directory")],
-    out: Annotated[Path, typer.Argument(help="the directory to write; it must not exist")],
-    to: Annotated[str, typer.Option(help="hf | megatron")] = "hf",
+    source: Annotated[
+        Path, typer.Argument(help="a Hugging Face directory, a checkpoint, a run, a .nemo file or its folder: found out by looking")
+    ],
+    out: Annotated[Path, typer.Argument(help="what to write; it must not exist. A name that ends in .nemo gives a file, another a folder")],
+    to: Annotated[str, typer.Option(help="hf | megatron | nemo")] = "hf",
+    verify: Annotated[bool, typer.Option("--verify", help="read it again; compare every tensor, and the logits with transformers")] = False,
+    max_shard_gb: Annotated[float, typer.Option(help="size of a file of weights, which is also what is held in memory")] = 5.0,
+    like: Annotated[Path | None, typer.Option(help="for NeMo's weights: the Hugging Face directory of the same model")] = None,
+    tokenizer: Annotated[str | None, typer.Option(help="with --to nemo: where NeMo finds the tokenizer; SOURCE unless told")] = None,
 ) -> None:
-    """Converts a checkpoint to a Hugging Face directory, or back."""
-    from azr_nemo.megatron.convert import checkpoint_to_hf, hf_to_checkpoint
+    """Converts a model between Hugging Face, Megatron and NeMo, one tensor at a time, on the CPU."""
+    from azr_nemo.conversion.convert import convert as convert_model
+    from azr_nemo.trainer.checkpoints import Checkpoints
 
-    if to not in ("hf", "megatron"):
-        raise UserError(f"--to {to} is unknown: choose hf or megatron")
-    (checkpoint_to_hf if to == "hf" else hf_to_checkpoint)(source, out)
-    print(out)
+    if (source / "checkpoints").is_dir() and (found := Checkpoints(source, keep=1).find("auto")):
+        source = found.path
+    convert_model(source, out, to, verified=verify, shard_bytes=int(max_shard_gb * 1e9), like=like, tokenizer=tokenizer)

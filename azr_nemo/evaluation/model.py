@@ -9,9 +9,9 @@ from torch import Tensor
 from transformers import PretrainedConfig
 
 from azr_nemo.config import ModelConfig, RolloutConfig
+from azr_nemo.conversion.checkpoint import open_checkpoint
 from azr_nemo.errors import UserError
 from azr_nemo.evaluation.settings import EvalSettings
-from azr_nemo.megatron.convert import open_checkpoint
 from azr_nemo.megatron.huggingface import open_hf, read_config
 from azr_nemo.megatron.platform import choose_dtype, choose_platform
 from azr_nemo.megatron.text import Text

@@ -59,15 +59,20 @@ def open_weights(model_dir: Path) -> Iterator[Callable[[str], Tensor]]:
 
 @contextlib.contextmanager
 def open_hf(model_dir: Path, config: PretrainedConfig) -> Iterator[Iterator[tuple[str, Tensor]]]:
-    """The weight stream of a Hugging Face directory: every tensor under its name, but for what is computed from the configuration and for a head that is
-    the embedding. Raises UserError as `open_weights` does."""
-    names = sorted(_index(model_dir)) or sorted(name for file in model_dir.glob("*.safetensors") for name in _tensor_names(file))
-    tied = {"lm_head.weight"} if config.tie_word_embeddings else set()
+    """The weight stream of a Hugging Face directory, as `tensor_names` lists it. Raises UserError as `open_weights` does."""
+    names = tensor_names(model_dir, config)
     with open_weights(model_dir) as get:
-        yield ((name, get(name)) for name in names if name not in tied and not name.endswith("rotary_emb.inv_freq"))
+        yield ((name, get(name)) for name in names)
 
 
-def _tensor_names(file: Path) -> list[str]:
+def tensor_names(model_dir: Path, config: PretrainedConfig) -> list[str]:
+    """The names of the directory's tensors, but for what is computed from the configuration and for a head that is the embedding."""
+    names = sorted(_index(model_dir)) or sorted(name for file in model_dir.glob("*.safetensors") for name in _names_in(file))
+    tied = {"lm_head.weight"} if config.tie_word_embeddings else set()
+    return [name for name in names if name not in tied and not name.endswith("rotary_emb.inv_freq")]
+
+
+def _names_in(file: Path) -> list[str]:
     try:
         with safe_open(file, framework="pt") as handle:
             return list(handle.keys())
@@ -77,7 +82,12 @@ def _tensor_names(file: Path) -> list[str]:
 
 def _index(model_dir: Path) -> dict[str, str]:
     path = model_dir / INDEX
-    return json.loads(path.read_text())["weight_map"] if path.is_file() else {}
+    if not path.is_file():
+        return {}
+    try:
+        return json.loads(path.read_text())["weight_map"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path} cannot be read ({type(error).__name__}: {error}): fetch the model again") from error
 
 
 def save_hf(
@@ -88,22 +98,42 @@ def save_hf(
     At most one shard of tensors is held at a time. Written beside `out` and renamed; raises UserError when `out` exists or cannot be
     written.
     """
-    if out.exists():
-        raise UserError(f"{out} already exists: choose another directory")
-    aside = out.with_name(f".{out.name}.partial")
-    shutil.rmtree(aside, ignore_errors=True)
-    try:
-        aside.mkdir(parents=True)
-        dtype = _write_shards(stream, aside, shard_bytes)
+    with written_aside(out) as aside:
+        aside.mkdir()
+        dtype = write_shards(stream, aside, shard_bytes)
         copy_companions(tokenizer_dir, config, dtype, aside)
+
+
+@contextlib.contextmanager
+def written_aside(out: Path) -> Iterator[Path]:
+    """Gives a path beside `out` for a file or a directory to be made, renamed to `out` in the end and removed when anything went wrong.
+
+    Raises UserError when `out` exists or what is written inside fails for lack of space or permission.
+    """
+    if out.exists():
+        raise UserError(f"{out} already exists: choose another name")
+    aside = out.with_name(f".{out.name}.partial")
+    try:
+        _remove(aside)
+        aside.parent.mkdir(parents=True, exist_ok=True)
+        yield aside
         aside.rename(out)
     except (OSError, SafetensorError) as error:
         raise UserError(f"cannot write the model to {out}: {error}") from error
     finally:
-        shutil.rmtree(aside, ignore_errors=True)
+        _remove(aside)
 
 
-def _write_shards(stream: Iterable[tuple[str, Tensor]], folder: Path, shard_bytes: int) -> torch.dtype:
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with contextlib.suppress(OSError):
+            path.unlink()
+
+
+def write_shards(stream: Iterable[tuple[str, Tensor]], folder: Path, shard_bytes: int) -> torch.dtype:
+    """Writes the stream as safetensors files of at most shard_bytes, and their index; the dtype of the last tensor."""
     shards: list[list[str]] = []
     pending: dict[str, Tensor] = {}
     size = total = 0
@@ -136,10 +166,29 @@ def _write_shards(stream: Iterable[tuple[str, Tensor]], folder: Path, shard_byte
 
 
 def copy_companions(source: Path, config: PretrainedConfig, dtype: torch.dtype, out: Path) -> None:
-    """Copies what belongs to a model besides its weights, and writes config.json with the weights' dtype."""
-    for file in sorted(source.iterdir()):
-        if file.is_file() and file.suffix in COMPANIONS and file.name not in (INDEX, "config.json"):
-            shutil.copyfile(file, out / file.name)
-    config = copy.deepcopy(config)
-    config.dtype = dtype
-    config.save_pretrained(out)
+    """Copies what belongs to a model besides its weights; config.json is kept but for the weights' dtype."""
+    write_companions(read_companions(source), config, dtype, out)
+
+
+def read_companions(source: Path) -> dict[str, bytes]:
+    """config.json, tokenizer, chat template and generation settings of a Hugging Face directory, by name."""
+    return {
+        file.name: file.read_bytes()
+        for file in sorted(source.iterdir())
+        if file.is_file() and file.suffix in COMPANIONS and file.name != INDEX
+    }
+
+
+def write_companions(files: dict[str, bytes], config: PretrainedConfig, dtype: torch.dtype, out: Path) -> None:
+    """Writes them; a config.json among them is kept as its author wrote it, since other versions of transformers name things otherwise."""
+    for name, content in files.items():
+        (out / name).write_bytes(content)
+    if "config.json" in files:
+        written = json.loads(files["config.json"])
+        for key in {"dtype", "torch_dtype"} & written.keys() or {"dtype"}:
+            written[key] = str(dtype).removeprefix("torch.")
+        (out / "config.json").write_text(json.dumps(written, indent=2, ensure_ascii=False) + "\n")
+    else:
+        config = copy.deepcopy(config)
+        config.dtype = dtype
+        config.save_pretrained(out)

@@ -9,11 +9,11 @@ import torch
 from tiny_models import run_config, training_batch
 from torch import Tensor
 
+from azr_nemo.conversion.convert import convert
 from azr_nemo.errors import UserError
 from azr_nemo.megatron import sharded_safetensors
 from azr_nemo.megatron.actor import Actor
 from azr_nemo.megatron.checkpoint import load_checkpoint, save_checkpoint
-from azr_nemo.megatron.convert import checkpoint_to_hf, hf_to_checkpoint
 from azr_nemo.megatron.weights import export_weights
 
 MakeActor = Callable[..., Actor]
@@ -81,7 +81,7 @@ def test_a_checkpoint_before_the_first_step_loads(make_actor: MakeActor, model_d
 
 
 def test_converted_weights_can_be_trained_on(make_actor: MakeActor, model_dir: ModelDir, tmp_path: Path) -> None:
-    hf_to_checkpoint(model_dir(), tmp_path / "checkpoint")
+    convert(model_dir(), tmp_path / "checkpoint", "megatron")
     actor, fresh = make_actor(), make_actor()
     actor.update(training_batch())
     load_checkpoint(actor, tmp_path / "checkpoint")
@@ -146,7 +146,7 @@ def test_a_checkpoint_of_another_model_or_dtype_is_refused(saved: Path, make_act
 def test_an_unfinished_or_damaged_checkpoint_is_not_converted(saved: Path, tmp_path: Path) -> None:
     cut(saved / "weights" / "slices-00000.safetensors")
     with pytest.raises(UserError, match="cannot be loaded"):
-        checkpoint_to_hf(saved, tmp_path / "hf")
+        convert(saved, tmp_path / "hf", "hf")
     assert not (tmp_path / "hf").exists()
 
 

@@ -4,13 +4,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from tiny_models import CONFIGS
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM
 
 from azr_nemo.errors import UserError
 from azr_nemo.megatron.actor import Actor
-from azr_nemo.megatron.convert import checkpoint_to_hf, hf_to_checkpoint
 from azr_nemo.megatron.huggingface import open_weights, read_config, save_hf
 from azr_nemo.megatron.weights import export_weights
 
@@ -25,20 +24,6 @@ def test_hugging_face_to_megatron_and_back_is_bit_identical(
     assert stream.keys() == stored.keys()
     for name, tensor in stored.items():
         assert torch.equal(stream[name], tensor), name
-
-
-@pytest.mark.parametrize(("family", "dtype"), [("qwen2-untied", torch.bfloat16), ("llama-tied", torch.float32)])
-def test_a_converted_checkpoint_converts_back_bit_identical(
-    model_dir: Callable[..., Path], tmp_path: Path, family: str, dtype: torch.dtype
-) -> None:
-    hf_to_checkpoint(model_dir(family, dtype), tmp_path / "checkpoint")
-    checkpoint_to_hf(tmp_path / "checkpoint", tmp_path / "hf")
-    before, after = (load_file(folder / "model.safetensors") for folder in (model_dir(family, dtype), tmp_path / "hf"))
-    assert before.keys() == after.keys()
-    assert all(after[name].dtype == dtype and torch.equal(before[name], after[name]) for name in before)
-    assert AutoTokenizer.from_pretrained(tmp_path / "hf").encode("f(1)") == AutoTokenizer.from_pretrained(model_dir(family, dtype)).encode(
-        "f(1)"
-    )
 
 
 def test_a_large_model_is_written_in_shards_that_transformers_loads(
@@ -72,25 +57,6 @@ def test_nothing_is_left_behind_when_writing_fails(
         save_hf([], actor.hf_config, model_dir(), tmp_path / "out")
 
 
-def copy_with(source: Path, target: Path, change: Callable[[dict[str, torch.Tensor]], object]) -> Path:
-    target.mkdir()
-    (target / "config.json").write_text((source / "config.json").read_text())
-    tensors = load_file(source / "model.safetensors")
-    change(tensors)
-    save_file(tensors, target / "model.safetensors")
-    return target
-
-
-def test_a_model_that_does_not_fit_its_configuration_is_refused(model_dir: Callable[..., Path], tmp_path: Path) -> None:
-    source = model_dir("llama-untied")
-    missing = copy_with(source, tmp_path / "a", lambda tensors: tensors.pop("lm_head.weight"))
-    with pytest.raises(UserError, match=r"has no tensor lm_head\.weight"):
-        hf_to_checkpoint(missing, tmp_path / "out-a")
-    wrong = copy_with(source, tmp_path / "b", lambda tensors: tensors.update({"model.norm.weight": torch.ones(7)}))
-    with pytest.raises(UserError, match=r"model\.norm\.weight has shape \(7,\), but its config\.json implies \(32,\)"):
-        hf_to_checkpoint(wrong, tmp_path / "out-b")
-
-
 def test_directories_that_are_no_model_are_refused(tmp_path: Path, model_dir: Callable[..., Path]) -> None:
     with pytest.raises(UserError, match=r"no config\.json"):
         read_config(tmp_path)
@@ -99,5 +65,3 @@ def test_directories_that_are_no_model_are_refused(tmp_path: Path, model_dir: Ca
     (tmp_path / "model.safetensors").write_bytes((model_dir() / "model.safetensors").read_bytes()[:1000])
     with pytest.raises(UserError, match=r"model\.safetensors cannot be read"), open_weights(tmp_path):
         pass
-    with pytest.raises(UserError, match="is not a checkpoint"):
-        checkpoint_to_hf(tmp_path, tmp_path / "out")
