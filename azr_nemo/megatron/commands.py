@@ -59,22 +59,3 @@ def join_ids(rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
 def split_ids(flat: Tensor, lengths: Tensor) -> list[tuple[int, ...]]:
     """Undoes join_ids."""
     return [tuple(part.tolist()) for part in flat.split(lengths.tolist())]
-
-
-def send_to_first(tensors: Sequence[Tensor]) -> None:
-    """One-dimensional CPU tensors of this rank to rank 0, which calls receive_from with the same dtypes."""
-    dist.send(torch.tensor([tensor.numel() for tensor in tensors]), dst=0)
-    for tensor in tensors:
-        if tensor.numel():
-            dist.send(tensor.contiguous(), dst=0)
-
-
-def receive_from(rank: int, dtypes: Sequence[torch.dtype]) -> list[Tensor]:
-    """What `rank` gave to send_to_first."""
-    sizes = torch.zeros(len(dtypes), dtype=torch.int64)
-    dist.recv(sizes, src=rank)
-    tensors = [torch.empty(size, dtype=dtype) for size, dtype in zip(sizes.tolist(), dtypes, strict=True)]
-    for tensor in tensors:
-        if tensor.numel():
-            dist.recv(tensor, src=rank)
-    return tensors

@@ -12,7 +12,7 @@ from megatron.core import parallel_state, tensor_parallel
 
 from azr_nemo.errors import UserError
 from azr_nemo.megatron.platform import Platform
-from azr_nemo.megatron.watchdog import BETWEEN, Watchdog
+from azr_nemo.megatron.watchdog import Watchdog
 
 WATCHDOG_S = 7200.0
 # How the words of a collective that broke begin or what they name; any other error of a rank is its own.
@@ -67,7 +67,6 @@ def start(platform: Platform, tensor_parallel_size: int, pipeline_parallel_size:
 def _meet(world: int, wait_s: float) -> tuple[dist.Store, int, int]:
     try:
         store, rank, world = next(iter(dist.rendezvous("env://", timeout=timedelta(seconds=wait_s))))
-        store.add("met", 1)
         store.set(f"met/{rank}", "")
         store.wait([f"met/{other}" for other in range(world)], timedelta(seconds=wait_s))
     except (RuntimeError, ValueError) as error:
@@ -105,7 +104,7 @@ def phase(name: str) -> Iterator[None]:
         yield
     finally:
         if _watchdog is not None:
-            _watchdog.end(BETWEEN)
+            _watchdog.end()
 
 
 @contextlib.contextmanager
@@ -148,6 +147,12 @@ def report_failure(sentence: str) -> None:
     """Leaves word for the other ranks, which end with this sentence."""
     if _watchdog is not None:
         _watchdog.fail(sentence)
+
+
+def open_store() -> dist.Store:
+    """A connection of its own to the job's store, for a thread: the job's is held by whoever waits on it. Only in a job."""
+    assert _store is not None
+    return dist.PrefixStore(f"start/{_starts}", _store).clone()
 
 
 def has_failed() -> bool:

@@ -3,6 +3,8 @@
 Every rank holds its part of the trainer and a whole rollout engine, refitted from the weight stream.
 """
 
+import contextlib
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -21,7 +23,7 @@ from azr_nemo.megatron.checkpoint import load_checkpoint, take_snapshot
 from azr_nemo.megatron.commands import Command, announce, join_ids, receive, split_ids
 from azr_nemo.megatron.huggingface import read_config
 from azr_nemo.megatron.platform import choose_platform, keep_freed_memory, set_threads
-from azr_nemo.megatron.sampling import decode_requests, encode_requests, request_seed, sample_everywhere
+from azr_nemo.megatron.sampling import ExpectedLengths, deal, decode_requests, encode_requests, request_seed, sample_everywhere
 from azr_nemo.megatron.saving import Saving, Writer
 from azr_nemo.megatron.text import Text
 from azr_nemo.megatron.weights import export_weights
@@ -54,25 +56,30 @@ class Worker:
         if platform.device.type == "cpu":
             keep_freed_memory()
         self.text = Text(model_dir, self.hf_config)
-        distributed.start(platform, engine.tensor_parallel, engine.pipeline_parallel)
+        distributed.start(platform, engine.tensor_parallel, engine.pipeline_parallel, config.runtime.watchdog_s)
         self.actor = Actor(config, self.hf_config, platform, model_dir)
         self.rollout = rollouts.make_rollout(config.rollout, self.hf_config, self.actor.dtype, self.text.end_ids, platform.device)
         self.writer = Writer()
         self.refit()
 
-    def refit(self) -> None:
-        """Hands the trainer's weights to this rank's rollout engine."""
+    def refit(self) -> float:
+        """Hands the trainer's weights to this rank's rollout engine; the seconds that took."""
+        started = time.perf_counter()
         self.rollout.refit(export_weights(self.actor.model, self.hf_config))
+        return time.perf_counter() - started
 
     def run(self, command: Command) -> Any:
         """Runs a command that rank 0 announced. Its result matters on rank 0 only."""
+        with distributed.phase(command.name):
+            return self._run(command)
+
+    def _run(self, command: Command) -> Any:
         match command.name:
             case "generate":
-                return sample_everywhere(self.rollout, decode_requests(command.tensors))
+                return sample_everywhere(self.rollout, *decode_requests(command.tensors))
             case "update":
                 metrics = self.actor.update(_unpack_rows(command.tensors))
-                self.refit()
-                return metrics
+                return {**metrics, "refit_s": self.refit()}
             case "supervise":
                 prompts, prompt_lengths, responses, response_lengths = command.tensors
                 rows = zip(split_ids(prompts, prompt_lengths), split_ids(responses, response_lengths), strict=True)
@@ -95,17 +102,20 @@ class Worker:
     def serve(self) -> int:
         """Runs rank 0's commands until `close`, and returns the exit code that comes with it.
 
-        Raises UserError naming this rank when one fails, having left word for rank 0."""
+        Raises UserError when one fails, having left word for the other ranks; it names this rank, or the one whose loss broke the command off.
+        """
         name = "waiting for a command"
         try:
             while (command := receive()).name != "close":
-                name = f"`{command.name}`"
+                name = command.name
                 self.run(command)
                 name = "waiting for a command"
             return int(command.settings["exit_code"])
         except Exception as error:
-            sentence = f"rank {dist.get_rank()} failed at {name}: {error}"
-            distributed.report_failure(dist.get_rank(), sentence)
+            if other := distributed.failed(error, name):
+                raise other from error
+            sentence = f"rank {dist.get_rank()} failed in the phase `{name}`: {error}"
+            distributed.report_failure(sentence)
             raise UserError(sentence) from error
         finally:
             self.writer.wait()
@@ -119,6 +129,8 @@ class MegatronEngine:
         self.config = config
         self.worker = worker or Worker(config, model_dir)
         self.text = self.worker.text
+        self._lengths = ExpectedLengths()
+        self._broken = ""  # why the latest command broke off, so that the other ranks may still be in it
 
     @property
     def tokenizer(self) -> Any:
@@ -147,9 +159,15 @@ class MegatronEngine:
             if batch.on_completion is not None:
                 batch.on_completion(index, k, seen[index, k])
 
-        command = Command("generate", tensors=encode_requests(requests))
-        results = self._lead(command, lambda: sample_everywhere(self.worker.rollout, requests, arrived))
+        kinds = [(prompt.role, prompt.type) for prompt in batch.prompts]
+        expected = [self._lengths.of(kind, request.max_new_tokens) for kind, request in zip(kinds, requests, strict=True)]
+        pieces = deal(requests, expected, dist.get_world_size())
+        command = Command("generate", tensors=encode_requests(requests, pieces))
+        results = self._lead(command, lambda: sample_everywhere(self.worker.rollout, requests, pieces, arrived))
         assert results is not None
+        for kind in set(kinds):
+            groups = [group for group, its in zip(results, kinds, strict=True) if its == kind]
+            self._lengths.learn(kind, [len(sample.token_ids) for group in groups for sample in group])
         return [
             [seen.get((index, k)) or self._completion(requests[index], sample) for k, sample in enumerate(group)]
             for index, group in enumerate(results)
@@ -160,7 +178,8 @@ class MegatronEngine:
 
     def update(self, batch: TrainingBatch) -> dict[str, float]:
         """One PPO step over all rows, then a refit. Metrics: loss, pg_loss, entropy, grad_norm, clip_fraction, rollout_kl, rollout_kl_k3,
-        lr, tokens, update_s (all per response token where they are means)."""
+        lr, tokens, update_s, refit_s (all per response token where they are means). Log-probabilities cost no seconds of their own: they
+        are those of the update's forward pass."""
         return self._lead(Command("update", tensors=_pack_rows(batch)))
 
     def supervise(self, examples: list[Example], lr: float | None = None) -> dict[str, float]:
@@ -173,15 +192,17 @@ class MegatronEngine:
 
     def weights(self) -> Iterator[tuple[str, Tensor]]:
         """The weight stream. A tensor may share memory with the model: copy what must outlive the next one."""
-        announce(Command("weights"))
-        stream = export_weights(self.worker.actor.model, self.worker.hf_config)
-        try:
-            for item in stream:  # noqa: UP028 - `yield from` would close the stream together with this reader
-                yield item
-        finally:
-            # The other ranks take part to the end, even when the reader stops early.
-            for _ in stream:
-                pass
+        with self._leading("weights"):
+            announce(Command("weights"))
+            stream = export_weights(self.worker.actor.model, self.worker.hf_config)
+            with distributed.phase("weights"):
+                try:
+                    for item in stream:  # noqa: UP028 - `yield from` would close the stream together with this reader
+                        yield item
+                finally:
+                    # The other ranks take part to the end, even when the reader stops early.
+                    for _ in stream:
+                        pass
 
     def save(self, directory: Path) -> None:
         """Writes directory/weights and directory/model. Raises UserError when it cannot."""
@@ -196,19 +217,41 @@ class MegatronEngine:
         self._lead(Command("load", {"directory": str(directory.absolute())}))
 
     def close(self, exit_code: int = 0) -> None:
-        """Ends the other ranks, with this exit code, and leaves the job. The engine must not be used afterwards."""
-        if dist.is_initialized():
+        """Ends the other ranks, with this exit code, and leaves the job. The engine must not be used afterwards.
+
+        After a command that broke off the others may be waiting for this rank in the middle of it: then the watchdog ends them."""
+        if not dist.is_initialized():
+            return
+        if self._broken:
+            distributed.report_failure(self._broken)
+        else:
             announce(Command("close", {"exit_code": exit_code}))
-            distributed.stop()
+        distributed.stop()
 
     def _lead(self, command: Command, run: Callable[[], Any] | None = None) -> Any:
-        try:
+        with self._leading(command.name):
             announce(command)
-            return run() if run is not None else self.worker.run(command)
-        except RuntimeError as error:
-            if dist.get_world_size() == 1:
-                raise
-            raise distributed.lost(error, command.name) from error
+            if run is None:
+                return self.worker.run(command)
+            with distributed.phase(command.name):
+                return run()
+
+    @contextlib.contextmanager
+    def _leading(self, name: str) -> Iterator[None]:
+        """Around a command: an error of a collective becomes the sentence about the rank that is to blame."""
+        try:
+            yield
+        except GeneratorExit:
+            raise  # a reader of the weight stream that stopped early; the stream itself was read to its end
+        except BaseException as error:
+            self._broken = f"rank 0 failed in the phase `{name}`: {error or type(error).__name__}"
+            # An interrupt, too, may be how a launcher ends the rest of a job of which it lost a rank.
+            if other := distributed.failed(error, name):
+                self._broken = str(other)
+                raise other from error
+            raise
+        else:
+            self._broken = ""
 
 
 def _pack_rows(batch: TrainingBatch) -> tuple[Tensor, ...]:

@@ -118,4 +118,4 @@ def test_samples_do_not_depend_on_the_number_of_ranks(
 def test_a_rank_that_fails_ends_the_run_with_its_sentence(model_dir: Callable[..., Path], tmp_path: Path) -> None:
     result = torchrun("failure", tmp_path, model_dir())
     assert result.returncode != 0
-    assert "rank 1 failed at `generate`: the sampler broke" in result.stdout
+    assert "rank 1 failed in the phase `generate`: the sampler broke" in result.stdout

@@ -111,8 +111,9 @@ class EchoRollout:
         for index, request in enumerate(requests):
             results.append([])
             for k in range(request.samples):
-                ids = (request.prompt_ids[0], k, request.seed % VOCAB)
-                results[-1].append(Sample(ids, (-0.5, -0.25 * k, -1e-9 * request.seed), k % 2 == 0))
+                number = request.first + k
+                ids = (request.prompt_ids[0], number, request.seed % VOCAB)
+                results[-1].append(Sample(ids, (-0.5, -0.25 * number, -1e-9 * request.seed), number % 2 == 0))
                 if on_sample is not None:
                     on_sample(index, k, results[-1][-1])
         return results
