@@ -1,0 +1,195 @@
+"""The numbers of a recipe that its size depends on."""
+
+from dataclasses import dataclass
+
+from azr_nemo.config import RunConfig
+from azr_nemo.errors import UserError
+from azr_nemo.megatron.architecture import Architecture
+
+WIDTHS = {"bfloat16": 2, "float32": 4}  # bytes of a number
+# How long prompts and responses are on average, as a share of the most that the recipe allows; only the run itself can tell.
+MEAN_SHARE = 0.25
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How the trainer is cut: tensor x pipeline x data ranks."""
+
+    tensor: int = 1
+    pipeline: int = 1
+    data: int = 1
+    sequence_parallel: bool = False
+
+    @property
+    def ranks(self) -> int:
+        return self.tensor * self.pipeline * self.data
+
+
+@dataclass(frozen=True)
+class MicroBatch:
+    """The largest micro-batch of a step. learnt: those of its `tokens` that reach the output layer. row: tokens of its rows."""
+
+    tokens: int
+    learnt: int
+    row: int
+
+
+@dataclass(frozen=True)
+class Rollouts:
+    """How completions are sampled. tensor: GPUs of one replica (1 unless trtllm). fraction: of the GPU's free memory, for trtllm's cache.
+    rows: decoded together on one replica. prompt, response: the longest, in tokens."""
+
+    name: str
+    tensor: int
+    fraction: float
+    rows: int
+    prompt: int
+    response: int
+
+
+@dataclass(frozen=True)
+class Work:
+    """What one step samples and learns. prompts and samples: of each phase. mean_prompt, mean_response: tokens, assumed."""
+
+    propose: int
+    estimate: int
+    samples: int
+    solve: int
+    rows: int
+    longest_propose: int
+    longest_solve: int
+    mean_prompt: int
+    mean_propose: int
+    mean_solve: int
+
+    @property
+    def trained_tokens(self) -> int:
+        """Prompt and response tokens of the rows that are learnt from; half of them are proposals and half solutions."""
+        return self.rows * (self.mean_prompt + (self.mean_propose + self.mean_solve) // 2)
+
+    @property
+    def learnt_tokens(self) -> int:
+        return self.rows * (self.mean_propose + self.mean_solve) // 2
+
+
+@dataclass(frozen=True)
+class Sizing:
+    """A run in numbers. width: bytes of the model's dtype. gpus_per_node: 0 on a CPU. capacity: bytes of one GPU, or 0 on a CPU."""
+
+    model: Architecture
+    layout: Layout
+    width: int
+    recompute: bool
+    distributed_optimizer: bool
+    batch: MicroBatch
+    micro_batch_tokens: int
+    rollouts: Rollouts
+    work: Work
+    nodes: int
+    gpus_per_node: int
+    capacity: int
+
+    @property
+    def accelerated(self) -> bool:
+        return self.gpus_per_node > 0
+
+    @property
+    def micro_batches(self) -> int:
+        """Of a step, on one data-parallel rank, at the assumed mean lengths."""
+        share = -(-self.work.trained_tokens // self.layout.data)
+        return max(1, -(-share // self.micro_batch_tokens))
+
+
+def sizing(config: RunConfig, model: Architecture, mean_prompt: int = 0, mean_response: int = 0) -> Sizing:
+    """A recipe's numbers. mean_prompt, mean_response: tokens; 0 takes a quarter of what the recipe allows.
+
+    Raises UserError when the cluster's GPUs cannot be divided by the recipe's tensor and pipeline parallelism.
+    """
+    engine, cluster = config.engine, config.cluster
+    ranks = cluster.nodes * max(1, cluster.gpus_per_node)
+    size = engine.tensor_parallel * engine.pipeline_parallel
+    if ranks % size:
+        what = "cluster.nodes x cluster.gpus_per_node" if cluster.gpus_per_node else "cluster.nodes (one rank each on CPU)"
+        raise UserError(
+            f"engine.tensor_parallel={engine.tensor_parallel} x engine.pipeline_parallel={engine.pipeline_parallel} needs a multiple of "
+            f"{size} ranks, but {what} is {ranks}: raise it, or lower them"
+        )
+    layout = Layout(engine.tensor_parallel, engine.pipeline_parallel, ranks // size, engine.sequence_parallel)
+    rollout = config.rollout
+    response = max(rollout.max_propose_tokens, rollout.max_solve_tokens)
+    work = _work(config, mean_prompt, mean_response)
+    rollouts = Rollouts(
+        name=rollout.name,
+        tensor=rollout.tensor_parallel if rollout.name == "trtllm" else 1,
+        fraction=rollout.memory_fraction,
+        rows=rollout.max_batch_rows,
+        prompt=rollout.max_prompt_tokens,
+        response=response,
+    )
+    if ranks % rollouts.tensor:
+        raise UserError(
+            f"rollout.tensor_parallel={rollouts.tensor} does not divide the {ranks} GPUs of cluster.nodes x cluster.gpus_per_node: "
+            "use a divisor of them"
+        )
+    return Sizing(
+        model=model,
+        layout=layout,
+        width=width(config),
+        recompute=engine.recompute,
+        distributed_optimizer=engine.distributed_optimizer,
+        batch=largest_micro_batch(engine.micro_batch_tokens, rollout.max_prompt_tokens, response, work.mean_prompt),
+        micro_batch_tokens=engine.micro_batch_tokens,
+        rollouts=rollouts,
+        work=work,
+        nodes=cluster.nodes,
+        gpus_per_node=cluster.gpus_per_node,
+        capacity=cluster.gpu_memory_gb * 10**9 if cluster.gpus_per_node else 0,
+    )
+
+
+def width(config: RunConfig) -> int:
+    """Bytes of the model's dtype. auto: bfloat16 on GPUs, and on a CPU what this one multiplies fast."""
+    name = config.model.dtype
+    if name == "auto" and config.cluster.gpus_per_node:
+        name = "bfloat16"
+    elif name == "auto":
+        from azr_nemo.megatron.platform import choose_dtype, choose_platform
+
+        name = str(choose_dtype(name, choose_platform("cpu"))).removeprefix("torch.")
+    return WIDTHS[name]
+
+
+def largest_micro_batch(limit: int, prompt: int, response: int, mean_prompt: int) -> MicroBatch:
+    """The largest that may come: rows up to `limit` tokens together, or a single row that is longer. A row's last token is only a target.
+
+    Where several rows fit, those with the longest responses behind prompts of mean length have most to learn.
+    """
+    longest = prompt + response - 1
+    if longest >= limit:
+        return MicroBatch(longest, min(longest, max(response, limit * response // (response + mean_prompt))), longest)
+    row = min(longest, mean_prompt + response)
+    return MicroBatch(limit, min(limit, -(-limit * response // row)), row)
+
+
+def _work(config: RunConfig, mean_prompt: int, mean_response: int) -> Work:
+    rollout, selfplay = config.rollout, config.selfplay
+    prompts = selfplay.batch_size * len(selfplay.task_types)
+
+    def mean(longest: int, given: int) -> int:
+        return min(longest, given) if given else max(1, round(longest * MEAN_SHARE))
+
+    rows = prompts * (2 if selfplay.train_propose else 1)
+    if selfplay.reuse_estimates:
+        rows += prompts * rollout.estimate_samples
+    return Work(
+        propose=prompts,
+        estimate=prompts,
+        samples=rollout.estimate_samples,
+        solve=prompts,
+        rows=rows,
+        longest_propose=rollout.max_propose_tokens,
+        longest_solve=rollout.max_solve_tokens,
+        mean_prompt=mean(rollout.max_prompt_tokens, mean_prompt),
+        mean_propose=mean(rollout.max_propose_tokens, mean_response),
+        mean_solve=mean(rollout.max_solve_tokens, mean_response),
+    )
