@@ -161,6 +161,21 @@ class ClusterConfig:
 
 
 @dataclass
+class AlignerConfig:
+    """What only engine=aligner has (docs/aligner.md). Its model.path is a .nemo file or a NeMo checkpoint folder."""
+
+    micro_batch: int = 1  # rows of one micro-batch, padded to the step's longest
+    tokenizer: str = ""  # the tokenizer's Hugging Face directory, where the one that the checkpoint names is not here
+    checkpoint_format: str = "zarr"  # zarr, without a pickled index | torch_dist
+    offload_optimizer: bool = True  # to the host's memory while sampling, on GPUs with engine.distributed_optimizer
+    stop_strings: list[str] = field(default_factory=list)  # that end a response beside the end token
+    # Of rollout=trtllm
+    model_type: str = "llama"  # as NeMo 2.1's exporter calls it: gpt | gptnext | llama | falcon | starcoder | mixtral | gemma
+    reshard: bool = True  # sample with tensor parallelism alone, each pipeline stage as a replica
+    unload_engine: bool = False  # free TensorRT-LLM's engine while training, and build it anew
+
+
+@dataclass
 class RuntimeConfig:
     watchdog_s: float = 7200.0  # longest that a rank waits for another; generating and grading a large batch lies between two commands
 
@@ -201,6 +216,7 @@ class RunConfig:
     warmup: WarmupConfig = field(default_factory=WarmupConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
+    aligner: AlignerConfig = field(default_factory=AlignerConfig)
     runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
     logging: LoggingConfig = field(default_factory=LoggingConfig)
     eval: EvalConfig = field(default_factory=EvalConfig)
