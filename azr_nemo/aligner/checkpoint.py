@@ -1,0 +1,134 @@
+"""Checkpoints of the engine `aligner`: NeMo's weights and optimizer, and beside them what NeMo-Aligner would put into a file's name.
+
+checkpoints/step_000010/{nemo/{model_config.yaml, model_weights/}, trainer.json, rng/, buffer.sqlite, config.yaml, state.json}
+
+`nemo/` is a checkpoint folder as NeMo restores it and `azr-nemo convert` reads it. PPOTrainer's own state is parsed back from the checkpoint's
+file name, as int32; here it is trainer.json, and the directory is written aside and renamed, so what is there is whole.
+"""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from nemo.core.optim.optimizers import init_optimizer_states
+from omegaconf import OmegaConf
+from safetensors.torch import load_file, save_file
+
+from azr_nemo.aligner.actor import SelfPlayActor
+from azr_nemo.aligner.exchange import broadcast
+from azr_nemo.errors import UserError
+from azr_nemo.selfplay.buffer import TaskBuffer
+from azr_nemo.trainer.checkpoints import Checkpoints
+
+FOLDER, WEIGHTS, CONFIG, STATE = "nemo", "model_weights", "model_config.yaml", "trainer.json"
+
+
+class CheckpointCallback:
+    """Duck-typed as PPOTrainer's ckpt_callback. before, buffer and config are of rank 0: what is called first, what else is saved."""
+
+    def __init__(self, actor: SelfPlayActor, strategy: Any, scheduler: Any, checkpoints: Checkpoints):
+        self.actor, self.strategy, self.scheduler, self.checkpoints = actor, strategy, scheduler, checkpoints
+        self.state: Callable[[], dict[str, int]] = dict  # PPOTrainer.state_dict
+        self.before: Callable[[], None] = lambda: None
+        self.buffer: TaskBuffer | None = None
+        self.config = ""
+
+    def custom_save(self, monitor_candidates: dict[str, Any], is_train_end: bool = False) -> None:
+        """Saves the step that is done. Collective. Raises UserError on every rank when there is no place for it."""
+        self.save(int(monitor_candidates["step"]))
+
+    def save(self, step: int) -> None:
+        if dist.get_rank():
+            said = broadcast()
+            if "failed" in said:
+                raise UserError(said["failed"])
+            self._save_part(Path(said["directory"]))
+            return
+        self.before()
+        try:
+            directory = self.checkpoints.begin(step)
+        except UserError as error:
+            broadcast({"failed": str(error)})
+            raise
+        broadcast({"directory": str(directory)})
+
+        def write(directory: Path) -> dict[str, int]:
+            self._save_part(directory)
+            OmegaConf.save(self.actor.cfg, directory / FOLDER / CONFIG)
+            (directory / STATE).write_text(json.dumps(self.state()))
+            (directory / "config.yaml").write_text(self.config)
+            if self.buffer is not None:
+                self.buffer.backup(directory / "buffer.sqlite")
+            return {}
+
+        self.checkpoints.complete(step, write)
+
+    def _save_part(self, directory: Path) -> None:
+        """Every rank's part, by megatron-core's dist_checkpointing."""
+        (directory / FOLDER).mkdir(exist_ok=True)
+        (directory / "rng").mkdir(exist_ok=True)
+        states = {"cpu": torch.get_rng_state()} | ({"cuda": torch.cuda.get_rng_state()} if torch.cuda.is_available() else {})
+        save_file(states, directory / "rng" / f"rank_{dist.get_rank():05d}.safetensors")
+        state = {
+            "state_dict": self.actor.sharded_state_dict(),
+            "optimizer_states": [optimizer_state(self.strategy, loading=False)],
+            "lr_schedulers": [self.scheduler.state_dict()] if hasattr(self.scheduler, "state_dict") else [],
+        }
+        self.strategy.checkpoint_io.save_checkpoint(state, str(directory / FOLDER / WEIGHTS))
+        dist.barrier()
+
+
+def optimizer_state(strategy: Any, loading: bool) -> dict[str, Any]:
+    """The optimizer's state with every tensor's place in the whole model. A plain torch optimizer counts its steps in a tensor for each parameter,
+    which belongs to no place; they are all equal and kept once, in the parameter groups."""
+    from megatron.core.dist_checkpointing.optimizer import get_param_id_to_sharded_param_map, optim_state_to_sharding_state
+
+    optimizer = strategy.lightning_module.optimizers(use_pl_optimizer=False)
+    if not type(optimizer).__module__.startswith("torch.optim"):
+        unsharded = None if loading else optimizer.state_dict()
+        return strategy.optimizer_sharded_state_dict(unsharded_optim_state=unsharded, is_loading=loading)
+    if isinstance(optimizer, torch.optim.Adam | torch.optim.AdamW):
+        init_optimizer_states(optimizer)
+    model = {name: part for name, part in strategy.lightning_module.sharded_state_dict().items() if not name.endswith("_extra_state")}
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    state = optimizer.state_dict()
+    steps = [float(entry["step"]) for entry in state["state"].values() if "step" in entry]
+    optim_state_to_sharding_state(state, get_param_id_to_sharded_param_map(model, iter(parameters)), exclude_keys=("step",))
+    for group in state["param_groups"]:
+        group["steps"] = max(steps, default=0.0)
+    return state
+
+
+def restore(actor: SelfPlayActor, strategy: Any, scheduler: Any, path: Path) -> dict[str, int]:
+    """Optimizer, schedule and random state of a checkpoint whose weights the actor already has. Collective. Returns PPOTrainer's state.
+
+    Raises UserError when the checkpoint is not this engine's.
+    """
+    try:
+        counters = json.loads((path / STATE).read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} is not a checkpoint of engine=aligner ({error}): give resume=PATH of one, or another run_dir") from None
+    optimizer = strategy.lightning_module.optimizers(use_pl_optimizer=False)
+    wanted = {
+        "state_dict": actor.sharded_state_dict(),
+        "optimizer_states": [optimizer_state(strategy, loading=True)],
+    }
+    found = strategy.checkpoint_io.load_checkpoint(str(path / FOLDER / WEIGHTS), sharded_state_dict=wanted)
+    state = found["optimizer_states"][0]
+    if type(optimizer).__module__.startswith("torch.optim"):
+        steps = [group.pop("steps", 0.0) for group in state["param_groups"]]
+        for entry in state["state"].values():
+            entry["step"] = torch.tensor(max(steps))
+    optimizer.load_state_dict(state)
+    for schedule in found.get("lr_schedulers", []):
+        scheduler.load_state_dict(schedule)
+    own = path / "rng" / f"rank_{dist.get_rank():05d}.safetensors"
+    if own.is_file():  # another layout has other ranks; sampling is seeded by the step anyway
+        states = load_file(own)
+        torch.set_rng_state(states["cpu"])
+        if "cuda" in states and torch.cuda.is_available():
+            torch.cuda.set_rng_state(states["cuda"])
+    return counters

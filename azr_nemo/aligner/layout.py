@@ -1,0 +1,53 @@
+"""Ranks and batch sizes of this engine, and its checks of settings: nothing here imports NeMo."""
+
+import os
+
+from azr_nemo.aligner import trtllm
+from azr_nemo.config import RunConfig
+from azr_nemo.errors import UserError
+
+
+def world_size() -> int:
+    """How many ranks this run has: torchrun's WORLD_SIZE, or 1."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def rank() -> int:
+    return int(os.environ.get("RANK", "0"))
+
+
+def data_parallel_size(config: RunConfig) -> int:
+    """Raises UserError when tensor x pipeline parallelism does not divide the ranks."""
+    model = config.engine.tensor_parallel * config.engine.pipeline_parallel
+    if world_size() % model:
+        raise UserError(f"engine.tensor_parallel x engine.pipeline_parallel is {model}, which does not divide the {world_size()} ranks of this run")
+    return world_size() // model
+
+
+def global_batch_size(config: RunConfig) -> int:
+    """Rows of one optimizer step, which NeMo-Aligner wants to be the same every step: all that a step can have, filled up to whole micro-batches
+    on every rank."""
+    selfplay = config.selfplay
+    rows = selfplay.batch_size * len(selfplay.task_types) * (2 if selfplay.train_propose else 1)
+    multiple = config.aligner.micro_batch * data_parallel_size(config)
+    return -(-rows // multiple) * multiple
+
+
+def check_settings(config: RunConfig) -> None:
+    """Raises UserError for a setting that this engine does not have."""
+    if config.advantage.name != "trr_plus_plus":
+        raise UserError(f"advantage.name={config.advantage.name}: engine=aligner has trr_plus_plus alone; use engine=megatron for others")
+    if config.warmup.steps:
+        raise UserError("warmup.steps: engine=aligner has no warm start; set warmup.steps=0")
+    if config.selfplay.reuse_estimates:
+        raise UserError("selfplay.reuse_estimates=true: engine=aligner trains on equally many rows every step; set it to false, or use engine=megatron")
+    if config.eval.stop_if_worse:
+        raise UserError("eval.stop_if_worse: engine=aligner does not stop by itself; set it to 0")
+    if config.eval.every and config.checkpoint.every % config.eval.every:
+        raise UserError(
+            f"checkpoint.every={config.checkpoint.every} must be a multiple of eval.every={config.eval.every} with engine=aligner, "
+            "as NeMo-Aligner validates whenever it saves"
+        )
+    if config.rollout.name == "trtllm":
+        trtllm.check_settings(config)
+    data_parallel_size(config)

@@ -1,0 +1,212 @@
+"""From a run's configuration and a NeMo checkpoint to NeMo-Aligner's trainer and actor, as its train_gpt_ppo_actor.py makes them."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from nemo_aligner.utils.train_script_utils import (
+    extract_optimizer_scheduler_from_ptl_model,
+    init_distributed,
+    init_using_ptl,
+    resolve_and_create_trainer,
+)
+from nemo_aligner.utils.utils import load_checkpoint_model_config, load_from_nemo
+from omegaconf import DictConfig, OmegaConf
+
+from azr_nemo.aligner import trtllm
+from azr_nemo.aligner.actor import SelfPlayActor
+from azr_nemo.aligner.layout import data_parallel_size, global_batch_size, world_size
+from azr_nemo.config import RunConfig
+from azr_nemo.errors import UserError
+
+END = "<|endoftext|>"  # NeMo's text for "the tokenizer's end token", whatever that is
+
+
+def read_model_config(path: Path) -> DictConfig:
+    """The model_config.yaml of a .nemo file or a NeMo checkpoint folder. Raises UserError when there is none."""
+    if not path.exists():
+        raise UserError(f"model.path={path} does not exist: engine=aligner starts from a .nemo file (azr-nemo convert MODEL OUT.nemo --to nemo)")
+    try:
+        return OmegaConf.create(OmegaConf.to_container(load_checkpoint_model_config(str(path))))
+    except (OSError, AssertionError, ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"model.path={path} is not a .nemo file or a NeMo checkpoint folder ({error}): make one of a Hugging Face directory with "
+            "azr-nemo convert DIR OUT.nemo --to nemo"
+        ) from None
+
+
+def check_model(config: RunConfig, model: DictConfig) -> None:
+    """Raises UserError when the model cannot be laid out or sampled from as the configuration says."""
+    engine, rollout = config.engine, config.rollout
+    for name in ("num_attention_heads", "num_query_groups", "ffn_hidden_size", "override_vocab_size"):
+        if (value := model.get(name)) and value % engine.tensor_parallel:
+            raise UserError(f"engine.tensor_parallel={engine.tensor_parallel} does not divide the model's {name}={value}: choose a divisor")
+    if model.num_layers % engine.pipeline_parallel:
+        raise UserError(f"engine.pipeline_parallel={engine.pipeline_parallel} does not divide the model's {model.num_layers} layers")
+    longest = rollout.max_prompt_tokens + max(rollout.max_propose_tokens, rollout.max_solve_tokens)
+    if longest > model.encoder_seq_length:
+        raise UserError(
+            f"rollout.max_prompt_tokens + rollout.max_propose_tokens or max_solve_tokens is {longest}, more than the model's "
+            f"encoder_seq_length={model.encoder_seq_length}: lower them"
+        )
+    if rollout.name == "trtllm":
+        trtllm.check_model(config, model)
+
+
+def actor_config(config: RunConfig, model: DictConfig, cpu: bool) -> DictConfig:
+    """The actor's configuration: the checkpoint's own, with the run's layout, optimizer and PPO settings."""
+    engine, rollout, optim, aligner = config.engine, config.rollout, config.optim, config.aligner
+    bf16 = config.model.dtype == "bfloat16" or (config.model.dtype == "auto" and not cpu)
+    if cpu and bf16:
+        raise UserError("model.dtype=bfloat16: engine=aligner computes in float32 on a CPU; set model.dtype=float32")
+    ours: dict[str, Any] = {
+        "precision": "bf16" if bf16 else 32,
+        "megatron_amp_O2": bf16,
+        "seed": config.seed,
+        "tensor_model_parallel_size": engine.tensor_parallel,
+        "pipeline_model_parallel_size": engine.pipeline_parallel,
+        "sequence_parallel": engine.sequence_parallel,
+        "micro_batch_size": aligner.micro_batch,
+        "global_batch_size": global_batch_size(config),
+        "dist_ckpt_format": aligner.checkpoint_format,
+        "gradient_accumulation_fusion": False,
+        "hidden_dropout": 0.0,
+        "attention_dropout": 0.0,
+        "ffn_dropout": 0.0,
+        "peft": {"peft_scheme": "none"},
+        "optim": _optimizer(config, cpu),
+        "ppo": {
+            "length_params": {"max_length": max(rollout.max_propose_tokens, rollout.max_solve_tokens), "min_length": 1},
+            "sampling_params": {
+                "use_greedy": False,
+                "temperature": rollout.temperature,
+                "top_k": 0,
+                "top_p": 1.0,
+                "repetition_penalty": 1.0,
+                "add_BOS": False,
+                "all_probs": False,
+                "compute_logprob": False,
+                "end_strings": [END, *aligner.stop_strings],
+            },
+            "offload_adam_states": aligner.offload_optimizer and not cpu,
+            "forward_micro_batch_size": aligner.micro_batch,
+            "rollout_micro_batch_size": rollout.max_batch_rows,
+            "trt_llm": trtllm.settings(config),
+            "trt_model_dir": str(Path(config.run_dir) / "trt_llm"),
+            # NeMo-Aligner's loss reads these two; ours the ones below
+            "entropy_bonus": optim.entropy,
+            "ratio_eps": optim.clip_low,
+            "temperature": rollout.temperature,
+            "entropy": optim.entropy,
+            "clip_low": optim.clip_low,
+            "clip_high": optim.clip_high,
+            "dual_clip": optim.dual_clip,
+        },
+    }
+    if engine.recompute:
+        ours |= {"activations_checkpoint_granularity": "full", "activations_checkpoint_method": "uniform", "activations_checkpoint_num_layers": 1}
+    if cpu:
+        ours |= {
+            "transformer_engine": False,
+            "use_cpu_initialization": True,
+            "persist_layer_norm": False,
+            "masked_softmax_fusion": False,
+            "get_attention_mask_from_fusion": False,
+            "grad_div_ar_fusion": False,
+            "apply_rope_fusion": False,
+        }
+    if aligner.tokenizer:
+        ours["tokenizer"] = {"library": "huggingface", "type": aligner.tokenizer, "model": None, "use_fast": True}
+    merged = OmegaConf.merge(model, ours)
+    if str(merged.tokenizer.get("library")) != "huggingface" or not Path(str(merged.tokenizer.get("type"))).is_dir():
+        raise UserError(
+            f"the tokenizer of {config.model.path} ({merged.tokenizer.get('type')}) is no Hugging Face directory here: "
+            "give one with aligner.tokenizer=DIR"
+        )
+    assert isinstance(merged, DictConfig)
+    return merged
+
+
+def _optimizer(config: RunConfig, cpu: bool) -> dict[str, Any]:
+    optim = config.optim
+    # Apex's, sharded over data-parallel ranks, is NeMo-Aligner's own choice; without CUDA there is torch's.
+    name = "adamw" if cpu else "distributed_fused_adam" if config.engine.distributed_optimizer else "fused_adam"
+    settings = {"name": name, "lr": optim.lr, "weight_decay": optim.weight_decay, "betas": [optim.beta1, optim.beta2], "eps": optim.eps}
+    if optim.lr_warmup_steps:
+        steps = max(config.selfplay.steps, optim.lr_warmup_steps + 1)
+        schedule = {"name": "CosineAnnealing", "warmup_steps": optim.lr_warmup_steps, "constant_steps": 0, "min_lr": optim.lr, "max_steps": steps}
+        settings["sched"] = schedule
+    return settings
+
+
+def build(config: RunConfig, restore_path: Path, cpu: bool) -> tuple[Any, SelfPlayActor, Any, Any]:
+    """Lightning's trainer, the actor with the weights of restore_path, its optimizer and its scheduler; the process group and Megatron's layout
+    with them. Raises UserError for what does not fit."""
+    described = read_model_config(restore_path)
+    check_model(config, described)
+    for leftover in ("target", "nemo_version"):
+        described.pop(leftover, None)
+    model = actor_config(config, described, cpu)
+    ranks, local = world_size(), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    whole = OmegaConf.create(
+        {
+            "trainer": {
+                "accelerator": "cpu" if cpu else "gpu",
+                "devices": local,
+                "num_nodes": ranks // local,
+                "precision": model.precision,
+                "logger": False,
+                "enable_checkpointing": False,
+                "use_distributed_sampler": False,
+                "enable_progress_bar": False,
+                "enable_model_summary": False,
+                "max_steps": config.selfplay.steps,
+                "ppo": {},
+            },
+            "model": model,
+            "exp_manager": {"log_tflops_per_sec_per_gpu": False},
+        }
+    )
+    trainer = resolve_and_create_trainer(whole, "ppo")
+    actor = load_from_nemo(SelfPlayActor, whole.model, trainer, strict=True, restore_path=str(restore_path))
+    init_distributed(trainer, actor, bool(model.get("transformer_engine", False)))
+    init_using_ptl(trainer, actor, None, None)
+    optimizer, scheduler = extract_optimizer_scheduler_from_ptl_model(actor)
+    if config.rollout.name == "trtllm":
+        import tensorrt_llm
+
+        trtllm.check_ranks(tensorrt_llm.mpi_rank(), torch.distributed.get_rank())
+    return trainer, actor, optimizer, scheduler
+
+
+def ppo_config(config: RunConfig) -> DictConfig:
+    """What PPOTrainer reads. There is neither a KL penalty nor GAE: advantages are TRR++'s."""
+    return OmegaConf.create(
+        {
+            "max_epochs": 1,
+            "max_steps": config.selfplay.steps,
+            "val_check_interval": config.eval.every if config.eval.items or config.eval.suites else 0,
+            "save_interval": config.checkpoint.every,
+            "gradient_clip_val": config.optim.grad_clip or float("inf"),  # at 0 NeMo would not even measure the norm
+            "initial_policy_kl_penalty": 0.0,
+            "use_absolute_kl": True,
+            "discount_factor": 1.0,
+            "gae_lambda": 1.0,
+            "normalize_advantages": False,
+            "rollout_batch_seq_length": None,
+            "critic_warmup_steps": 0,
+            "model_gbs": global_batch_size(config),
+            "model_mbs": config.aligner.micro_batch,
+            "trt_llm": trtllm.settings(config),
+        }
+    )
+
+
+def layout_of(config: RunConfig) -> str:
+    """In words."""
+    engine = config.engine
+    return (
+        f"{world_size()} ranks: tensor parallel {engine.tensor_parallel}, pipeline parallel {engine.pipeline_parallel}, "
+        f"data parallel {data_parallel_size(config)}; {global_batch_size(config)} rows a step in micro-batches of {config.aligner.micro_batch}"
+    )

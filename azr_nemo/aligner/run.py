@@ -1,0 +1,168 @@
+"""`azr-nemo train engine=aligner`: puts NeMo-Aligner's trainer together on every rank, and self-play on rank 0, and lets it fit."""
+
+import signal
+from contextlib import ExitStack
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from azr_nemo.aligner import cpu, layout
+from azr_nemo.config import RunConfig
+from azr_nemo.errors import UserError
+from azr_nemo.observe.console import Console
+from azr_nemo.observe.memory import MemoryMeter
+from azr_nemo.observe.metrics import MetricsLog
+from azr_nemo.observe.rollouts import RolloutLog
+from azr_nemo.observe.timing import PhaseClock
+from azr_nemo.selfplay.buffer import TaskBuffer
+from azr_nemo.settings import as_yaml
+from azr_nemo.trainer.checkpoints import Checkpoint, Checkpoints
+from azr_nemo.trainer.driving import Driver
+from azr_nemo.trainer.executors import make_executor
+from azr_nemo.trainer.run_directory import Outcome, RunDirectory
+from azr_nemo.trainer.session import buffer_path, make_session
+from azr_nemo.trainer.stopping import SIGNALS, StopRequest
+
+
+def train(config: RunConfig) -> int:
+    """Runs or resumes the configured run, on every rank of the job; returns the exit code: 0 when all is done, 75 when a signal stopped it.
+
+    Raises UserError for what the user can mend and ExecutorUnavailable when the sandbox is lost.
+    """
+    layout.check_settings(config)
+    checkpoints = Checkpoints(Path(config.run_dir), config.checkpoint.keep, config.checkpoint.keep_every)
+    if layout.rank():
+        for number in SIGNALS:
+            signal.signal(number, lambda number, frame: None)  # rank 0 hears the same signal and decides
+        _fit(config, checkpoints, checkpoints.find(config.resume), None)
+        return 0
+    with ExitStack() as stack:
+        run_dir = stack.enter_context(RunDirectory(Path(config.run_dir)))
+        stop = stack.enter_context(StopRequest())
+        console = stack.enter_context(Console(config.logging.console))
+        checkpoint = checkpoints.find(config.resume, console.note)
+        done = checkpoint.step if checkpoint else 0
+        title = f"AZR-NeMo: {config.recipe or config.model.path}"
+        lines = [f"run_dir {config.run_dir}", f"model {config.model.path}", layout_line(config)]
+        console.start_run(title, lines, config.selfplay.steps, done)
+        if done >= config.selfplay.steps:
+            console.note(f"all {done} steps are done: raise selfplay.steps to go on, or give another run_dir to start anew")
+            return Outcome("done", done).exit_code
+        checkpoints.clear_unfinished()
+        step = _fit(config, checkpoints, checkpoint, _Leading(stack, run_dir.path, console, stop))
+        outcome = Outcome("done", step) if step >= config.selfplay.steps else Outcome("stopped", step, stop.requested)
+        run_dir.conclude(outcome)
+        if outcome.kind == "stopped":
+            console.note(f"stopped by {outcome.signal} after step {step}, which is saved: the same command goes on from there")
+    return outcome.exit_code
+
+
+def layout_line(config: RunConfig) -> str:
+    """Ranks and rows in words."""
+    engine = config.engine
+    return (
+        f"{layout.world_size()} ranks: tensor parallel {engine.tensor_parallel}, pipeline parallel {engine.pipeline_parallel}, "
+        f"data parallel {layout.data_parallel_size(config)}; {layout.global_batch_size(config)} rows a step"
+    )
+
+
+class _Leading:
+    """What rank 0 has before the model is there."""
+
+    def __init__(self, stack: ExitStack, run_dir: Path, console: Console, stop: StopRequest):
+        self.stack, self.run_dir, self.console, self.stop = stack, run_dir, console, stop
+
+
+class _StopTimer:
+    """PPOTrainer's run_timer: `is_finished` when a signal has asked rank 0 to stop, so the step is saved and `fit` ends. Collective."""
+
+    def __init__(self, stop: StopRequest | None):
+        self.stop = stop
+
+    def start_time(self) -> None:
+        """Signals need no clock."""
+
+    def is_finished(self) -> bool:
+        from azr_nemo.aligner.exchange import broadcast
+
+        return bool(broadcast(bool(self.stop and self.stop.requested)))
+
+
+def _fit(config: RunConfig, checkpoints: Checkpoints, checkpoint: Checkpoint | None, leading: _Leading | None) -> int:
+    """From the model to the last step; returns the steps that are done."""
+    executor = None
+    if leading:
+        executor = leading.stack.enter_context(make_executor(config.executor))
+        leading.console.note(f"executor: {executor.describe()}")
+    cpu.prepare()
+    from azr_nemo.aligner import model
+    from azr_nemo.aligner.checkpoint import FOLDER, CheckpointCallback, restore
+    from azr_nemo.aligner.dataset import PromptSource
+    from azr_nemo.aligner.leader import LeadingEngine
+    from azr_nemo.aligner.rewards import SandboxRewards
+    from azr_nemo.aligner.sampling import Sampler
+    from azr_nemo.aligner.selfplay import SelfPlayRun, Silent
+    from azr_nemo.aligner.trainer import SelfPlayPPOTrainer
+
+    weights = checkpoint.path / FOLDER if checkpoint else Path(config.model.path)
+    if checkpoint and not weights.is_dir():
+        raise UserError(f"{checkpoint.path} is not a checkpoint of engine=aligner: give resume=PATH of one, or another run_dir")
+    trainer, actor, optimizer, scheduler = model.build(config, weights, cpu.without_cuda())
+    counters = restore(actor, trainer.strategy, scheduler, checkpoint.path) if checkpoint else None
+    source = PromptSource(config.selfplay.steps, layout.global_batch_size(config), config.rollout.max_batch_rows, actor.tokenizer.eos_id)
+    sampler = Sampler(actor, source, config)
+    callback = CheckpointCallback(actor, trainer.strategy, scheduler, checkpoints)
+    selfplay, logger = None, Any
+    if leading and executor:
+        console, run_dir = leading.console, leading.run_dir
+        if checkpoint:
+            buffer = TaskBuffer.restore(checkpoint.path / "buffer.sqlite", buffer_path(run_dir), config.selfplay.buffer_capacity)
+        else:
+            buffer = TaskBuffer(buffer_path(run_dir), config.selfplay.buffer_capacity)
+            buffer.remove_after(0)
+        leading.stack.callback(buffer.close)
+        metrics, rollouts = MetricsLog(run_dir, config.logging.tensorboard), RolloutLog(run_dir, config.logging.rollouts)
+        leading.stack.callback(metrics.close)
+        leading.stack.callback(rollouts.close)
+        metrics.rewind(checkpoint.step if checkpoint else -1)
+        rollouts.rewind(checkpoint.step if checkpoint else -1)
+        engine = LeadingEngine(actor, sampler, config)
+        driver = Driver(engine, PhaseClock(memory=MemoryMeter().lap), console, config.seed)  # type: ignore[arg-type]
+        selfplay = SelfPlayRun(config, make_session(config, engine, executor, buffer), driver, metrics, rollouts, executor)  # type: ignore[arg-type]
+        callback.before, callback.buffer, callback.config = selfplay.flush, buffer, as_yaml(config)
+        leading.stop.at_once = False
+        console.note(f"nemo-aligner {version('nemo-aligner')}: {lineage(SelfPlayPPOTrainer)}, {lineage(type(actor))}")
+        if checkpoint:
+            console.note(f"resumed after step {checkpoint.step} from {checkpoint.path}")
+    logger = selfplay or Silent()
+    ppo = SelfPlayPPOTrainer(
+        config,
+        sampler,
+        selfplay,
+        cfg=model.ppo_config(config),
+        model=actor,
+        optimizer=optimizer,
+        scheduler=scheduler,
+        train_dataloader_builder=source,
+        val_dataloader_builder=source,
+        collate_fn=None,
+        rm_critic=SandboxRewards(),
+        batch_iterator_cls=None,
+        logger=logger,
+        ckpt_callback=callback,
+        run_timer=_StopTimer(leading.stop if leading else None),
+    )
+    callback.state = ppo.state_dict
+    if counters:
+        ppo.load_state_dict(counters)
+    else:
+        ppo.seed()
+        callback.save(0)
+    ppo.fit()
+    return ppo.step
+
+
+def lineage(kind: type) -> str:
+    """A class and NeMo-Aligner's own that it extends."""
+    base = next(parent for parent in kind.__mro__[1:] if parent.__module__.startswith("nemo_aligner."))
+    return f"{kind.__name__}({base.__module__}.{base.__name__})"
