@@ -25,8 +25,8 @@ ROOT = PACKAGE if (PACKAGE / "conf").is_dir() else PACKAGE.parent
 CHOICES: dict[str, tuple[Any, ...]] = {
     "platform": ("auto", "cpu", "cuda"),
     "model.dtype": ("auto", "bfloat16", "float32"),
-    "engine.name": ("megatron",),
-    "rollout.name": ("torch", "transformers", "trtllm"),
+    "engine.name": ("megatron", "aligner"),
+    "rollout.name": ("torch", "transformers", "nemo", "trtllm"),
     "executor.name": ("local", "sandbox_fusion"),
     "reward.learnability": ("one_minus_p", "four_p_one_minus_p"),
     "reward.induction": ("binary", "fraction"),
@@ -36,6 +36,7 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     "selfplay.reference_sampling": ("uniform", "recent", "depth"),
     "selfplay.solve_from": ("current", "previous", "buffer", "mixed"),
     "logging.console": ("auto", "rich", "plain", "json"),
+    "aligner.checkpoint_format": ("zarr", "torch_dist"),
 }
 AT_LEAST: dict[str, float] = {
     "engine.tensor_parallel": 1, "engine.pipeline_parallel": 1, "engine.micro_batch_tokens": 1, "engine.threads": 0,
@@ -47,7 +48,7 @@ AT_LEAST: dict[str, float] = {
     "selfplay.induction_pairs": 2, "selfplay.proposer_weight": 0, "data.seed_factor": 1, "data.seed_batch": 1, "data.seed_rounds": 1, "warmup.steps": 0,
     "warmup.batch_size": 1, "warmup.programs": 100, "checkpoint.every": 1, "checkpoint.keep": 1,
     "checkpoint.keep_every": 0, "cluster.nodes": 1, "cluster.gpus_per_node": 0,
-    "cluster.gpu_memory_gb": 1, "rollout.tensor_parallel": 1, "logging.rollouts": 0,
+    "aligner.micro_batch": 1, "cluster.gpu_memory_gb": 1, "rollout.tensor_parallel": 1, "logging.rollouts": 0,
     "eval.every": 0, "eval.items": 0, "eval.limit": 0, "eval.stop_if_worse": 0,
 }  # fmt: skip
 LONGEST_REMOTE_OUTPUT = 20_000  # characters of one output: four bytes each, packed as text, still fit the server's pipe
@@ -120,6 +121,7 @@ def check(config: RunConfig) -> None:
     if not config.model.path:
         raise UserError("model.path is empty: give a Hugging Face directory, or choose a model with model=NAME")
     _check_executor(config.executor)
+    _check_engine(config)
     if not config.selfplay.task_types or set(config.selfplay.task_types) - {"deduction", "abduction", "induction"}:
         raise UserError(f"selfplay.task_types={config.selfplay.task_types}: choose from deduction, abduction, induction")
     if not 0 < config.optim.clip_low < 1 or config.optim.clip_high <= 0:
@@ -131,6 +133,17 @@ def check(config: RunConfig) -> None:
             f"selfplay.buffer_capacity={config.selfplay.buffer_capacity} cannot hold the seeds "
             f"(selfplay.batch_size x data.seed_factor = {config.selfplay.batch_size * config.data.seed_factor}): raise it"
         )
+
+
+def _check_engine(config: RunConfig) -> None:
+    """Each engine has its own ways to sample."""
+    samplers = {"megatron": ("torch", "transformers", "trtllm"), "aligner": ("nemo", "trtllm")}[config.engine.name]
+    if config.rollout.name not in samplers:
+        raise UserError(f"rollout={config.rollout.name} is not for engine={config.engine.name}: choose rollout={' or rollout='.join(samplers)}")
+    if config.engine.name == "aligner":
+        from azr_nemo.aligner.layout import check_settings
+
+        check_settings(config)
 
 
 def _check_executor(config: ExecutorConfig) -> None:
