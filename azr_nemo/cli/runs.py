@@ -26,7 +26,10 @@ def train(
         print(as_yaml(config), end="")
         print("\n".join(f"# {line}" for line in describe(config)))
         return
-    from azr_nemo.trainer.loop import train as run
+    if config.engine.name == "aligner":
+        from azr_nemo.aligner.run import train as run
+    else:
+        from azr_nemo.trainer.loop import train as run
 
     raise typer.Exit(run(config))
 
