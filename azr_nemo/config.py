@@ -76,8 +76,10 @@ class RewardConfig:
 
 @dataclass
 class AdvantageConfig:
-    name: str = "trr_plus_plus"
-    weighting: str = "token"  # token (reference) | sequence
+    name: str = "trr_plus_plus"  # trr_plus_plus | reinforce_plus_plus | grpo | dr_grpo | rloo | hierarchical_grpo | role_baseline
+    weighting: str = "token"  # of trr_plus_plus and reinforce_plus_plus: token (reference) | sequence
+    decay: float = 0.95  # of role_baseline's moving averages
+    filter_zero_variance: bool = False  # leave out rows without an advantage: all that they were compared with earned the same
 
 
 @dataclass
@@ -99,6 +101,8 @@ class OptimConfig:
 class SelfPlayConfig:
     steps: int = 100
     batch_size: int = 64  # rows per (role, task type)
+    propose_samples: int = 1  # proposals that answer the same prompt; the batch then has that many fewer prompts
+    solve_samples: int = 1  # answers to the same task; the batch then has that many fewer tasks
     task_types: list[str] = field(default_factory=lambda: ["deduction", "abduction", "induction"])
     prompt_style: str = "r1"  # r1 | completion
     references: int = 6

@@ -15,6 +15,7 @@ from hydra.errors import ConfigCompositionException, HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from azr_nemo.algorithms.estimators import ESTIMATORS
 from azr_nemo.config import ExecutorConfig, RunConfig
 from azr_nemo.errors import UserError
 
@@ -30,7 +31,7 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     "executor.name": ("local", "sandbox_fusion"),
     "reward.learnability": ("one_minus_p", "four_p_one_minus_p"),
     "reward.induction": ("binary", "fraction"),
-    "advantage.name": ("trr_plus_plus",),
+    "advantage.name": tuple(ESTIMATORS),
     "advantage.weighting": ("token", "sequence"),
     "selfplay.prompt_style": ("r1", "completion"),
     "selfplay.reference_sampling": ("uniform", "recent", "depth"),
@@ -45,6 +46,7 @@ AT_LEAST: dict[str, float] = {
     "executor.recycle_after": 1, "executor.queue": 1,
     "executor.concurrency": 1, "executor.attempts": 1, "optim.lr": 0, "optim.weight_decay": 0, "optim.grad_clip": 0,
     "optim.lr_warmup_steps": 0, "optim.entropy": 0, "selfplay.steps": 1, "selfplay.batch_size": 2, "selfplay.references": 0,
+    "selfplay.propose_samples": 1, "selfplay.solve_samples": 1,
     "selfplay.induction_pairs": 2, "selfplay.proposer_weight": 0, "data.seed_factor": 1, "data.seed_batch": 1, "data.seed_rounds": 1, "warmup.steps": 0,
     "warmup.batch_size": 1, "warmup.programs": 100, "checkpoint.every": 1, "checkpoint.keep": 1,
     "checkpoint.keep_every": 0, "cluster.nodes": 1, "cluster.gpus_per_node": 0,
@@ -122,6 +124,7 @@ def check(config: RunConfig) -> None:
         raise UserError("model.path is empty: give a Hugging Face directory, or choose a model with model=NAME")
     _check_executor(config.executor)
     _check_engine(config)
+    _check_samples(config)
     if not config.selfplay.task_types or set(config.selfplay.task_types) - {"deduction", "abduction", "induction"}:
         raise UserError(f"selfplay.task_types={config.selfplay.task_types}: choose from deduction, abduction, induction")
     if not 0 < config.optim.clip_low < 1 or config.optim.clip_high <= 0:
@@ -133,6 +136,24 @@ def check(config: RunConfig) -> None:
             f"selfplay.buffer_capacity={config.selfplay.buffer_capacity} cannot hold the seeds "
             f"(selfplay.batch_size x data.seed_factor = {config.selfplay.batch_size * config.data.seed_factor}): raise it"
         )
+
+
+def _check_samples(config: RunConfig) -> None:
+    """What an estimator compares must be there to be compared."""
+    selfplay, estimator = config.selfplay, ESTIMATORS[config.advantage.name]
+    for name, samples, needed in (
+        ("propose_samples", selfplay.propose_samples, estimator.proposals and selfplay.train_propose),
+        ("solve_samples", selfplay.solve_samples, estimator.answers),
+    ):
+        if selfplay.batch_size % samples:
+            raise UserError(f"selfplay.{name}={samples} must divide selfplay.batch_size={selfplay.batch_size}")
+        if needed and samples < 2:
+            raise UserError(
+                f"advantage.name={config.advantage.name} compares what answers the same prompt: set selfplay.{name} to 2 or more, "
+                f"a divisor of selfplay.batch_size={selfplay.batch_size}"
+            )
+    if not 0 <= config.advantage.decay < 1:
+        raise UserError(f"advantage.decay={config.advantage.decay} must be at least 0 and below 1")
 
 
 def _check_engine(config: RunConfig) -> None:

@@ -2,6 +2,7 @@
 
 import pytest
 
+from azr_nemo.algorithms.estimators import ESTIMATORS
 from azr_nemo.config import ExecutorConfig, SelfPlayConfig
 from azr_nemo.errors import UserError
 from azr_nemo.settings import as_yaml, from_yaml, load_settings, recipes
@@ -57,7 +58,7 @@ def test_a_recipe_of_ones_own_is_a_file(tmp_path):
         ("optim.lrr=1", r"optim.lrr is not a setting: did you mean optim.lr\?"),
         ("foo=1", "foo is not a setting"),
         ("optim.lr=fast", "optim.lr=fast has a value of the wrong type"),
-        ("rollout=tpu", "rollout=tpu is unknown: there are torch, transformers"),
+        ("rollout=tpu", "rollout=tpu is unknown: there are nemo, torch, transformers, trtllm"),
         ("rollout.name=tpu", "rollout.name=tpu is unknown: choose one of torch, transformers"),
         ("lr", "write key=value"),
         ("executor=docker", "executor=docker is unknown: there are local, sandbox_fusion"),
@@ -78,3 +79,24 @@ def test_a_wrong_setting_is_one_sentence(override, sentence):
 
 def test_the_default_imports_are_written_once_in_effect():
     assert tuple(SelfPlayConfig().imports) == IMPORTS
+
+
+@pytest.mark.parametrize(
+    ("overrides", "named"),
+    [
+        (["advantage=grpo"], "selfplay.propose_samples to 2"),
+        (["advantage=rloo", "selfplay.propose_samples=2"], "selfplay.solve_samples to 2"),
+        (["advantage=hierarchical_grpo"], "selfplay.solve_samples to 2"),
+        (["selfplay.solve_samples=3"], "selfplay.solve_samples=3 must divide selfplay.batch_size"),
+        (["advantage=role_baseline", "advantage.decay=1"], "advantage.decay"),
+    ],
+)
+def test_an_estimator_that_has_nothing_to_compare_is_refused(overrides, named):
+    with pytest.raises(UserError, match=named):
+        load_settings(overrides)
+
+
+def test_every_estimator_has_a_group_file():
+    for name in ESTIMATORS:
+        config = load_settings([f"advantage={name}", "selfplay.propose_samples=2", "selfplay.solve_samples=2"])
+        assert config.advantage.name == name

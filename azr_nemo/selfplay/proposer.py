@@ -53,9 +53,19 @@ class Proposer:
         self.buffer, self.validator, self.options, self.config, self.fits = buffer, validator, options, config, fits
 
     def rows(self, rng: random.Random) -> list[Proposed]:
-        """`selfplay.batch_size` proposals per task type, their references drawn from the buffer as it stands."""
-        types = [TaskType(name) for name in self.config.selfplay.task_types]
-        return [self.row(kind, rng) for kind in types for _ in range(self.config.selfplay.batch_size)]
+        """`selfplay.batch_size` proposals per task type, their references drawn from the buffer as it stands, `propose_samples` of them alike."""
+        settings = self.config.selfplay
+        types = [TaskType(name) for name in settings.task_types]
+        return [row for kind in types for _ in range(settings.batch_size // settings.propose_samples) for row in self.alike(kind, rng)]
+
+    def alike(self, kind: TaskType, rng: random.Random) -> list[Proposed]:
+        """`selfplay.propose_samples` proposals that answer the same prompt."""
+        first = self.row(kind, rng)
+        return [first, *(self._ask_again(first) for _ in range(self.config.selfplay.propose_samples - 1))]
+
+    @staticmethod
+    def _ask_again(proposed: Proposed) -> Proposed:
+        return Proposed(Row(proposed.row.prompt, proposed.row.read), proposed.references)
 
     def row(self, kind: TaskType, rng: random.Random) -> Proposed:
         """One proposal of this type, its references drawn from the buffer as it stands; seeding asks for these too."""

@@ -40,6 +40,7 @@ class Attempt:
     outcome: str
     task: Task | None = None
     references: tuple[int, ...] = ()
+    advantage: float = 0.0  # of each token of the response
 
 
 def ask(rows: list[Row], phase: str) -> Generator[PromptBatch, Completions, None]:

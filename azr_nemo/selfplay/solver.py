@@ -38,11 +38,11 @@ class Solver:
         return Row(prompt, read)
 
     def draw(self, step: int, rng: random.Random) -> list[StoredTask]:
-        """`selfplay.batch_size` tasks per task type, by `selfplay.solve_from`; fewer while the buffer holds fewer."""
+        """Tasks for `selfplay.batch_size` answers per task type, by `selfplay.solve_from`; fewer while the buffer holds fewer."""
         return [stored for name in self.config.selfplay.task_types for stored in self._draw(TaskType(name), step, rng)]
 
     def _draw(self, kind: TaskType, step: int, rng: random.Random) -> list[StoredTask]:
-        size, source = self.config.selfplay.batch_size, self.config.selfplay.solve_from
+        size, source = self.config.selfplay.batch_size // self.config.selfplay.solve_samples, self.config.selfplay.solve_from
         wanted = {"current": size, "previous": size, "mixed": size // 2, "buffer": 0}[source]
         since = step - 1 if source == "previous" else step
         recent = [s for s in self.buffer.recent(kind, since) if s.step == since and self._fits(s.task)]

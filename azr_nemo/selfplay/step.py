@@ -15,10 +15,12 @@ from azr_nemo.selfplay.proposer import Proposed, Proposer
 from azr_nemo.selfplay.rows import Attempt, Completions, ask
 from azr_nemo.selfplay.solver import Solver
 
+BASELINES = "baselines"  # the buffer's note of moving averages, by group: they are saved and restored with the tasks
+
 
 @dataclass(frozen=True)
 class StepResult:
-    """What a step leaves: the batch to train on, its rows as attempts, in the batch's order, and its metrics."""
+    """What a step leaves: the batch to train on, all attempts in the order of their groups (the batch may leave some out), and its metrics."""
 
     batch: TrainingBatch
     attempts: list[Attempt]
@@ -49,14 +51,14 @@ class SelfPlay:
 
         # SOLVE: tasks of this step and of the buffer.
         tasks = self.solver.draw(number, rng)
-        rows = [self.solver.row(stored.task) for stored in tasks]
+        rows = [self.solver.row(stored.task, self.config.selfplay.solve_samples) for stored in tasks]
         yield from ask(rows, "solve")
         solved_rows = [attempt for row, stored in zip(rows, tasks, strict=True) for attempt in self.solver.attempts(row, stored.task)]
         with self.buffer.transaction():
             for row, stored in zip(rows, tasks, strict=True):
                 self.buffer.record(stored.id, sum(v.score == 1 for v in row.outcomes()), len(row.outcomes()))
 
-        # LEARN: verified rewards -> one baseline per (role, task type) -> one update of the one model.
+        # LEARN: verified rewards -> advantages, by default with one baseline per (role, task type) -> one update of the one model.
         trained = list(solved_rows)
         if self.config.selfplay.train_propose:
             trained += proposed_rows
@@ -64,7 +66,11 @@ class SelfPlay:
             trained += [a for p in fresh if p.estimates and p.task for a in self.solver.attempts(p.estimates, p.task)]
         metrics = measure(proposals, proposed_rows, solved_rows, self.buffer)
         trained = in_group_order(trained)
-        return StepResult(training_batch(trained, self.config), trained, metrics)
+        before = {int(group): value for group, value in self.buffer.read_note(BASELINES).items()}
+        batch, after = training_batch(trained, self.config, before)
+        if after != before:
+            self.buffer.write_note(BASELINES, {str(group): value for group, value in after.items()})
+        return StepResult(batch, trained, {**metrics, "train/rows": len(batch.prompt_ids)})
 
     def estimate(self, fresh: list[Proposed]) -> Generator[PromptBatch, Completions, None]:
         """Samples each new task n times at the rollout temperature: never greedily, or every solve rate would be 0 or 1."""

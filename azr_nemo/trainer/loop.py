@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from azr_nemo.config import RunConfig
-from azr_nemo.megatron.distributed import open_store, rank
+from azr_nemo.megatron.distributed import open_store, rank, world_size
 from azr_nemo.megatron.worker import MegatronEngine, Worker, build_engine
 from azr_nemo.models import resolve_model
 from azr_nemo.observe.console import Console
@@ -23,6 +23,7 @@ from azr_nemo.selfplay.step import StepResult
 from azr_nemo.settings import as_yaml
 from azr_nemo.trainer.checkpoints import Checkpoint, Checkpoints
 from azr_nemo.trainer.driving import Driver
+from azr_nemo.trainer.dry_run import check_run
 from azr_nemo.trainer.dtype import with_dtype
 from azr_nemo.trainer.executors import limits, make_executor
 from azr_nemo.trainer.guard import Guard
@@ -60,6 +61,7 @@ def train(config: RunConfig, only_seed: bool = False) -> int:
 
     Raises UserError for what the user can mend and ExecutorUnavailable when the sandbox is lost.
     """
+    check_run(config, world_size())
     checkpoints = Checkpoints(Path(config.run_dir), config.checkpoint.keep, config.checkpoint.keep_every)
     if rank():
         return follow(config, checkpoints)
@@ -247,10 +249,9 @@ def report(run: Run, step: int, result: StepResult, trained: dict[str, float], s
         "throughput/trained_tokens_per_s": float(result.batch.mask.sum()) / max(times.get("time/update_s", 0.0), 1e-9),
     }
     run.metrics.write(step, metrics)
-    advantages = (result.batch.advantages * result.batch.mask).sum(1) / result.batch.mask.sum(1).clamp(min=1)
     rows = [
-        Rollout(a.prompt.role, a.prompt.type, a.prompt.text.full, a.completion.text, a.outcome, a.reward, float(advantage))
-        for a, advantage in zip(result.attempts, advantages, strict=True)
+        Rollout(a.prompt.role, a.prompt.type, a.prompt.text.full, a.completion.text, a.outcome, a.reward, a.advantage)
+        for a in result.attempts
     ]
     chosen = run.rollouts.write(step, rows, random.Random(f"{run.config.seed}/rollouts/{step}"))
     run.console.step_line(step, metrics)

@@ -1,12 +1,14 @@
 """A whole step with canned completions: who earns what, what is trained on, and what a resumed run repeats."""
 
 import re
+from dataclasses import replace
 from itertools import count
 
 import pytest
 import torch
 from sample_tasks import FakeExecutor, adder, adder_task
 
+from azr_nemo.algorithms.estimators import ESTIMATORS
 from azr_nemo.config import RunConfig
 from azr_nemo.sandbox.executor import ExecutorUnavailable, Limits
 from azr_nemo.selfplay.buffer import TaskBuffer
@@ -85,8 +87,8 @@ def solutions(batch) -> list[list[Completion]]:
         if batch.phase == "estimate":
             answers.append([completion(right if k % 2 == 0 else wrong, k) for k in range(prompt.samples)])
         else:
-            row = next(seen[prompt.type])
-            answers.append([completion([right, wrong, "no fence", right][row % 4], row, finished=row % 4 != 3)])
+            rows = [next(seen[prompt.type]) for _ in range(prompt.samples)]
+            answers.append([completion([right, wrong, "no fence", right][row % 4], row, finished=row % 4 != 3) for row in rows])
     return answers
 
 
@@ -210,6 +212,50 @@ def test_each_setting_of_what_is_trained_on_changes_the_rows(tmp_path):
     scale = halved.batch.advantages / plain.batch.advantages.where(plain.batch.advantages != 0, torch.tensor(float("nan")))
     assert torch.allclose(scale[:12].nanmean(), torch.tensor(0.5))
     assert torch.allclose(scale[12:].nanmean(), torch.tensor(1.0))
+
+
+def with_advantage(**changes):
+    config = configured(propose_samples=changes.pop("propose_samples", 1), solve_samples=changes.pop("solve_samples", 1))
+    config.advantage = replace(config.advantage, **changes)
+    return config
+
+
+def test_answers_to_one_prompt_are_compared_with_each_other(tmp_path):
+    result, asked = drive(self_play(tmp_path, with_advantage(name="grpo", propose_samples=2, solve_samples=4)))
+    texts = dict(asked)
+    assert texts["propose"][::2] == texts["propose"][1::2]
+    assert len(texts["solve"]) == 3
+    for kind in TaskType:
+        solved = [a for a in result.attempts if (a.prompt.role, a.prompt.type) == (Role.SOLVE, kind)]
+        assert sum(a.advantage for a in solved) == pytest.approx(0, abs=1e-6)
+        assert max(solved, key=lambda a: a.advantage).reward == 1.0
+
+
+@pytest.mark.parametrize("name", sorted(ESTIMATORS))
+def test_every_estimator_takes_two_steps(tmp_path, name):
+    play = self_play(tmp_path, with_advantage(name=name, propose_samples=2, solve_samples=2))
+    for number in (1, 2):
+        batch = drive(play, number)[0].batch
+        assert batch.advantages.isfinite().all()
+        assert batch.advantages.any()
+
+
+def test_a_moving_average_is_kept_with_the_tasks(tmp_path):
+    play = self_play(tmp_path, with_advantage(name="role_baseline"))
+    drive(play)
+    first = play.buffer.read_note("baselines")
+    assert sorted(first) == [str(group) for group in range(len(GROUPS))]
+    drive(play, 2)
+    assert play.buffer.read_note("baselines") != first
+
+
+def test_rows_that_teach_nothing_can_be_left_out_of_the_update_but_not_of_the_log(tmp_path):
+    result, _ = drive(self_play(tmp_path, with_advantage(name="grpo", propose_samples=2, solve_samples=2, filter_zero_variance=True)))
+    left = [a for a in result.attempts if a.advantage]
+    assert 0 < len(left) < len(result.attempts) == 24
+    assert result.batch.rewards.tolist() == [a.reward for a in left]
+    assert len(result.batch.prompt_ids) == result.metrics["train/rows"] == len(left)
+    assert result.batch.mask.shape[1] == max(len(ids) for ids in result.batch.response_ids)
 
 
 def test_a_depth_asked_for_is_in_the_prompt(tmp_path):
