@@ -26,6 +26,8 @@ _RECORDS = {
     ),
     *((_CHECKPOINT + "filesystem", name) for name in ("_StorageInfo", "_StoragePrefix")),
     *((_SHARDED, name) for name in ("TensorProperties", "MEM_FORMAT_ENCODING")),
+    # Later versions of Megatron also keep how the tensors were to be written.
+    *((_CHECKPOINT + "planner", name) for name in ("SavePlan", "WriteItem", "WriteItemType", "TensorWriteData", "BytesIOWriteData")),
     ("torch.serialization", "_get_layout"),
     *((module, name) for module in ("pathlib", "pathlib._local") for name in ("Path", "PosixPath")),
 }
