@@ -1,5 +1,6 @@
 """The numbers of a recipe that its size depends on."""
 
+import os
 from dataclasses import dataclass
 
 from azr_nemo.config import RunConfig
@@ -74,7 +75,8 @@ class Work:
 
 @dataclass(frozen=True)
 class Sizing:
-    """A run in numbers. width: bytes of the model's dtype. gpus_per_node: 0 on a CPU. capacity: bytes of one GPU, or 0 on a CPU."""
+    """A run in numbers. width: bytes of the model's dtype. gpus_per_node: 0 on a CPU. capacity: bytes of a rank's GPU, or of
+    this machine's memory."""
 
     model: Architecture
     layout: Layout
@@ -103,17 +105,11 @@ class Sizing:
 def sizing(config: RunConfig, model: Architecture, mean_prompt: int = 0, mean_response: int = 0) -> Sizing:
     """A recipe's numbers. mean_prompt, mean_response: tokens; 0 takes a quarter of what the recipe allows.
 
-    Raises UserError when the cluster's GPUs cannot be divided by the recipe's tensor and pipeline parallelism.
+    The layout must have passed `check_layout`. Raises UserError when a replica of the rollout engine does not divide the GPUs.
     """
     engine, cluster = config.engine, config.cluster
-    ranks = cluster.nodes * max(1, cluster.gpus_per_node)
+    ranks = ranks_of(config)
     size = engine.tensor_parallel * engine.pipeline_parallel
-    if ranks % size:
-        what = "cluster.nodes x cluster.gpus_per_node" if cluster.gpus_per_node else "cluster.nodes (one rank each on CPU)"
-        raise UserError(
-            f"engine.tensor_parallel={engine.tensor_parallel} x engine.pipeline_parallel={engine.pipeline_parallel} needs a multiple of "
-            f"{size} ranks, but {what} is {ranks}: raise it, or lower them"
-        )
     layout = Layout(engine.tensor_parallel, engine.pipeline_parallel, ranks // size, engine.sequence_parallel)
     rollout = config.rollout
     response = max(rollout.max_propose_tokens, rollout.max_solve_tokens)
@@ -143,8 +139,18 @@ def sizing(config: RunConfig, model: Architecture, mean_prompt: int = 0, mean_re
         work=work,
         nodes=cluster.nodes,
         gpus_per_node=cluster.gpus_per_node,
-        capacity=cluster.gpu_memory_gb * 10**9 if cluster.gpus_per_node else 0,
+        capacity=cluster.gpu_memory_gb * 10**9 if cluster.gpus_per_node else machine_memory(),
     )
+
+
+def ranks_of(config: RunConfig) -> int:
+    """One for each GPU of the cluster that the recipe is made for; on a CPU one for each node."""
+    return config.cluster.nodes * max(1, config.cluster.gpus_per_node)
+
+
+def machine_memory() -> int:
+    """Bytes of this machine's memory."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def width(config: RunConfig) -> int:

@@ -6,7 +6,6 @@ python measured_step.py '{"family": "llama", "vocab_size": 32000, ..., "micro_ba
 import json
 import re
 import sys
-import tempfile
 from dataclasses import asdict
 from pathlib import Path
 

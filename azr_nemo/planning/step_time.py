@@ -1,0 +1,133 @@
+"""Seconds of one step of self-play, from its operations and bytes: generation reads weights and keys and values for every token, prefill and
+training multiply. Executing programs overlaps generation and is left out."""
+
+from dataclasses import dataclass
+
+from azr_nemo.planning.hardware import GRAPH_LAUNCH_S, Hardware
+from azr_nemo.planning.memory import FP32, cache_bytes, memory
+from azr_nemo.planning.parameters import multiplied_parameters, stage_parameters, total_parameters
+from azr_nemo.planning.sizing import Sizing
+
+OPTIMIZER_BYTES = 34  # read and written for a parameter: gradient twice, master, both moments twice, weight
+
+
+@dataclass(frozen=True)
+class StepTime:
+    """Seconds of each phase. update: products, pipeline's idling and tensor-parallel traffic; gradients: their reduction and the optimizer.
+    mfu: of the update, of all GPUs' peak, recomputation not counted."""
+
+    propose: float
+    estimate: float
+    solve: float
+    update: float
+    gradients: float
+    refit: float
+    sampled_tokens: int
+    trained_tokens: int
+    mfu: float
+
+    @property
+    def generation(self) -> float:
+        return self.propose + self.estimate + self.solve
+
+    @property
+    def total(self) -> float:
+        return self.generation + self.update + self.gradients + self.refit
+
+
+def step_time(size: Sizing, hardware: Hardware) -> StepTime:
+    """The whole step on `hardware`, all ranks of the layout at work."""
+    work = size.work
+    update = update_seconds(size, hardware)
+    operations = training_operations(size, recomputed=False)
+    return StepTime(
+        propose=generation_seconds(size, hardware, work.propose, 1, work.longest_propose, work.mean_propose),
+        estimate=generation_seconds(size, hardware, work.estimate, work.samples, work.longest_solve, work.mean_solve),
+        solve=generation_seconds(size, hardware, work.solve, 1, work.longest_solve, work.mean_solve),
+        update=update,
+        gradients=gradient_seconds(size, hardware),
+        refit=refit_seconds(size, hardware),
+        sampled_tokens=work.propose * work.mean_propose + (work.estimate * work.samples + work.solve) * work.mean_solve,
+        trained_tokens=work.trained_tokens,
+        mfu=operations / (update * size.layout.ranks * hardware.flops),
+    )
+
+
+def generation_seconds(size: Sizing, hardware: Hardware, prompts: int, samples: int, longest: int, mean: int) -> float:
+    """One phase: every replica samples its share of the prompts, `samples` each, `mean` tokens on average. One sample at least is taken to reach
+    `longest`, so a phase has no fewer decode steps than that."""
+    model, rollouts = size.model, size.rollouts
+    replicas = max(1, size.layout.ranks // rollouts.tensor)
+    mine = -(-prompts // replicas)
+    rows = min(rollouts.rows, mine * samples)
+    context = size.work.mean_prompt + mean // 2
+    if rollouts.name == "trtllm":
+        rows = max(1, min(rows, memory(size).cache // max(1, cache_bytes(size, context))))
+    tokens = mine * samples * mean
+    steps = max(longest, -(-tokens // rows))
+    live = tokens / steps
+    weights = multiplied_parameters(model) + model.vocab * model.hidden
+    attention = 4 * model.layers * model.heads * model.head_dim
+    read = weights * size.width / rollouts.tensor + live * cache_bytes(size, context)
+    multiplied = live * (2 * weights + attention * context) / rollouts.tensor
+    step = max(read / (hardware.bandwidth * hardware.reading), multiplied / (hardware.flops * hardware.decode))
+    launch = min(hardware.launch_s, GRAPH_LAUNCH_S) if rollouts.name == "trtllm" else hardware.launch_s
+    step += model.layers * launch
+    if rollouts.tensor > 1:
+        between = _link(size, hardware, rollouts.tensor)
+        step += 2 * model.layers * (hardware.latency_s + 2 * live * model.hidden * size.width / between)
+    prompt = size.work.mean_prompt
+    prefill = mine * prompt * (2 * multiplied_parameters(model) + attention * prompt / 2) / rollouts.tensor
+    return steps * step + prefill / (hardware.flops * hardware.prefill)
+
+
+def training_operations(size: Sizing, recomputed: bool) -> float:
+    """Floating-point operations of a step's update over all ranks: forward once, backward twice, and forward again where it is recomputed."""
+    model, work = size.model, size.work
+    row = work.trained_tokens / work.rows
+    passes = 4 if recomputed and size.recompute else 3
+    # Causal: a token sees half of its row on average.
+    layers = work.trained_tokens * (2 * multiplied_parameters(model) + 2 * model.layers * model.heads * model.head_dim * row)
+    return passes * layers + 3 * 2 * model.vocab * model.hidden * work.learnt_tokens
+
+
+def update_seconds(size: Sizing, hardware: Hardware) -> float:
+    """Forward and backward over all micro-batches, with the pipeline's idle time and what tensor parallelism sends."""
+    model, layout = size.model, size.layout
+    products = training_operations(size, recomputed=True) / (layout.ranks * hardware.flops * hardware.training)
+    talk = 0.0
+    if layout.tensor > 1:
+        # Two reductions a layer in each pass, two all-gathers and reduce-scatters with sequence parallelism: the same bytes.
+        passes = 3 if size.recompute else 2
+        tokens = size.work.trained_tokens / layout.data * model.layers / layout.pipeline
+        bytes_sent = tokens * passes * 2 * model.hidden * size.width * 2 * (layout.tensor - 1) / layout.tensor
+        talk = bytes_sent / _link(size, hardware, layout.tensor)
+    return (products + talk) * (1 + (layout.pipeline - 1) / size.micro_batches)
+
+
+def gradient_seconds(size: Sizing, hardware: Hardware) -> float:
+    """The reduction of fp32 gradients over data-parallel ranks, the optimizer's step, and the return of updated weights."""
+    layout = size.layout
+    parameters = max(stage_parameters(size.model, layout.tensor, layout.pipeline, stage) for stage in range(layout.pipeline))
+    shards = layout.data if size.distributed_optimizer else 1
+    step = parameters / shards * OPTIMIZER_BYTES / (hardware.bandwidth * hardware.reading)
+    share = (layout.data - 1) / layout.data
+    each = FP32 + size.width if size.distributed_optimizer else 2 * FP32
+    return step + parameters * each * share / _link(size, hardware, layout.tensor * layout.data)
+
+
+def refit_seconds(size: Sizing, hardware: Hardware) -> float:
+    """The weight stream: gathered over tensor-parallel ranks, sent through the stages, and copied into the replica."""
+    layout, whole = size.layout, total_parameters(size.model) * size.width
+    seconds = 3 * whole / (hardware.bandwidth * hardware.reading)
+    if layout.tensor > 1:
+        seconds += whole * (layout.tensor - 1) / layout.tensor / _link(size, hardware, layout.tensor)
+    if layout.pipeline > 1:
+        seconds += whole / _link(size, hardware, layout.ranks)
+    return seconds
+
+
+def _link(size: Sizing, hardware: Hardware, ranks: int) -> float:
+    """Bytes a second between so many neighbouring ranks: within a node, or across nodes."""
+    within = ranks <= max(1, size.gpus_per_node)
+    return (hardware.link if within else hardware.fabric) * hardware.talking
