@@ -1,0 +1,102 @@
+"""Runs of the command line in forks of one process that has imported everything, so that a run begins in a second instead of ten.
+
+A run is a process of its own all the same: it is killed, signalled and waited for like one that a user starts.
+"""
+
+import atexit
+import importlib
+import json
+import os
+import select
+import subprocess
+import sys
+import traceback
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a run ended. code: its exit code, negative for a signal; output: what it printed, on both streams."""
+
+    code: int
+    output: str
+
+
+class Run:
+    """A run that was started. Its output grows in the file `log`."""
+
+    def __init__(self, server: "RunServer", pid: int, log: Path):
+        self._server, self.pid, self.log = server, pid, log
+
+    def kill(self, number: int) -> None:
+        os.kill(self.pid, number)
+
+    def wait(self, timeout: float = 240.0) -> Ended:
+        """Fails when the run has not ended after `timeout` seconds."""
+        return Ended(self._server.ask({"wait": self.pid}, timeout), self.log.read_text(errors="replace"))
+
+
+class RunServer:
+    """A context. environment: of all its runs, beside that of this process."""
+
+    def __init__(self, **environment: str):
+        settings = {"PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", **environment}
+        self._process = subprocess.Popen(
+            [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env={**os.environ, **settings}
+        )
+
+    def start(self, arguments: list[str], log: Path) -> Run:
+        return Run(self, self.ask({"start": arguments, "log": str(log)}, 120.0), log)
+
+    def ask(self, request: dict[str, Any], timeout: float) -> int:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(json.dumps(request) + "\n")
+        self._process.stdin.flush()
+        ready, _, _ = select.select([self._process.stdout], [], [], timeout)
+        assert ready, f"no answer to {request} after {timeout} s"
+        return int(self._process.stdout.readline())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._process.kill()
+        self._process.communicate()
+
+
+def serve() -> None:
+    for module in ("azr_nemo.cli", "azr_nemo.trainer.loop", "transformers.models.llama.modeling_llama", "tensorboard"):
+        importlib.import_module(module)
+    for line in sys.stdin:
+        request = json.loads(line)
+        if "wait" in request:
+            answer = os.waitstatus_to_exitcode(os.waitpid(request["wait"], 0)[1])
+        else:
+            answer = os.fork() or _run(request["start"], request["log"])
+        print(answer, flush=True)
+
+
+def _run(arguments: list[str], log: str) -> int:
+    os.setsid()
+    out, nothing = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND), os.open(os.devnull, os.O_RDONLY)
+    for number, source in ((0, nothing), (1, out), (2, out)):
+        os.dup2(source, number)
+    sys.argv = ["azr-nemo", *arguments]
+    code: Any = 0
+    try:
+        sys.modules["azr_nemo.cli"].main()
+    except SystemExit as end:
+        code = end.code or 0
+    except BaseException:
+        traceback.print_exc()
+        code = 1
+    atexit._run_exitfuncs()
+    os._exit(code)
+
+
+if __name__ == "__main__":
+    serve()
