@@ -30,7 +30,7 @@ def test_a_dry_run_prints_the_resolved_configuration_and_its_arithmetic():
     done = azr("train", "recipe=tiny-1n0g-megatron", "--dry-run")
     assert done.returncode == 0
     assert "path: scratch:tiny" in done.stdout
-    assert "# a step: 96 rows trained" in done.stdout
+    assert "# a step: 96 rows in one update" in done.stdout
 
 
 def test_an_unknown_recipe_is_a_sentence():

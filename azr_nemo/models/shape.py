@@ -37,7 +37,8 @@ def model_shape(model: ModelConfig) -> "PretrainedConfig":
     if model.architecture:
         return published(model.architecture)
     raise UserError(
-        f"the shape of model.path={model.path} is unknown, as no model is there yet: give model.architecture, one of {', '.join(architectures())}"
+        f"model.path={model.path} is not a Hugging Face model directory: get one with `hf download ORG/NAME --local-dir DIR` and give model.path=DIR, "
+        f"or, to check a recipe before that, model.architecture, one of {', '.join(architectures())}"
     )
 
 

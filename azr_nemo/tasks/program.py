@@ -211,7 +211,7 @@ def with_entry(program: str) -> str:
             if isinstance(node, ast.Name) and node.id == old:
                 node.id = "f"
                 continue
-            elif isinstance(node, ast.FunctionDef) and node.name == old and node in functions:
+            if isinstance(node, ast.FunctionDef) and node.name == old and node in functions:
                 node.name = "f"
                 continue
             names = {getattr(node, field, None) for field in ("id", "name", "arg", "asname")}

@@ -1,26 +1,123 @@
-"""What a configuration amounts to, said before anything runs."""
+"""What a configuration amounts to, checked and said before anything runs: no GPU and no weights are needed."""
 
+import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from azr_nemo.config import RunConfig
-from azr_nemo.megatron.architecture import check_layout
-from azr_nemo.megatron.huggingface import read_config
+from azr_nemo.errors import UserError
+from azr_nemo.megatron.architecture import check_layout, read_architecture
 from azr_nemo.models import missing_parts
+from azr_nemo.models.shape import model_shape
+from azr_nemo.planning.parameters import total_parameters
 from azr_nemo.settings import world_size
+from azr_nemo.trainer.checkpoints import Checkpoints, read
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
+
+
+def planned_ranks(config: RunConfig) -> int:
+    """The ranks of a run that has not begun: the launcher's where there is one, else a rank for each GPU of `cluster`, and 1 without GPUs."""
+    if "WORLD_SIZE" in os.environ:
+        return world_size()
+    return config.cluster.nodes * max(1, config.cluster.gpus_per_node)
+
+
+def check_run(config: RunConfig, ranks: int) -> "PretrainedConfig":
+    """The checks that a run and its dry run share: layout, lengths, rollout replicas, files. ranks: how many the run has, or will have.
+
+    Returns the model's configuration. Raises UserError for the first setting that does not fit; builds and writes nothing.
+    """
+    shape = model_shape(config.model)
+    engine, rollout = config.engine, config.rollout
+    check_layout(shape, engine.tensor_parallel, engine.pipeline_parallel, ranks)
+    if engine.sequence_parallel and engine.tensor_parallel == 1:
+        raise UserError("engine.sequence_parallel=true needs engine.tensor_parallel above 1: it shards between tensor-parallel ranks")
+    longest, positions = longest_row(config), read_architecture(shape).positions
+    if longest > positions:
+        raise UserError(
+            f"rollout.max_prompt_tokens={rollout.max_prompt_tokens} and responses of {longest - rollout.max_prompt_tokens} tokens make "
+            f"{longest}, more than the {positions} positions of {config.model.path}: lower them"
+        )
+    _check_replicas(config, shape, ranks)
+    for file in config.data.seed_files:
+        if not Path(file).is_file():
+            raise UserError(f"data.seed_files names {file}, which is not a file: give its path, or data=zero to begin without")
+    if config.resume not in ("auto", "never"):
+        read(Path(config.resume))
+    return shape
+
+
+def longest_row(config: RunConfig) -> int:
+    """Tokens of the longest row that a run can meet: a prompt and its response."""
+    rollout = config.rollout
+    return rollout.max_prompt_tokens + max(rollout.max_propose_tokens, rollout.max_solve_tokens)
+
+
+def _check_replicas(config: RunConfig, shape: "PretrainedConfig", ranks: int) -> None:
+    size, rollout = config.rollout.tensor_parallel, config.rollout
+    if rollout.name != "trtllm":
+        if size != 1:
+            raise UserError(
+                f"rollout.tensor_parallel={size} is for rollout=trtllm: with rollout={rollout.name} every rank is a whole replica"
+            )
+        return
+    model = read_architecture(shape)
+    if model.heads % size or model.kv_heads % size:
+        raise UserError(
+            f"rollout.tensor_parallel={size} does not divide the model's {model.heads} attention heads and {model.kv_heads} kv heads: lower it"
+        )
+    node = int(os.environ.get("LOCAL_WORLD_SIZE", config.cluster.gpus_per_node or ranks))
+    if node % size:
+        raise UserError(f"rollout.tensor_parallel={size} does not divide the {node} GPUs of a node: a replica lies within one node")
+    if rollout.temperature != 1:
+        raise UserError(
+            f"rollout.temperature={rollout.temperature:g} with rollout=trtllm: its log-probabilities are of temperature 1, so use that"
+        )
 
 
 def describe(config: RunConfig) -> list[str]:
-    """Layout, batch arithmetic and token budgets in words. Raises UserError when the layout does not fit a model that is at hand."""
+    """Model, layout, batch arithmetic and token budgets in words. Raises UserError as `check_run` does."""
+    ranks = planned_ranks(config)
+    shape = read_architecture(check_run(config, ranks))
+    Checkpoints(Path(config.run_dir), config.checkpoint.keep).find(config.resume)
     engine, selfplay, rollout = config.engine, config.selfplay, config.rollout
+    data = ranks // (engine.tensor_parallel * engine.pipeline_parallel)
+    replicas = ranks // rollout.tensor_parallel
     directory = Path(config.model.path).expanduser()
-    if ":" not in config.model.path and not missing_parts(directory):
-        check_layout(read_config(directory), engine.tensor_parallel, engine.pipeline_parallel, world_size())
+    present = ":" in config.model.path or not missing_parts(directory)
     types = len(selfplay.task_types)
-    rows = selfplay.batch_size * types * (2 if selfplay.train_propose else 1)
-    estimates = selfplay.batch_size * types * rollout.estimate_samples
-    return [
-        f"layout: {world_size()} ranks, tensor parallel {engine.tensor_parallel}, pipeline parallel {engine.pipeline_parallel}",
-        f"a step: {rows} rows trained ({selfplay.batch_size} per role and task type), at most {estimates} estimates sampled",
-        f"tokens: prompts up to {rollout.max_prompt_tokens}, proposals {rollout.max_propose_tokens}, solutions {rollout.max_solve_tokens}",
+    proposals = selfplay.batch_size * types
+    estimates = proposals * rollout.estimate_samples
+    rows = proposals * (2 if selfplay.train_propose else 1) + (estimates if selfplay.reuse_estimates else 0)
+    share, longest = -(-rows // data), longest_row(config)
+    full = -(-share // max(1, engine.micro_batch_tokens // (longest - 1)))
+    generated = proposals * rollout.max_propose_tokens + (estimates + proposals) * rollout.max_solve_tokens
+    place = f" on {config.cluster.nodes} x {config.cluster.gpus_per_node} GPUs" if config.cluster.gpus_per_node else ""
+    lines = [
+        f"model: {shape.family}, {total_parameters(shape) / 1e6:,.0f} million parameters, {config.model.path}"
+        + ("" if present else ", which is not there yet: give its directory as model.path=DIR"),
+        f"layout: {_count(ranks, 'rank')}{place} = tensor parallel {engine.tensor_parallel} x pipeline parallel {engine.pipeline_parallel} "
+        f"x data parallel {data}; engine {engine.name}",
+        f"rollouts: {rollout.name}, {_count(replicas, 'replica')} of {_count(rollout.tensor_parallel, 'rank')}",
+        f"a step: {rows:,} rows in one update ({selfplay.batch_size} per role and task type), {share:,} for a data-parallel rank; at most "
+        f"{estimates:,} estimates ({rollout.estimate_samples} a proposal)",
+        f"micro-batches: {engine.micro_batch_tokens:,} tokens; at most {full:,} for a rank, if every row has its full length",
+        f"tokens: prompts up to {rollout.max_prompt_tokens:,}, proposals {rollout.max_propose_tokens:,}, solutions "
+        f"{rollout.max_solve_tokens:,}; the longest row has {longest:,} of the model's {shape.positions:,}",
+        f"budget of a step, at most: {generated:,} tokens generated, {-(-generated // replicas):,} by a replica; {rows * longest:,} tokens "
+        f"trained, {share * longest:,} by a data-parallel rank",
         f"seeds: {selfplay.batch_size * config.data.seed_factor} per type; warm start: {config.warmup.steps} steps",
+        f"checkpoints: every {config.checkpoint.every} steps of {selfplay.steps}, the newest {config.checkpoint.keep} kept",
     ]
+    if engine.pipeline_parallel > 1:
+        idle = (engine.pipeline_parallel - 1) / (full + engine.pipeline_parallel - 1)
+        lines.insert(
+            5, f"pipeline: {engine.pipeline_parallel} stages of {shape.layers // engine.pipeline_parallel} layers, idle {idle:.1%} then"
+        )
+    return lines
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"

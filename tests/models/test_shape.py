@@ -50,7 +50,7 @@ def test_embedded_and_scratch_models_have_the_shape_that_they_are_made_with(tmp_
 
 
 def test_an_unknown_shape_is_told_in_a_sentence(tmp_path):
-    with pytest.raises(UserError, match=r"give model\.architecture, one of llama3_1_8b"):
+    with pytest.raises(UserError, match=r"is not a Hugging Face model directory.*model\.architecture, one of llama3_1_8b"):
         model_shape(ModelConfig(path=str(tmp_path / "none")))
     with pytest.raises(UserError, match=r"model\.architecture=gpt5 is unknown: there are llama3_1_8b"):
         model_shape(ModelConfig(path=str(tmp_path / "none"), architecture="gpt5"))
