@@ -4,6 +4,7 @@ No collective runs in these threads, so training's own are never disturbed. A ra
 before is written.
 """
 
+import itertools
 import json
 import threading
 import time
@@ -18,26 +19,26 @@ from azr_nemo.megatron import distributed
 from azr_nemo.megatron.checkpoint import Snapshot
 
 POLL_S = 0.05
+_numbers = itertools.count(1)  # of this process's saves: all ranks save the same, in the same order
 
 
 class Writer:
     """Writes one rank's snapshots, one after another."""
 
     def __init__(self) -> None:
-        self.number = 0
         self._thread: threading.Thread | None = None
 
     def start(self, snapshot: Snapshot, directory: Path, asynchronous: bool) -> "Saving":
         """Has the snapshot written, by a thread or at once. Rank 0 may wait for what is returned until all ranks' parts are written."""
         self.wait()  # the copy before must be gone; its files are written, or rank 0 would not have begun another save
-        self.number += 1
-        work = (snapshot, directory, f"saved/{self.number}")
+        key = f"saved/{next(_numbers)}"
+        work = (snapshot, directory, key)
         if asynchronous:
             self._thread = threading.Thread(target=_write, args=work, name="checkpoint-writer", daemon=True)
             self._thread.start()
         else:
             _write(*work)
-        return Saving(f"saved/{self.number}", dist.get_world_size())
+        return Saving(key, dist.get_world_size())
 
     def wait(self) -> None:
         """Until what was begun is written, or has failed."""
