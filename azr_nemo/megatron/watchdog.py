@@ -8,6 +8,7 @@ wait for it. The verdict goes to every rank through the store. A rank whose main
 
 import contextlib
 import json
+import math
 import os
 import signal
 import socket
@@ -24,7 +25,7 @@ EXIT_CODE = 2
 SILENT_S = 600.0  # a live rank may hold Python's lock this long, in one write to a slow file system
 GRACE_S = 5.0  # for a main thread that noticed the loss to end in an orderly way, before the judge does it
 FAREWELL_S = 30.0  # for one that is on its way out
-BETWEEN = "its own work between commands"
+BETWEEN, WAITING = "its own work between commands", "waiting for a command"
 # A rank whose innermost frames are of these waits for another rank.
 COLLECTIVES = ("torch.distributed", "megatron.core.pipeline_parallel.p2p_communication", "megatron.core.tensor_parallel.mappings")
 
@@ -52,18 +53,23 @@ class Watchdog:
         self.grace_s = min(GRACE_S, limit_s / 10)
         self.verdict: str | None = None
         self._store = dist.PrefixStore("watchdog", store)
-        self._state = State()
+        self._state, self._command = State(), ""
         self._main = threading.main_thread().ident
         self._seen: dict[int, str] = {}
         self._answered = 0  # round trips to the store
         self._store_lost = self._suspicious = self._leaving = False
-        self._neighbours: dict[int, tuple[int, str]] | None = None  # rank: (process id, start time), of this machine
+        self._neighbours: dict[int, tuple[int, str]] = {}  # rank: (process id, start time), of this machine
         self._gone: dict[int, int] = {}  # neighbours whose process is gone: round trips when that was noticed
         self._closed = threading.Event()
         if ranks == 1:
             self._closed.set()
             return
-        self._store.set(f"process/{rank}", json.dumps([socket.gethostname(), os.getpid(), _process(os.getpid())[0]]))
+        host = socket.gethostname()
+        self._store.set(f"process/{rank}", json.dumps([host, os.getpid(), _process(os.getpid())[0]]))
+        for other, text in enumerate(self._store.multi_get([f"process/{other}" for other in range(ranks)])):
+            its_host, pid, began = json.loads(text)
+            if its_host == host and other != rank:
+                self._neighbours[other] = pid, began
         for run in (self._talk, self._judge):
             threading.Thread(target=run, name=f"watchdog{run.__name__}", daemon=True).start()
 
@@ -71,11 +77,14 @@ class Watchdog:
 
     def begin(self, phase: str) -> None:
         """This rank begins a command that all ranks run."""
+        self._command = phase
         self._say_later(phase=phase, serial=self._state.serial + 1, progress=0)
+        self._say()
 
     def end(self) -> None:
         """It is done with the command; what follows concerns this rank alone."""
-        self._say_later(phase=BETWEEN, progress=0, waiting=False)
+        self._say_later(phase=BETWEEN if self.rank == 0 else WAITING, progress=0, waiting=False)
+        self._say()
 
     def wait_for_others(self, waiting: bool) -> None:
         """This rank is, or is no longer, waiting for another one outside of any collective."""
@@ -94,6 +103,8 @@ class Watchdog:
         self._leaving = True
         self._state = replace(self._state, failure=sentence)
         self._say()
+        if self.rank == 0 and self.ranks > 1:
+            time.sleep(3 * self.interval)  # the others read it from the store that this process may keep
 
     @property
     def failing(self) -> bool:
@@ -136,9 +147,7 @@ class Watchdog:
                     waiting = state.waiting or _in_collective(sys._current_frames().get(self._main or 0))
                     store.set(f"state/{self.rank}", json.dumps({**state.__dict__, "waiting": waiting, "beat": beat}))
                     self._seen[self.rank] = json.dumps({**state.__dict__, "waiting": waiting})
-                if self._neighbours is None:
-                    self._neighbours = self._find_neighbours(store)
-                for rank in {*heard, *(self._neighbours or ())}:
+                for rank in {*heard, *self._neighbours}:
                     if store.check([f"state/{rank}"]):
                         self._seen[rank] = store.get(f"state/{rank}").decode()
                 if self.verdict is None and store.check(["verdict"]):
@@ -149,14 +158,6 @@ class Watchdog:
         except RuntimeError:
             self._store_lost = True
 
-    def _find_neighbours(self, store: dist.Store) -> dict[int, tuple[int, str]] | None:
-        keys = [f"process/{rank}" for rank in range(self.ranks)]
-        if not store.check(keys):
-            return None
-        processes = [json.loads(value) for value in store.multi_get(keys)]
-        host = socket.gethostname()
-        return {rank: (pid, start) for rank, (name, pid, start) in enumerate(processes) if name == host and rank != self.rank}
-
     # The thread that judges, and waits for nobody.
 
     def _judge(self) -> None:
@@ -164,12 +165,14 @@ class Watchdog:
         clock, before = 0.0, time.monotonic()
         heard: dict[int, tuple[str, float]] = {}
         moved: dict[int, tuple[tuple[str, int, int], float]] = {}
-        answered = (0, 0.0)
+        answered, lost_at = (0, 0.0), math.inf
         while not self._closed.wait(self.interval):
             now = time.monotonic()
             clock, before = clock + min(now - before, 2 * self.interval), now
             if self._answered != answered[0]:
                 answered = (self._answered, clock)
+            if self._store_lost:
+                lost_at = min(lost_at, clock)
             states = {}
             for rank, text in list(self._seen.items()):
                 if heard.get(rank, ("", 0.0))[0] != text:
@@ -180,7 +183,9 @@ class Watchdog:
                     moved[rank] = (place, clock)
             silences = {rank: clock - at for rank, (_, at) in heard.items() if rank != self.rank}
             stuck = {rank: clock - at for rank, (_, at) in moved.items()}
-            verdict = self.verdict or self._find(states, silences, stuck, clock - answered[1])
+            # A process that goes loses its connections a moment before it is gone itself, and it is the one to be named.
+            lost = clock - lost_at > self.interval
+            verdict = self.verdict or self._find(states, silences, stuck, math.inf if lost else clock - answered[1])
             if verdict:
                 self._carry_out(verdict)
                 return
@@ -190,32 +195,42 @@ class Watchdog:
         for rank, state in sorted(states.items()):
             if state.failure and rank != self.rank:
                 return state.failure
-        for rank, (pid, start) in sorted((self._neighbours or {}).items()):
+        for rank, (pid, start) in sorted(self._neighbours.items()):
             state = states.get(rank, State())
             if state.left or _process(pid)[0] == start:
                 continue
             # It may have left word on its way out: what it said last must have been read.
-            if self._answered >= self._gone.setdefault(rank, self._answered) + 2 or self._store_lost:
-                return f"rank {rank} died in the phase `{state.phase}` (process {pid} is gone): {_ADVICE}"
+            if self._answered >= self._gone.setdefault(rank, self._answered) + 2 or math.isinf(store_silence):
+                return f"rank {rank} died in the phase `{self._phase_of(state)}` (process {pid} is gone): {_ADVICE}"
         bound = min(self.silent_s, 5 * self.interval + 2) if self._suspicious else self.silent_s
-        if self._store_lost or store_silence > bound:
-            what = "is gone" if self._store_lost else f"has not answered for {store_silence:.0f} s"
-            phase = states.get(self.rank, State()).phase
+        if store_silence > bound:
+            for rank, (pid, start) in sorted(self._neighbours.items()):
+                if _process(pid) == (start, "T"):
+                    phase = self._phase_of(states.get(rank, State()))
+                    return f"rank {rank} is stopped in the phase `{phase}` (process {pid}), and with it the job's store: {_ADVICE}"
+            what = "is gone" if math.isinf(store_silence) else f"has not answered for {store_silence:.0f} s"
+            phase = self._state.phase
             return f"the job's store, which rank 0 or its launcher keeps, {what} in the phase `{phase}` of rank {self.rank}: {_ADVICE}"
         for rank, silence in sorted(silences.items()):
             # Of the others, rank 0 alone judges: who has no answer from the store cannot tell a silent rank from a silent store.
             if silence > bound and not states[rank].left and (self.rank == 0 or rank == 0) and store_silence < bound / 2:
-                phase = states[rank].phase
+                phase = self._phase_of(states[rank])
                 return f"rank {rank} fell silent in the phase `{phase}` for {silence:.0f} s (stopped, or its machine is lost): {_ADVICE}"
         slow = {rank: states[rank] for rank, time_s in stuck.items() if time_s > self.patience_s and not states[rank].left}
         busy = {rank: state for rank, state in slow.items() if not state.waiting}
-        if self.rank == 0 and len(slow) == sum(not state.left for state in states.values()):
+        if self.rank == 0 and slow and len(slow) == sum(not state.left for state in states.values()):
             # All stand still. Guilty are those who do not wait, or, where all wait for each other, those who came least far.
             least = min((state.serial, state.progress) for state in (busy or slow).values())
             guilty = [rank for rank, state in sorted((busy or slow).items()) if busy or (state.serial, state.progress) == least]
             who = " and ".join(f"rank {rank}" for rank in guilty)
             return f"{who} made no progress in the phase `{states[guilty[0]].phase}` for {self.patience_s:.0f} s (runtime.watchdog_s): {_ADVICE}"
         return None
+
+    def _phase_of(self, state: State) -> str:
+        """Of a rank that was heard last in this state: it may not have told of the command that all ranks are in."""
+        if self._state.serial <= state.serial:
+            return state.phase
+        return self._state.phase if self._state.phase == self._command else f"{self._command}, or after it"
 
     def _carry_out(self, verdict: str) -> None:
         self.verdict = verdict
@@ -224,7 +239,7 @@ class Watchdog:
         while time.monotonic() < (farewell if self._leaving else deadline):
             if self._closed.wait(self.interval):
                 return
-        for pid, start in (self._neighbours or {}).values():
+        for pid, start in self._neighbours.values():
             if _process(pid) == (start, "T"):  # a stopped process cannot end itself
                 with contextlib.suppress(OSError):
                     os.kill(pid, signal.SIGKILL)

@@ -249,6 +249,8 @@ class MegatronEngine:
             if other := distributed.failed(error, name):
                 self._broken = str(other)
                 raise other from error
+            if isinstance(error, UserError) and dist.get_world_size() > 1:
+                raise UserError(self._broken) from error
             raise
         else:
             self._broken = ""
