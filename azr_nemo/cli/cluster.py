@@ -22,14 +22,14 @@ def plan(
 
     Ranks are those of cluster.nodes x cluster.gpus_per_node. Exit code 1 when the recipe does not fit its own GPUs.
     """
+    if every and any(override.startswith("recipe=") for override in overrides or []):
+        raise UserError("--all plans every recipe: leave out recipe=..., or leave out --all")
     from azr_nemo.planning import report
     from azr_nemo.planning.plan import make_plan
     from azr_nemo.settings import load_settings, recipes
 
     terminal = Terminal() if sys.stdout.isatty() else Terminal(width=160)
     if every:
-        if any(override.startswith("recipe=") for override in overrides or []):
-            raise UserError("--all plans every recipe: leave out recipe=..., or leave out --all")
         terminal.print(report.table_of([load_settings([f"recipe={name}", *(overrides or [])]) for name in recipes()]))
         return
     config = load_settings(overrides or [])

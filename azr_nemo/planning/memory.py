@@ -127,11 +127,12 @@ def training_bytes(size: Sizing, stage: int) -> tuple[int, int]:
     activations = flying * layers * (stream if size.recompute else one)
     # A stage of several keeps what it sent until its gradient comes back; the last one keeps the final normalisation's input.
     activations += flying * stream if layout.pipeline > 1 or last else 0
-    backward = 4 * model.ffn // layout.tensor
+    # Of the feed-forward product. That of the attention comes when this one's part is gone, and takes two copies of one row's scores.
+    backward = batch.tokens * 4 * model.ffn // layout.tensor
     if not size.accelerated and batch.row <= SHORT:
-        backward = max(backward, 2 * model.heads * batch.row // layout.tensor)
+        backward = max(backward, (2 * model.heads * batch.row**2 - 3 * batch.tokens * model.ffn) // layout.tensor)
     matrix = 2 * model.ffn * model.hidden // layout.tensor
-    layer = (batch.tokens * (2 * hidden + backward) + matrix) * size.width
+    layer = (batch.tokens * 2 * hidden + backward + matrix) * size.width
     if size.recompute:
         layer += one  # one layer at a time is computed again
     if not last:
