@@ -69,7 +69,7 @@ class RunServer:
 
 
 def serve() -> None:
-    for module in ("azr_nemo.cli", "azr_nemo.trainer.loop", "transformers.models.llama.modeling_llama", "tensorboard"):
+    for module in ("azr_nemo.cli", "azr_nemo.trainer.loop", "transformers.models.llama.modeling_llama", "torch.utils.tensorboard"):
         importlib.import_module(module)
     for line in sys.stdin:
         request = json.loads(line)

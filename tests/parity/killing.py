@@ -1,0 +1,147 @@
+"""When to kill a run: instants that are chosen by what the run is doing, told from its console lines and from the files that it makes."""
+
+import hashlib
+import json
+import os
+import random
+import sqlite3
+import time
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+SEEDS = Path(__file__).parent.parent / "data" / "seeds.jsonl"
+STEPS = 5
+# A tiny model that was taught for a minute, at a low temperature: most steps have valid proposals, so that there is something to estimate,
+# to store and to lose. A prompted seeding, checkpoints with a step between them, and after consecutive steps.
+ARGUMENTS = [
+    "train",
+    "recipe=tiny-1n0g-megatron",
+    "warmup.steps=100",
+    "warmup.batch_size=16",
+    "warmup.programs=150",
+    "selfplay.batch_size=3",
+    f"selfplay.steps={STEPS}",
+    "rollout.temperature=0.4",
+    "rollout.estimate_samples=2",
+    "rollout.max_propose_tokens=96",
+    "rollout.max_solve_tokens=16",
+    "eval.items=2",
+    f"data.seed_files=[{SEEDS}]",
+    "data.seed_factor=5",
+    "data.seed_rounds=2",
+    "data.seed_batch=4",
+    "checkpoint.every=2",
+    "engine.threads=1",
+    "logging.console=json",
+    "logging.tensorboard=false",
+]
+# What the twenty runs are killed in; the first three are what an ordinary test run has time for.
+PLAN = ["save", "update", "buffer write", "estimate", "seed", "propose", "save", "solve", "buffer write", "update", "save", "propose",
+        "estimate", "seed", "solve", "save", "buffer write", "update", "estimate", "propose"]  # fmt: skip
+PATIENCE_S = 240.0
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One phase of the uninterrupted run: its name and how long it took."""
+
+    name: str
+    seconds: float
+
+
+def phases(log: Path) -> list[Phase]:
+    """The phases that ended, in the order of their ends."""
+    return [Phase(event["name"], event["elapsed_s"]) for event in events(log) if event["event"] == "phase" and event["state"] == "ended"]
+
+
+def events(log: Path) -> list[dict[str, Any]]:
+    """The console's events so far; a line that is still being written, and what others print, is left out."""
+    found = []
+    for line in log.read_bytes().split(b"\n")[:-1]:
+        if line.startswith(b"{"):
+            found.append(json.loads(line))
+    return found
+
+
+def doing(log: Path) -> str:
+    """What the run was at when its console ended: the phase it was in, or the one it had left."""
+    last, inside = "the start", False
+    for event in events(log):
+        if event["event"] == "phase":
+            last, inside = event["name"], event["state"] != "ended"
+    return last if inside else f"after {last}"
+
+
+def choose(kind: str, run_dir: Path, log: Path, reference: list[Phase], rng: random.Random) -> Callable[[], None]:
+    """Waits for a random instant of this kind in a run that goes as `reference` went."""
+    if kind == "save":
+        saves = sum(phase.name == "save" for phase in reference)
+        count, pause = rng.randrange(saves), rng.uniform(0, 0.05)
+        return lambda: _wait(run_dir, _saves_begun(run_dir, count), pause)
+    if kind == "buffer write":
+        count = rng.randrange(2, 16)
+        return lambda: _wait(run_dir, _writes_seen(run_dir, count), 0.0)
+    times = [phase.seconds for phase in reference if phase.name == kind]
+    assert times, f"the uninterrupted run has no phase {kind}"
+    count = rng.randrange(len(times))
+    pause = rng.random() * min(times)
+
+    def begun() -> bool:
+        return sum(event["event"] == "phase" and event["name"] == kind and event["state"] == "began" for event in events(log)) > count
+
+    return lambda: _wait(run_dir, begun, pause)
+
+
+def _wait(run_dir: Path, happened: Callable[[], bool], pause: float) -> None:
+    """Also returns when the run has ended before the instant came."""
+    deadline = time.monotonic() + PATIENCE_S
+    while not happened() and not (run_dir / "outcome").exists():
+        assert time.monotonic() < deadline, "the instant did not come"
+        time.sleep(0.001)
+    time.sleep(pause)
+
+
+def _saves_begun(run_dir: Path, count: int) -> Callable[[], bool]:
+    """Whether more than `count` checkpoints have been begun."""
+    seen: set[str] = set()
+
+    def begun() -> bool:
+        seen.update(path.name for path in (run_dir / "checkpoints").glob(".writing_*"))
+        return len(seen) > count
+
+    return begun
+
+
+def _writes_seen(run_dir: Path, count: int) -> Callable[[], bool]:
+    """Whether the buffer's journal has been seen to move `count` times."""
+    journal = run_dir / "buffer.sqlite-wal"
+    seen: list[tuple[int, int]] = []
+
+    def moved() -> bool:
+        try:
+            status = os.stat(journal)
+        except FileNotFoundError:
+            return False
+        now = (status.st_size, status.st_mtime_ns)
+        if not seen or seen[-1] != now:
+            seen.append(now)
+        return len(seen) > count
+
+    return moved
+
+
+def state(run_dir: Path) -> dict[str, Any]:
+    """What a run ends with: its last checkpoint's weights and optimizer, its buffer, and the steps that its logs tell of."""
+    weights = run_dir / "checkpoints" / f"step_{STEPS:06d}" / "weights"
+    files = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(weights.glob("*.safetensors"))}
+    common = repr(torch.load(weights / "common.pt", weights_only=True))  # equal objects, shared or not, are pickled to different bytes
+    with closing(sqlite3.connect(run_dir / "buffer.sqlite")) as database:
+        rows = {table: database.execute(f"SELECT * FROM {table} ORDER BY 1").fetchall() for table in ("tasks", "notes", "sqlite_sequence")}
+    lines = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+    rewards = [{name: value for name, value in line.items() if name == "step" or "reward" in name} for line in lines]
+    return {"weights": files, "counts": common, "buffer": rows, "metrics": rewards, "rollouts": (run_dir / "rollouts.jsonl").read_text()}

@@ -1,0 +1,76 @@
+"""A run that is killed at any instant, and started again, ends with the same weights and the same buffer as one that was not, bit for bit.
+
+AZR_KILLS=20 kills in every phase several times; AZR_KILL_SEED chooses the instants again that a run has printed.
+"""
+
+import os
+import random
+import secrets
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from killing import ARGUMENTS, PLAN, STEPS, choose, doing, phases, state
+from run_server import RunServer
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3000)]
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunServer]:
+    cache = os.environ.get("AZR_NEMO_CACHE") or str(tmp_path_factory.mktemp("cache"))
+    with RunServer(AZR_NEMO_CACHE=cache) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def whole(server: RunServer, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The directory of an uninterrupted run; its console is beside it."""
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    ended = server.start([*ARGUMENTS, f"run_dir={folder}"], folder.with_suffix(".log")).wait(PATIENCE_S)
+    assert ended.code == 0, ended.output
+    assert (folder / "outcome").read_text() == f"done {STEPS}\n"
+    return folder
+
+
+PATIENCE_S = 600.0
+
+
+def test_runs_killed_at_random_instants_end_like_one_that_was_not(server: RunServer, whole: Path, tmp_path: Path) -> None:
+    kills = int(os.environ.get("AZR_KILLS", "3"))
+    seed = os.environ.get("AZR_KILL_SEED") or secrets.token_hex(4)
+    print(f"AZR_KILL_SEED={seed}")
+    expected, reference = state(whole), phases(whole.with_suffix(".log"))
+    assert [line["step"] for line in expected["metrics"]] == list(range(STEPS + 1))
+    identical, started = 0, time.monotonic()
+    for number in range(kills):
+        kind = PLAN[number % len(PLAN)]
+        run_dir, at = _killed(server, kind, reference, tmp_path / str(number), random.Random(f"{seed}/{number}"))
+        ended = server.start([*ARGUMENTS, f"run_dir={run_dir}"], run_dir.with_suffix(".resumed")).wait(PATIENCE_S)
+        assert ended.code == 0, ended.output
+        same = state(run_dir) == expected
+        identical += same
+        print(f"{'identical' if same else 'DIFFERENT'}: killed in {kind} ({at}), {run_dir}")
+    print(f"{identical}/{kills} identical, {time.monotonic() - started:.0f} s")
+    assert identical == kills
+
+
+def _killed(server: RunServer, kind: str, reference: list, folder: Path, rng: random.Random) -> tuple[Path, str]:
+    """A run directory as a kill left it, and what it was at. An instant that came too late, on a loaded machine, is chosen again."""
+    for attempt in range(4):
+        run_dir = folder / f"try{attempt}"
+        log = run_dir.with_suffix(".log")
+        run_dir.parent.mkdir(exist_ok=True)
+        log.touch()
+        wait = choose(kind, run_dir, log, reference, rng)
+        run = server.start([*ARGUMENTS, f"run_dir={run_dir}"], log)
+        wait()
+        run.kill(signal.SIGKILL)
+        unfinished = [path.name for path in (run_dir / "checkpoints").glob(".writing_*")]
+        if run.wait().code == -signal.SIGKILL and (kind != "save" or unfinished):
+            newest = run_dir / "checkpoints" / "latest"
+            held = newest.read_text() if newest.is_file() else "no checkpoint"
+            return run_dir, ", ".join([doing(log), f"{held} complete", *(f"{name} not" for name in unfinished)])
+    raise AssertionError(f"no run could be killed in {kind}")
