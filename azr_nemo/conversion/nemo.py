@@ -28,9 +28,9 @@ from azr_nemo.conversion.stored import StoredTensor
 from azr_nemo.conversion.torch_dist import open_torch_dist
 from azr_nemo.conversion.zarr import ZarrArray, open_zarr, rows_of_a_chunk
 from azr_nemo.errors import UserError
-from azr_nemo.megatron.architecture import read_architecture
+from azr_nemo.megatron.architecture import inverse_frequencies, read_architecture
 from azr_nemo.megatron.huggingface import COMPANIONS as SUFFIXES
-from azr_nemo.megatron.huggingface import read_companions, read_config
+from azr_nemo.megatron.huggingface import CONFIG_ERRORS, read_companions, read_config
 
 CONFIG, WEIGHTS, COMPANIONS = "model_config.yaml", "model_weights", "huggingface"
 PREFIXES = ("model.", "module.")  # MegatronGPTModel's and NeMo 2's
@@ -105,9 +105,10 @@ def _describe(archive: Archive, like: Path | None, rows: int) -> tuple[Pretraine
 
 def _compare(config: PretrainedConfig, described: PretrainedConfig, where: str, origin: str) -> None:
     ours, theirs = asdict(read_architecture(config)), asdict(read_architecture(described))
+    ours["rope"], theirs["rope"] = (inverse_frequencies(each).tolist() for each in (config, described))
     # A vocabulary may be padded, and training may shorten the sequences; neither changes the model.
-    for name in ours.keys() - {"vocab", "positions"}:
-        if ours[name] != theirs[name]:
+    for name in ours:
+        if name not in ("vocab", "positions") and ours[name] != theirs[name]:
             raise UserError(f"{where} says {name}={ours[name]}, but {origin} says {theirs[name]}: they are different models")
 
 
@@ -117,7 +118,7 @@ def _read_yaml(archive: Archive) -> DictConfig | None:
     try:
         described = OmegaConf.create(archive.read(CONFIG).decode())
     except (yaml.YAMLError, UnicodeDecodeError, ValueError) as error:
-        raise UserError(f"{archive.path}: its {CONFIG} cannot be read: {error}") from error
+        raise UserError(f"{archive.path}: its {CONFIG} cannot be read: {' '.join(str(error).split())}") from error
     if not isinstance(described, DictConfig):
         raise UserError(f"{archive.path}: its {CONFIG} cannot be read: it is no mapping")
     return described.model if isinstance(described.get("model"), DictConfig) else described
@@ -127,8 +128,8 @@ def _parse_config(archive: Archive, content: bytes) -> PretrainedConfig:
     try:
         values = json.loads(content)
         return CONFIG_MAPPING[values["model_type"]].from_dict(values)
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{archive.path}: its {COMPANIONS}/config.json cannot be read: {error}") from error
+    except CONFIG_ERRORS as error:
+        raise UserError(f"{archive.path}: its {COMPANIONS}/config.json cannot be read: {' '.join(str(error).split())}") from error
 
 
 def write_nemo(source: Source, path: Path, packed: bool, tokenizer: str, progress: Progress) -> None:

@@ -179,7 +179,7 @@ class _Reader:
             if name in self._cfg:
                 return self._cfg[name]
         except OmegaConfBaseException as error:
-            raise UserError(f"{self._origin}: its {name} cannot be read: {error}") from error
+            raise UserError(f"{self._origin}: its {name} cannot be read: {' '.join(str(error).split())}") from error
         if not default:
             raise UserError(f"{self._origin} has no {name}: expected the configuration of a MegatronGPTModel")
         return default[0]

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -20,6 +21,9 @@ SHARD_BYTES = 5 * 10**9
 # What belongs to a model besides its weights: configuration, tokenizer, chat template.
 COMPANIONS = (".json", ".jinja", ".txt", ".model")
 
+# What transformers raises for a config.json that is damaged or contradicts itself.
+CONFIG_ERRORS = (ValueError, KeyError, TypeError, OSError, StrictDataclassError)
+
 
 def read_config(model_dir: Path) -> PretrainedConfig:
     """The configuration of a Hugging Face directory. Raises UserError when there is none."""
@@ -27,8 +31,8 @@ def read_config(model_dir: Path) -> PretrainedConfig:
         raise UserError(f"{model_dir} is not a Hugging Face model: it has no config.json")
     try:
         return AutoConfig.from_pretrained(model_dir, trust_remote_code=False)
-    except (ValueError, KeyError, OSError) as error:
-        raise UserError(f"{model_dir / 'config.json'} cannot be read: {error}") from error
+    except CONFIG_ERRORS as error:
+        raise UserError(f"{model_dir / 'config.json'} cannot be read: {' '.join(str(error).split())}") from error
 
 
 @contextlib.contextmanager
