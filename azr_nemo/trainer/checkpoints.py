@@ -104,6 +104,10 @@ class Checkpoints:
             f"{damages[0]}; no checkpoint before it is whole either: bring one of them back and give resume=PATH, or start anew in another run_dir"
         )
 
+    def before(self, checkpoint: Checkpoint) -> Path | None:
+        """The newest one that is older."""
+        return next((path for path in reversed(self._directories()) if path.name < checkpoint.path.name), None)
+
     def clear_unfinished(self) -> None:
         """Frees what saves that were killed had written so far. For the one process that writes here, before it begins."""
         for path in self.folder.glob(".writing_*"):

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from azr_nemo.config import RunConfig
+from azr_nemo.errors import UserError
 from azr_nemo.megatron.distributed import open_store, rank, world_size
 from azr_nemo.megatron.worker import MegatronEngine, Worker, build_engine
 from azr_nemo.models import resolve_model
@@ -188,7 +189,11 @@ def begin(run: Run, load_files: Callable[[], None]) -> None:
 
 def resume(run: Run, checkpoint: Checkpoint) -> None:
     """Takes up the run where the checkpoint left it; what was logged of later steps is dropped, as they run again."""
-    run.engine.load(checkpoint.path)
+    try:
+        run.engine.load(checkpoint.path)
+    except UserError as error:
+        before = run.saver.checkpoints.before(checkpoint)
+        raise UserError(f"{error}; if it is damaged, resume={before} goes on from the one before it" if before else str(error)) from error
     run.metrics.rewind(checkpoint.step)
     run.rollouts.rewind(checkpoint.step)
     run.console.note(f"resumed after step {checkpoint.step} from {checkpoint.path}")

@@ -1,18 +1,13 @@
 """When to kill a run: instants that are chosen by what the run is doing, told from its console lines and from the files that it makes."""
 
-import hashlib
 import json
 import os
 import random
-import sqlite3
 import time
 from collections.abc import Callable
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import torch
 
 SEEDS = Path(__file__).parent.parent / "data" / "seeds.jsonl"
 STEPS = 5
@@ -133,15 +128,3 @@ def _writes_seen(run_dir: Path, count: int) -> Callable[[], bool]:
         return len(seen) > count
 
     return moved
-
-
-def state(run_dir: Path) -> dict[str, Any]:
-    """What a run ends with: its last checkpoint's weights and optimizer, its buffer, and the steps that its logs tell of."""
-    weights = run_dir / "checkpoints" / f"step_{STEPS:06d}" / "weights"
-    files = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(weights.glob("*.safetensors"))}
-    common = repr(torch.load(weights / "common.pt", weights_only=True))  # equal objects, shared or not, are pickled to different bytes
-    with closing(sqlite3.connect(run_dir / "buffer.sqlite")) as database:
-        rows = {table: database.execute(f"SELECT * FROM {table} ORDER BY 1").fetchall() for table in ("tasks", "notes", "sqlite_sequence")}
-    lines = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
-    rewards = [{name: value for name, value in line.items() if name == "step" or "reward" in name} for line in lines]
-    return {"weights": files, "counts": common, "buffer": rows, "metrics": rewards, "rollouts": (run_dir / "rollouts.jsonl").read_text()}

@@ -12,8 +12,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from killing import ARGUMENTS, PLAN, STEPS, choose, doing, phases, state
+from killing import ARGUMENTS, PLAN, STEPS, choose, doing, phases
 from run_server import RunServer
+from tiny_run import state
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3000)]
 
@@ -42,7 +43,7 @@ def test_runs_killed_at_random_instants_end_like_one_that_was_not(server: RunSer
     kills = int(os.environ.get("AZR_KILLS", "3"))
     seed = os.environ.get("AZR_KILL_SEED") or secrets.token_hex(4)
     print(f"AZR_KILL_SEED={seed}")
-    expected, reference = state(whole), phases(whole.with_suffix(".log"))
+    expected, reference = state(whole, STEPS), phases(whole.with_suffix(".log"))
     assert [line["step"] for line in expected["metrics"]] == list(range(STEPS + 1))
     identical, started = 0, time.monotonic()
     for number in range(kills):
@@ -50,7 +51,7 @@ def test_runs_killed_at_random_instants_end_like_one_that_was_not(server: RunSer
         run_dir, at = _killed(server, kind, reference, tmp_path / str(number), random.Random(f"{seed}/{number}"))
         ended = server.start([*ARGUMENTS, f"run_dir={run_dir}"], run_dir.with_suffix(".resumed")).wait(PATIENCE_S)
         assert ended.code == 0, ended.output
-        same = state(run_dir) == expected
+        same = state(run_dir, STEPS) == expected
         identical += same
         print(f"{'identical' if same else 'DIFFERENT'}: killed in {kind} ({at}), {run_dir}")
     print(f"{identical}/{kills} identical, {time.monotonic() - started:.0f} s")

@@ -10,6 +10,7 @@ import os
 import select
 import subprocess
 import sys
+import time
 import traceback
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,13 +31,27 @@ class Run:
 
     def __init__(self, server: "RunServer", pid: int, log: Path):
         self._server, self.pid, self.log = server, pid, log
+        self._code: int | None = None
 
     def kill(self, number: int) -> None:
         os.kill(self.pid, number)
 
+    def output(self) -> str:
+        return self.log.read_text(errors="replace")
+
+    def poll(self) -> int | None:
+        """The exit code once the run has ended."""
+        if self._code is None:
+            self._code = self._server.ask({"poll": self.pid}, 60.0)
+        return self._code
+
     def wait(self, timeout: float = 240.0) -> Ended:
         """Fails when the run has not ended after `timeout` seconds."""
-        return Ended(self._server.ask({"wait": self.pid}, timeout), self.log.read_text(errors="replace"))
+        deadline = time.monotonic() + timeout
+        while (code := self.poll()) is None:
+            assert time.monotonic() < deadline, self.output()
+            time.sleep(0.02)
+        return Ended(code, self.output())
 
 
 class RunServer:
@@ -49,16 +64,19 @@ class RunServer:
         )
 
     def start(self, arguments: list[str], log: Path) -> Run:
-        return Run(self, self.ask({"start": arguments, "log": str(log)}, 120.0), log)
+        """Its output goes to the end of the file `log`."""
+        pid = self.ask({"start": arguments, "log": str(log)}, 240.0)
+        assert pid is not None
+        return Run(self, pid, log)
 
-    def ask(self, request: dict[str, Any], timeout: float) -> int:
+    def ask(self, request: dict[str, Any], timeout: float) -> int | None:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.write(json.dumps(request) + "\n")
         self._process.stdin.flush()
         ready, _, _ = select.select([self._process.stdout], [], [], timeout)
         assert ready, f"no answer to {request} after {timeout} s"
-        return int(self._process.stdout.readline())
+        return json.loads(self._process.stdout.readline())
 
     def __enter__(self) -> Self:
         return self
@@ -73,11 +91,13 @@ def serve() -> None:
         importlib.import_module(module)
     for line in sys.stdin:
         request = json.loads(line)
-        if "wait" in request:
-            answer = os.waitstatus_to_exitcode(os.waitpid(request["wait"], 0)[1])
+        answer: int | None
+        if "poll" in request:
+            ended, status = os.waitpid(request["poll"], os.WNOHANG)
+            answer = os.waitstatus_to_exitcode(status) if ended else None
         else:
             answer = os.fork() or _run(request["start"], request["log"])
-        print(answer, flush=True)
+        print(json.dumps(answer), flush=True)
 
 
 def _run(arguments: list[str], log: str) -> int:

@@ -4,8 +4,7 @@ import time
 
 import pytest
 from servers import OurServer, answering, fusion
-from test_resume import tasks, weights
-from tiny_run import finish, refused, start
+from tiny_run import finish, refused, start, state
 
 # A short warm start: some proposals then parse, so that every step needs the executor.
 SETTINGS = ["warmup.steps=60", "warmup.programs=300", "selfplay.batch_size=6"]
@@ -26,8 +25,7 @@ def test_where_programs_run_changes_neither_weights_nor_tasks(tmp_path):
         output = finish(start(tmp_path / "fusion", *SETTINGS, "selfplay.steps=3", *remote(url)))
     assert f"executor: remote executor: {url} (Sandbox-Fusion)" in output
     for name in ("ours", "fusion"):
-        assert tasks(tmp_path / name) == tasks(tmp_path / "local")
-        assert weights(tmp_path / name) == weights(tmp_path / "local")
+        assert state(tmp_path / name, 3) == state(tmp_path / "local", 3)
 
 
 @pytest.mark.slow
@@ -46,5 +44,4 @@ def test_a_server_lost_in_the_middle_ends_the_run_in_a_sentence_and_it_goes_on_w
     with OurServer() as another:
         assert "resumed after step" in finish(start(run_dir, *SETTINGS, "selfplay.steps=8", *remote(another.url)))
     finish(start(tmp_path / "whole", *SETTINGS, "selfplay.steps=8"))
-    assert tasks(run_dir) == tasks(tmp_path / "whole")
-    assert weights(run_dir, 8) == weights(tmp_path / "whole", 8)
+    assert state(run_dir, 8) == state(tmp_path / "whole", 8)

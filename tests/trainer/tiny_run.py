@@ -1,9 +1,17 @@
-"""Whole runs of the tiny recipe without a warm start, in processes of their own, as a user starts them."""
+"""Whole runs of the tiny recipe without a warm start, in processes of their own, and what they leave behind."""
 
-import os
-import subprocess
-import sys
+import atexit
+import functools
+import hashlib
+import json
+import sqlite3
+import tempfile
+from contextlib import closing
 from pathlib import Path
+from typing import Any
+
+import torch
+from run_server import Run, RunServer
 
 SEEDS = Path(__file__).parent.parent / "data" / "seeds.jsonl"
 SETTINGS = [
@@ -20,21 +28,40 @@ SETTINGS = [
 ]
 
 
-def start(run_dir: Path, *overrides: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "azr_nemo", "train", *SETTINGS, f"run_dir={run_dir}", *overrides]
-    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
+@functools.cache
+def _server() -> RunServer:
+    server = RunServer()
+    atexit.register(server.__exit__, None, None, None)
+    return server
 
 
-def finish(process: subprocess.Popen[str], code: int = 0) -> str:
+def start(run_dir: Path, *overrides: str) -> Run:
+    log = Path(tempfile.mkdtemp(prefix="azr-run-")) / "log"
+    return _server().start(["train", *SETTINGS, f"run_dir={run_dir}", *overrides], log)
+
+
+def finish(run: Run, code: int = 0) -> str:
     """What the run printed; fails when it does not end with this exit code."""
-    output, _ = process.communicate(timeout=240)
-    assert process.returncode == code, output
-    return output
+    ended = run.wait()
+    assert ended.code == code, ended.output
+    return ended.output
 
 
-def refused(process: subprocess.Popen[str]) -> str:
+def refused(run: Run) -> str:
     """The one sentence with which a run refused to go on."""
-    output = finish(process, code=2)
+    output = finish(run, code=2)
     assert "Traceback" not in output
     return output.strip().splitlines()[-1]
+
+
+def state(run_dir: Path, step: int) -> dict[str, Any]:
+    """What a run has after `step` steps: the weights and the optimizer in its checkpoint, its buffer, and what its logs tell."""
+    weights = run_dir / "checkpoints" / f"step_{step:06d}" / "weights"
+    files = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(weights.glob("*.safetensors"))}
+    assert files
+    common = repr(torch.load(weights / "common.pt", weights_only=True))  # equal objects, shared or not, are pickled to different bytes
+    with closing(sqlite3.connect(run_dir / "buffer.sqlite")) as database:
+        rows = {table: database.execute(f"SELECT * FROM {table} ORDER BY 1").fetchall() for table in ("tasks", "notes", "sqlite_sequence")}
+    lines = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+    rewards = [{name: value for name, value in line.items() if name == "step" or "reward" in name} for line in lines]
+    return {"weights": files, "counts": common, "buffer": rows, "metrics": rewards, "rollouts": (run_dir / "rollouts.jsonl").read_text()}

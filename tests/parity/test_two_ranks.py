@@ -1,0 +1,98 @@
+"""A run of two ranks that is stopped by a signal, killed and started again ends with the same weights and buffer as one that was not."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from killing import ARGUMENTS, STEPS, events
+from tiny_run import state
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
+PATIENCE_S = 400.0
+# As launcher_scripts/slurm has it: torchrun passes USR1 on as it does TERM, and gives the ranks time for a step and a save.
+TORCHRUN = ["--standalone", "--nproc-per-node=2", "--signals-to-handle=SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1", "--shutdown-timeout=300"]
+
+
+class Job:
+    """Two ranks under torchrun."""
+
+    def __init__(self, run_dir: Path, log: Path, cache: str):
+        command = [sys.executable, "-m", "torch.distributed.run", *TORCHRUN, "-m", "azr_nemo", *ARGUMENTS, f"run_dir={run_dir}"]
+        environment = {**os.environ, "AZR_NEMO_CACHE": cache, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+        self.log = log
+        with log.open("wb") as out:
+            self.process = subprocess.Popen(
+                command, stdout=out, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, env=environment, start_new_session=True
+            )
+
+    def rank(self, number: int) -> int:
+        """The process of this rank."""
+        for path in Path("/proc").glob("[0-9]*/environ"):
+            try:
+                variables = path.read_bytes().split(b"\0")
+                parent = int((path.parent / "stat").read_text().rpartition(")")[2].split()[1])
+            except (OSError, IndexError):
+                continue  # a process of others that has ended or is not ours to read
+            if parent == self.process.pid and f"RANK={number}".encode() in variables:
+                return int(path.parent.name)
+        raise AssertionError(f"rank {number} is not there:\n{self.text()}")
+
+    def text(self) -> str:
+        return self.log.read_text(errors="replace")
+
+    def wait_until(self, happened: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + PATIENCE_S
+        while not happened():
+            assert self.process.poll() is None, self.text()
+            assert time.monotonic() < deadline, self.text()
+            time.sleep(0.01)
+
+    def began(self, phase: str, count: int) -> bool:
+        return sum(event.get("name") == phase and event.get("state") == "began" for event in events(self.log)) >= count
+
+    def end(self) -> int:
+        return self.process.wait(PATIENCE_S)
+
+
+def test_two_ranks_stopped_killed_and_resumed_end_like_two_that_were_not(tmp_path: Path) -> None:
+    cache = os.environ.get("AZR_NEMO_CACHE") or str(tmp_path / "cache")
+    whole = Job(tmp_path / "whole", tmp_path / "whole.log", cache)
+    assert whole.end() == 0, whole.text()
+
+    run_dir = tmp_path / "run"
+    outcome = run_dir / "outcome"
+    stopped = Job(run_dir, tmp_path / "stopped.log", cache)
+    stopped.wait_until(lambda: stopped.began("propose", 1))
+    os.kill(stopped.rank(1), signal.SIGUSR1)  # not rank 0: it must be told
+    assert stopped.end() == 1, "torchrun makes 1 of every exit code but 0"
+    assert outcome.read_text() == "stopped 1 SIGUSR1\n", stopped.text()
+    assert stopped.text().count("exitcode  : 75") >= 1, stopped.text()
+
+    killed = Job(run_dir, tmp_path / "killed.log", cache)
+    killed.wait_until(lambda: killed.began("update", 2))
+    os.kill(killed.rank(1), signal.SIGKILL)
+    assert killed.end() == 1
+    assert not outcome.exists()
+    assert "resumed after step 1" in killed.text()
+
+    # The launcher is signalled, which passes it on to all its ranks: one request, whoever hears it first.
+    launcher = Job(run_dir, tmp_path / "launcher.log", cache)
+    launcher.wait_until(lambda: launcher.began("propose", 1))
+    os.kill(launcher.process.pid, signal.SIGUSR1)
+    assert launcher.end() == 1
+    kind, step, name = outcome.read_text().split()
+    assert (kind, name) == ("stopped", "SIGUSR1"), launcher.text()
+    assert 1 < int(step) < STEPS
+
+    resumed = Job(run_dir, tmp_path / "resumed.log", cache)
+    assert resumed.end() == 0, resumed.text()
+    assert outcome.read_text() == f"done {STEPS}\n"
+    assert state(run_dir, STEPS) == state(tmp_path / "whole", STEPS)
+    again = Job(run_dir, tmp_path / "again.log", cache)
+    assert again.end() == 0, again.text()
+    assert "all 5 steps are done" in again.text()
