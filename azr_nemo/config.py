@@ -63,6 +63,16 @@ class ExecutorConfig:
 
 
 @dataclass
+class IntrinsicConfig:
+    """One intrinsic reward of the proposer: min(coef * value, max). Off while coef is 0."""
+
+    coef: float = 0.0
+    max: float = 0.5
+    hierarchical: bool = False  # of the diversities: compare values within their Python type
+    target: str = ""  # package.function of the user's own: (task, references, history) -> float
+
+
+@dataclass
 class RewardConfig:
     right: float = 1.0
     wrong: float = -0.5
@@ -72,6 +82,14 @@ class RewardConfig:
     learnability: str = "one_minus_p"  # one_minus_p (paper) | four_p_one_minus_p
     duplicate: float = -0.5  # a valid proposal already in the buffer
     induction: str = "binary"  # binary: all hidden pairs | fraction
+    # What learnable tasks earn beside their learnability; a name that is not listed here is the user's own and needs a target.
+    intrinsic: dict[str, IntrinsicConfig] = field(
+        default_factory=lambda: {
+            name: IntrinsicConfig()
+            for name in ("complexity", "edit_distance", "halstead", "answer_diversity", "input_diversity", "output_diversity")
+        }
+    )
+    intrinsic_combine: str = "sum"  # r + Σc | multiply: r * Πc | sum_multiply: r + Πc | multiply_sum: r * Σc
 
 
 @dataclass
@@ -116,6 +134,7 @@ class SelfPlayConfig:
     train_propose: bool = True
     proposer_weight: float = 1.0  # scales the proposer's advantages
     buffer_capacity: int = 16384  # tasks per type
+    valid_program_filter: str = "all"  # which valid tasks enter the buffer: all | non_one (not always solved) | non_extremes (nor never)
     imports: list[str] = field(
         default_factory=lambda: [
             "abc", "bisect", "cmath", "collections", "copy", "dataclasses", "decimal", "enum", "fractions", "functools", "heapq",

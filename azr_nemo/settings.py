@@ -18,6 +18,8 @@ from omegaconf.errors import OmegaConfBaseException
 from azr_nemo.algorithms.estimators import ESTIMATORS
 from azr_nemo.config import ExecutorConfig, RunConfig
 from azr_nemo.errors import UserError
+from azr_nemo.rewards.intrinsic.combine import COMBINE
+from azr_nemo.rewards.intrinsic.registry import BUILT_IN, components
 
 PACKAGE = Path(__file__).parent
 # In a wheel `conf` and `recipes` lie inside the package, in a checkout beside it.
@@ -32,6 +34,8 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     "reward.learnability": ("one_minus_p", "four_p_one_minus_p"),
     "reward.induction": ("binary", "fraction"),
     "advantage.name": tuple(ESTIMATORS),
+    "reward.intrinsic_combine": COMBINE,
+    "selfplay.valid_program_filter": ("all", "non_one", "non_extremes"),
     "advantage.weighting": ("token", "sequence"),
     "selfplay.prompt_style": ("r1", "completion"),
     "selfplay.reference_sampling": ("uniform", "recent", "depth"),
@@ -74,7 +78,7 @@ def recipes() -> list[str]:
 def load_settings(overrides: list[str], default_recipe: bool = True) -> RunConfig:
     """The resolved and checked configuration. overrides: `recipe=NAME|FILE.yaml` and Hydra overrides such as `optim.lr=1e-5`.
     default_recipe: take the default recipe when none is named, else no recipe at all."""
-    overrides = [part for override in overrides for part in _recipe(override)]
+    overrides = [part for override in _own_rewards(overrides) for part in _recipe(override)]
     for override in overrides:
         if "=" not in override:
             raise UserError(f"{override!r} is not an override: write key=value, for example optim.lr=1e-5")
@@ -125,6 +129,7 @@ def check(config: RunConfig) -> None:
     _check_executor(config.executor)
     _check_engine(config)
     _check_samples(config)
+    components(config.reward)
     if not config.selfplay.task_types or set(config.selfplay.task_types) - {"deduction", "abduction", "induction"}:
         raise UserError(f"selfplay.task_types={config.selfplay.task_types}: choose from deduction, abduction, induction")
     if not 0 < config.optim.clip_low < 1 or config.optim.clip_high <= 0:
@@ -160,7 +165,9 @@ def _check_engine(config: RunConfig) -> None:
     """Each engine has its own ways to sample."""
     samplers = {"megatron": ("torch", "transformers", "trtllm"), "aligner": ("nemo", "trtllm")}[config.engine.name]
     if config.rollout.name not in samplers:
-        raise UserError(f"rollout={config.rollout.name} is not for engine={config.engine.name}: choose rollout={' or rollout='.join(samplers)}")
+        raise UserError(
+            f"rollout={config.rollout.name} is not for engine={config.engine.name}: choose rollout={' or rollout='.join(samplers)}"
+        )
     if config.engine.name == "aligner":
         from azr_nemo.aligner.layout import check_settings
 
@@ -183,6 +190,16 @@ def _check_executor(config: ExecutorConfig) -> None:
         raise UserError(
             f"executor.output_chars={config.output_chars} is more than a Sandbox-Fusion server passes on: at most {LONGEST_REMOTE_OUTPUT}"
         )
+
+
+def _own_rewards(overrides: list[str]) -> list[str]:
+    """`reward.intrinsic.NAME.KEY=VALUE` may name a reward of the user's own. Hydra lets a group add a name to a typed dictionary, but no override."""
+    own = [part for part in overrides if (match := re.match(r"reward\.intrinsic\.(\w+)\.\w+=", part)) and match[1] not in BUILT_IN]
+    if not own:
+        return overrides
+    node = OmegaConf.to_container(OmegaConf.from_dotlist(own))
+    ConfigStore.instance().store(group="own_rewards", name="given", node=node, package="_global_")
+    return [*(part for part in overrides if part not in own), "+own_rewards=given"]
 
 
 def _recipe(override: str) -> list[str]:
@@ -216,6 +233,12 @@ def _sentence(error: Exception) -> str:
         return f"{key} is not a setting" + (f": did you mean {close[0]}?" if close else ": `azr-nemo train --dry-run` prints all of them")
     if match := re.search(r"Error merging override (\S+)", text):
         return f"{match.group(1)} has a value of the wrong type: {str(cause).splitlines()[0]}"
+    if match := re.search(r"(Key '\w+' not in|Value .* could not be converted to \w+)(?s:.*?)full_key: (\S+)", text):
+        return (
+            f"{match.group(2)} is not a setting"
+            if match.group(1).startswith("Key")
+            else f"{match.group(2)} has a value of the wrong type: {match.group(1)}"
+        )
     if match := re.search(r"Could not find '(\w+)/([^']+)'", text):
         choices = sorted(path.stem for path in (ROOT / "conf" / match.group(1)).glob("*.yaml"))
         return f"{match.group(1)}={match.group(2)} is unknown: there are {', '.join(choices)}"

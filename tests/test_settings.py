@@ -100,3 +100,34 @@ def test_every_estimator_has_a_group_file():
     for name in ESTIMATORS:
         config = load_settings([f"advantage={name}", "selfplay.propose_samples=2", "selfplay.solve_samples=2"])
         assert config.advantage.name == name
+
+
+MINE = ["reward.intrinsic.mine.coef=0.1"]
+
+
+def test_a_reward_of_ones_own_is_given_on_the_command_line_or_in_a_recipe(tmp_path):
+    config = load_settings([*MINE, "reward.intrinsic.mine.target=math.dist", "reward.intrinsic.halstead.coef=0.2"])
+    assert config.reward.intrinsic["mine"].target == "math.dist"
+    assert config.reward.intrinsic["halstead"].coef == 0.2
+    assert config.reward.intrinsic["complexity"].coef == 0
+    recipe = tmp_path / "own.yaml"
+    recipe.write_text("# @package _global_\nreward:\n  intrinsic:\n    mine: {target: math.dist, coef: 0.2}\n")
+    assert load_settings([f"recipe={recipe}", *MINE]).reward.intrinsic["mine"].coef == 0.1
+
+
+@pytest.mark.parametrize(
+    ("override", "sentence"),
+    [
+        ("reward.intrinsic.mine.max=0.1", "reward.intrinsic.mine is not one of complexity"),
+        ("reward.intrinsic.mine.target=math.nothing", "math.nothing cannot be imported"),
+        ("reward.intrinsic.mine.target=math.pi", "math.pi is no function"),
+        ("reward.intrinsic.mine.target=dist", "give package.module.function"),
+        ("reward.intrinsic.mine.cof=1", "reward.intrinsic.mine.cof is not a setting"),
+        ("reward.intrinsic.mine.max=much", "reward.intrinsic.mine.max has a value of the wrong type"),
+        ("reward.intrinsic_combine=average", "choose one of sum, multiply"),
+    ],
+)
+def test_a_wrong_intrinsic_reward_is_one_sentence(override, sentence):
+    with pytest.raises(UserError, match=sentence) as caught:
+        load_settings([*MINE, override])
+    assert "\n" not in str(caught.value)

@@ -37,6 +37,8 @@ def measure(proposals: list[Proposed], proposed: list[Attempt], solved: list[Att
             f"solve/{kind}/truncated": mean(not a.completion.finished for a in answers),
             f"buffer/{kind}/size": buffer.count(kind),
         }
+        for name in sorted({name for p in fresh for name in p.intrinsic}):
+            metrics[f"intrinsic/{kind}/{name}"] = mean(p.intrinsic[name] for p in fresh if name in p.intrinsic)
     metrics["response/propose_tokens"] = mean(len(a.completion.response_ids) for a in proposed)
     metrics["response/solve_tokens"] = mean(len(a.completion.response_ids) for a in solved)
     metrics |= {f"refused/{reason}": count for reason, count in Counter(p.refusal for p in proposals if p.refusal).items()}

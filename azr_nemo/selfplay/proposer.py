@@ -3,14 +3,17 @@
 import random
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from azr_nemo.config import RunConfig
 from azr_nemo.errors import UserError
 from azr_nemo.rewards.answer import MALFORMED
+from azr_nemo.rewards.intrinsic.combine import combine, values
+from azr_nemo.rewards.intrinsic.registry import components
 from azr_nemo.rewards.learnability import learnability
 from azr_nemo.selfplay.buffer import StoredTask, TaskBuffer
 from azr_nemo.selfplay.exchange import Completion, Prompt
+from azr_nemo.selfplay.history import BufferHistory
 from azr_nemo.selfplay.rows import Attempt, Row, settled
 from azr_nemo.selfplay.validation import Validator
 from azr_nemo.tasks import KINDS
@@ -27,6 +30,7 @@ class Proposed:
     refusal: str = ""  # why there is no task, or `duplicate`
     novel: bool = False  # its program was not known before
     estimates: Row | None = None
+    intrinsic: dict[str, float] = field(default_factory=dict)  # what it earns beside learnability, by name
     verdicts: tuple[Verdict, ...] = ()  # of the solver's samples; their mean score is the solve rate
 
     @property
@@ -51,6 +55,7 @@ class Proposer:
 
     def __init__(self, buffer: TaskBuffer, validator: Validator, options: PromptOptions, config: RunConfig, fits: Callable[[str], bool]):
         self.buffer, self.validator, self.options, self.config, self.fits = buffer, validator, options, config, fits
+        self.intrinsic = components(config.reward)
 
     def rows(self, rng: random.Random) -> list[Proposed]:
         """`selfplay.batch_size` proposals per task type, their references drawn from the buffer as it stands, `propose_samples` of them alike."""
@@ -128,13 +133,20 @@ class Proposer:
             programs.add(program)
 
     def attempts(self, proposals: list[Proposed]) -> list[Attempt]:
-        """What each proposal earns: learnability when it is valid and new, the configured penalties otherwise."""
-        return [self._attempt(proposed) for proposed in proposals]
+        """What each proposal earns: learnability, and the intrinsic rewards that are on, when it is valid and new, the configured penalties
+        otherwise. To be called before the tasks enter the buffer."""
+        history = BufferHistory(self.buffer)
+        return [self._attempt(proposed, history) for proposed in proposals]
 
-    def _attempt(self, proposed: Proposed) -> Attempt:
+    def _attempt(self, proposed: Proposed, history: BufferHistory) -> Attempt:
         reward = self.config.reward
         if proposed.fresh:
             earned, outcome = learnability(proposed.solve_rate, reward), f"solve_rate={proposed.solve_rate:.2f}"
+            if self.intrinsic and 0 < proposed.solve_rate < 1:
+                assert proposed.task is not None
+                shown = [stored.task for stored in proposed.references]
+                proposed.intrinsic = values(self.intrinsic, proposed.task, shown, history)
+                earned = combine(earned, list(proposed.intrinsic.values()), reward.intrinsic_combine)
         elif proposed.refusal == "duplicate":
             earned, outcome = reward.duplicate, "duplicate"
         else:

@@ -46,8 +46,8 @@ class SelfPlay:
         # ESTIMATE: how often does the solver, as it is now, solve each new task?
         fresh = [proposed for proposed in proposals if proposed.fresh]
         yield from self.estimate(fresh)
-        self.store(fresh, number)
         proposed_rows = self.proposer.attempts(proposals)
+        self.store(fresh, number)
 
         # SOLVE: tasks of this step and of the buffer.
         tasks = self.solver.draw(number, rng)
@@ -84,11 +84,21 @@ class SelfPlay:
             proposed.verdicts = tuple(proposed.estimates.outcomes())
 
     def store(self, fresh: list[Proposed], step: int) -> None:
-        """Every valid new task enters the buffer, whatever its solve rate, with the references it came from."""
+        """Every valid new task that `selfplay.valid_program_filter` lets through enters the buffer, with the references it came from."""
         with self.buffer.transaction():
             for proposed in fresh:
+                if not self._kept(proposed.solve_rate):
+                    continue
                 assert proposed.task is not None
                 references = [stored.id for stored in proposed.references]
                 task = self.buffer.add(proposed.task, step, references=references)
                 if task is not None:
                     self.buffer.record(task, sum(v.score == 1 for v in proposed.verdicts), len(proposed.verdicts))
+
+    def _kept(self, solve_rate: float) -> bool:
+        match self.config.selfplay.valid_program_filter:
+            case "non_one":
+                return solve_rate < 1
+            case "non_extremes":
+                return 0 < solve_rate < 1
+        return True

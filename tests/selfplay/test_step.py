@@ -9,11 +9,13 @@ import torch
 from sample_tasks import FakeExecutor, adder, adder_task
 
 from azr_nemo.algorithms.estimators import ESTIMATORS
-from azr_nemo.config import RunConfig
+from azr_nemo.config import IntrinsicConfig, RunConfig
+from azr_nemo.errors import UserError
+from azr_nemo.rewards.intrinsic.registry import BUILT_IN
 from azr_nemo.sandbox.executor import ExecutorUnavailable, Limits
 from azr_nemo.selfplay.buffer import TaskBuffer
 from azr_nemo.selfplay.exchange import GROUPS, Completion
-from azr_nemo.selfplay.proposer import Proposer
+from azr_nemo.selfplay.proposer import Proposed, Proposer
 from azr_nemo.selfplay.solver import Solver
 from azr_nemo.selfplay.step import SelfPlay
 from azr_nemo.selfplay.validation import Validator
@@ -256,6 +258,58 @@ def test_rows_that_teach_nothing_can_be_left_out_of_the_update_but_not_of_the_lo
     assert result.batch.rewards.tolist() == [a.reward for a in left]
     assert len(result.batch.prompt_ids) == result.metrics["train/rows"] == len(left)
     assert result.batch.mask.shape[1] == max(len(ids) for ids in result.batch.response_ids)
+
+
+def rewarding(how="sum", **coefs) -> RunConfig:
+    config = configured()
+    config.reward.intrinsic_combine = how
+    for name, coef in coefs.items():
+        config.reward.intrinsic[name] = IntrinsicConfig(coef=coef)
+    return config
+
+
+def test_every_intrinsic_reward_of_the_project_adds_to_learnable_tasks_alone(tmp_path):
+    result, _ = drive(self_play(tmp_path, rewarding(**dict.fromkeys(BUILT_IN, 1.0))))
+    for kind in TaskType:
+        found = {name.rsplit("/")[-1] for name in result.metrics if name.startswith(f"intrinsic/{kind}/")}
+        assert found == {name for name, (_, types, _) in BUILT_IN.items() if kind in types}
+        extra = sum(result.metrics[f"intrinsic/{kind}/{name}"] for name in found)
+        assert rewards(result, Role.PROPOSE, kind) == pytest.approx([-1.0, -1.0, -0.5, 0.5 + extra])
+
+
+def test_a_reward_of_the_users_own_sees_the_task_its_references_and_the_history(tmp_path, monkeypatch):
+    (tmp_path / "my_package.py").write_text(
+        "def shown(task, references, history):\n    return 10 * len(references) + sum(history.outputs(task.type).values())\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    config = rewarding()
+    config.reward.intrinsic["mine"] = IntrinsicConfig(coef=0.001, target="my_package.shown")
+    result, _ = drive(self_play(tmp_path / "run", config))
+    assert result.metrics["intrinsic/deduction/mine"] == pytest.approx(0.001 * (20 + len(SEEDS)))
+    assert result.metrics["intrinsic/induction/mine"] == pytest.approx(0.001 * (10 + 4 * len(SEEDS)))  # one reference, four outputs a task
+
+
+def test_a_reward_of_the_users_own_that_fails_ends_the_step_with_its_name(tmp_path, monkeypatch):
+    (tmp_path / "their_package.py").write_text("def broken(task, references, history):\n    return 1 / 0\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    config = rewarding()
+    config.reward.intrinsic["mine"] = IntrinsicConfig(coef=1.0, target="their_package.broken")
+    with pytest.raises(UserError, match=r"reward\.intrinsic\.mine failed on the task .*ZeroDivisionError"):
+        drive(self_play(tmp_path / "run", config))
+
+
+@pytest.mark.parametrize(("name", "kept"), [("all", 3), ("non_one", 3), ("non_extremes", 3)])
+def test_tasks_that_are_sometimes_solved_pass_every_filter(tmp_path, name, kept):
+    play = self_play(tmp_path, configured(valid_program_filter=name))
+    drive(play)
+    assert play.buffer.count() == 3 * len(SEEDS) + kept
+
+
+def test_tasks_that_nobody_solves_can_be_kept_out_of_the_buffer(tmp_path, monkeypatch):
+    monkeypatch.setattr(Proposed, "solve_rate", 0.0)
+    play = self_play(tmp_path, configured(valid_program_filter="non_extremes"))
+    drive(play)
+    assert play.buffer.count() == 3 * len(SEEDS)
 
 
 def test_a_depth_asked_for_is_in_the_prompt(tmp_path):
