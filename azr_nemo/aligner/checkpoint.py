@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from nemo.core.optim.optimizers import init_optimizer_states
 from omegaconf import OmegaConf
 from safetensors.torch import load_file, save_file
 
@@ -91,7 +90,7 @@ def optimizer_state(strategy: Any, loading: bool) -> dict[str, Any]:
         unsharded = None if loading else optimizer.state_dict()
         return strategy.optimizer_sharded_state_dict(unsharded_optim_state=unsharded, is_loading=loading)
     if isinstance(optimizer, torch.optim.Adam | torch.optim.AdamW):
-        init_optimizer_states(optimizer)
+        _make_moments(optimizer)
     model = {name: part for name, part in strategy.lightning_module.sharded_state_dict().items() if not name.endswith("_extra_state")}
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     state = optimizer.state_dict()
@@ -100,6 +99,15 @@ def optimizer_state(strategy: Any, loading: bool) -> dict[str, Any]:
     for group in state["param_groups"]:
         group["steps"] = max(steps, default=0.0)
     return state
+
+
+def _make_moments(optimizer: torch.optim.Optimizer) -> None:
+    """Adam's state as it is before its first step, where there is none: NeMo's init_optimizer_states leaves out the count of steps."""
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            if not optimizer.state[parameter]:
+                zeros = {name: torch.zeros_like(parameter) for name in ("exp_avg", "exp_avg_sq")}
+                optimizer.state[parameter] = {"step": torch.zeros(()), **zeros}
 
 
 def restore(actor: SelfPlayActor, strategy: Any, scheduler: Any, path: Path) -> dict[str, int]:

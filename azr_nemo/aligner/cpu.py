@@ -5,6 +5,7 @@ guard, take gradient norms with apex and choose TransformerEngine's layers. Each
 else in the project. Megatron's own math is untouched.
 """
 
+import importlib
 import importlib.abc
 import importlib.machinery
 import importlib.util
@@ -31,13 +32,14 @@ def without_cuda() -> bool:
 def prepare() -> None:
     """Before NeMo-Aligner is imported: CUDA's names mean the CPU from here on, in this process. Idempotent."""
     global _prepared
-    _stand_in_for_absent_packages()
-    if _prepared or not without_cuda():
+    if _prepared:
         return
     _prepared = True
-    os.environ.setdefault("NVIDIA_PYTORCH_VERSION", "24.07")  # NeMo compares it with a pattern and fails on None; its own image says this
-    _redirect_torch()
-    _redirect_nemo()
+    if without_cuda():
+        _redirect_torch()
+    _import_with_stand_ins()
+    if without_cuda():
+        _redirect_nemo()
 
 
 class CudaMeansCpu(TorchFunctionMode):
@@ -55,6 +57,7 @@ class CudaMeansCpu(TorchFunctionMode):
 
 
 def _redirect_torch() -> None:
+    os.environ.setdefault("NVIDIA_PYTORCH_VERSION", "24.07")  # NeMo compares it with a pattern and fails on None; its own image says this
     cuda: Any = torch.cuda
     cuda.current_device = lambda: CPU
     for name in ("synchronize", "set_device", "empty_cache", "reset_peak_memory_stats"):
@@ -79,7 +82,9 @@ def _redirect_nemo() -> None:
     import nemo.collections.nlp.models.language_modeling.megatron_gpt_model as gpt_model
     import nemo.collections.nlp.models.nlp_model as nlp_model
     import nemo.collections.nlp.modules.common.megatron.build_model as build_model
+    import nemo.collections.nlp.modules.common.megatron.utils as utilities
     import nemo.collections.nlp.parts.nlp_overrides as overrides
+    import nemo.core.classes.modelPT as model_base
     import nemo_aligner.utils.train_utils as train_utils
     from megatron.core.models.gpt.gpt_layer_specs import get_gpt_layer_local_spec
     from megatron.core.tensor_parallel.layers import set_defaults_if_not_set_tensor_model_parallel_attributes
@@ -91,8 +96,20 @@ def _redirect_nemo() -> None:
     for name in ("MegatronDistributedFusedAdam", "McoreDistributedOptimizer"):
         if not hasattr(overrides, name):
             setattr(overrides, name, type(name, (), {}))
+    # Which parameters are not decayed: apex's norms are asked for, torch's are there.
+    utilities.listify_model = lambda model: model if isinstance(model, list) else [model]
+    utilities.FusedLayerNorm = utilities.FastLayerNorm = torch.nn.LayerNorm
+    utilities.MixedFusedRMSNorm = torch.nn.RMSNorm
+    model_base.ModelPT.cuda = lambda self, device=None: self
     nlp_model.get_megatron_pretrained_bert_models = lambda: []
     train_utils.clip_grad_norm_fp32 = clip_grad_norm
+
+
+def seed_model_parallel(seed: int) -> None:
+    """The random state that Megatron forks around dropout, which NeMo makes only where it counts a CUDA device. There is no dropout here."""
+    from megatron.core.tensor_parallel.random import model_parallel_cuda_manual_seed
+
+    model_parallel_cuda_manual_seed(seed)
 
 
 @torch.no_grad()
@@ -149,6 +166,14 @@ class _AbsentFinder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         module.__path__ = []
 
 
-def _stand_in_for_absent_packages() -> None:
-    if not any(isinstance(finder, _AbsentFinder) for finder in sys.meta_path):
-        sys.meta_path.append(_AbsentFinder())  # last: a package that is installed is found before
+def _import_with_stand_ins() -> None:
+    """Imports the module that asks for the absent packages, with stand-ins that are gone again afterwards: others ask whether they are there."""
+    finder = _AbsentFinder()
+    sys.meta_path.append(finder)  # last: a package that is installed is found before
+    try:
+        importlib.import_module("nemo_aligner.utils.trt_llm")
+    finally:
+        sys.meta_path.remove(finder)
+        for name, module in list(sys.modules.items()):
+            if isinstance(module, _AbsentModule):
+                del sys.modules[name]

@@ -50,4 +50,3 @@ def check_settings(config: RunConfig) -> None:
         )
     if config.rollout.name == "trtllm":
         trtllm.check_settings(config)
-    data_parallel_size(config)

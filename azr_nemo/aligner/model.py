@@ -14,9 +14,10 @@ from nemo_aligner.utils.train_script_utils import (
 from nemo_aligner.utils.utils import load_checkpoint_model_config, load_from_nemo
 from omegaconf import DictConfig, OmegaConf
 
-from azr_nemo.aligner import trtllm
+from azr_nemo.aligner import cpu, trtllm
 from azr_nemo.aligner.actor import SelfPlayActor
-from azr_nemo.aligner.layout import data_parallel_size, global_batch_size, world_size
+from azr_nemo.aligner.layout import global_batch_size, world_size
+from azr_nemo.aligner.tokenizer import readable
 from azr_nemo.config import RunConfig
 from azr_nemo.errors import UserError
 
@@ -54,11 +55,11 @@ def check_model(config: RunConfig, model: DictConfig) -> None:
         trtllm.check_model(config, model)
 
 
-def actor_config(config: RunConfig, model: DictConfig, cpu: bool) -> DictConfig:
+def actor_config(config: RunConfig, model: DictConfig, on_cpu: bool) -> DictConfig:
     """The actor's configuration: the checkpoint's own, with the run's layout, optimizer and PPO settings."""
     engine, rollout, optim, aligner = config.engine, config.rollout, config.optim, config.aligner
-    bf16 = config.model.dtype == "bfloat16" or (config.model.dtype == "auto" and not cpu)
-    if cpu and bf16:
+    bf16 = config.model.dtype == "bfloat16" or (config.model.dtype == "auto" and not on_cpu)
+    if on_cpu and bf16:
         raise UserError("model.dtype=bfloat16: engine=aligner computes in float32 on a CPU; set model.dtype=float32")
     ours: dict[str, Any] = {
         "precision": "bf16" if bf16 else 32,
@@ -75,7 +76,7 @@ def actor_config(config: RunConfig, model: DictConfig, cpu: bool) -> DictConfig:
         "attention_dropout": 0.0,
         "ffn_dropout": 0.0,
         "peft": {"peft_scheme": "none"},
-        "optim": _optimizer(config, cpu),
+        "optim": _optimizer(config, on_cpu),
         "ppo": {
             "length_params": {"max_length": max(rollout.max_propose_tokens, rollout.max_solve_tokens), "min_length": 1},
             "sampling_params": {
@@ -89,7 +90,7 @@ def actor_config(config: RunConfig, model: DictConfig, cpu: bool) -> DictConfig:
                 "compute_logprob": False,
                 "end_strings": [END, *aligner.stop_strings],
             },
-            "offload_adam_states": aligner.offload_optimizer and not cpu,
+            "offload_adam_states": aligner.offload_optimizer and not on_cpu,
             "forward_micro_batch_size": aligner.micro_batch,
             "rollout_micro_batch_size": rollout.max_batch_rows,
             "trt_llm": trtllm.settings(config),
@@ -106,7 +107,7 @@ def actor_config(config: RunConfig, model: DictConfig, cpu: bool) -> DictConfig:
     }
     if engine.recompute:
         ours |= {"activations_checkpoint_granularity": "full", "activations_checkpoint_method": "uniform", "activations_checkpoint_num_layers": 1}
-    if cpu:
+    if on_cpu:
         ours |= {
             "transformer_engine": False,
             "use_cpu_initialization": True,
@@ -128,10 +129,10 @@ def actor_config(config: RunConfig, model: DictConfig, cpu: bool) -> DictConfig:
     return merged
 
 
-def _optimizer(config: RunConfig, cpu: bool) -> dict[str, Any]:
+def _optimizer(config: RunConfig, on_cpu: bool) -> dict[str, Any]:
     optim = config.optim
     # Apex's, sharded over data-parallel ranks, is NeMo-Aligner's own choice; without CUDA there is torch's.
-    name = "adamw" if cpu else "distributed_fused_adam" if config.engine.distributed_optimizer else "fused_adam"
+    name = "adamw" if on_cpu else "distributed_fused_adam" if config.engine.distributed_optimizer else "fused_adam"
     settings = {"name": name, "lr": optim.lr, "weight_decay": optim.weight_decay, "betas": [optim.beta1, optim.beta2], "eps": optim.eps}
     if optim.lr_warmup_steps:
         steps = max(config.selfplay.steps, optim.lr_warmup_steps + 1)
@@ -140,19 +141,20 @@ def _optimizer(config: RunConfig, cpu: bool) -> dict[str, Any]:
     return settings
 
 
-def build(config: RunConfig, restore_path: Path, cpu: bool) -> tuple[Any, SelfPlayActor, Any, Any]:
+def build(config: RunConfig, restore_path: Path) -> tuple[Any, SelfPlayActor, Any, Any]:
     """Lightning's trainer, the actor with the weights of restore_path, its optimizer and its scheduler; the process group and Megatron's layout
     with them. Raises UserError for what does not fit."""
+    without_cuda = cpu.without_cuda()
     described = read_model_config(restore_path)
     check_model(config, described)
     for leftover in ("target", "nemo_version"):
         described.pop(leftover, None)
-    model = actor_config(config, described, cpu)
+    model = actor_config(config, described, without_cuda)
     ranks, local = world_size(), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     whole = OmegaConf.create(
         {
             "trainer": {
-                "accelerator": "cpu" if cpu else "gpu",
+                "accelerator": "cpu" if without_cuda else "gpu",
                 "devices": local,
                 "num_nodes": ranks // local,
                 "precision": model.precision,
@@ -169,8 +171,14 @@ def build(config: RunConfig, restore_path: Path, cpu: bool) -> tuple[Any, SelfPl
         }
     )
     trainer = resolve_and_create_trainer(whole, "ppo")
-    actor = load_from_nemo(SelfPlayActor, whole.model, trainer, strict=True, restore_path=str(restore_path))
+    named = whole.model.tokenizer.type
+    with readable(Path(named)) as tokenizer:
+        whole.model.tokenizer.type = str(tokenizer)
+        actor = load_from_nemo(SelfPlayActor, whole.model, trainer, strict=True, restore_path=str(restore_path))
+    actor.cfg.tokenizer.type = named  # as its checkpoints shall say
     init_distributed(trainer, actor, bool(model.get("transformer_engine", False)))
+    if without_cuda:
+        cpu.seed_model_parallel(config.seed)
     init_using_ptl(trainer, actor, None, None)
     optimizer, scheduler = extract_optimizer_scheduler_from_ptl_model(actor)
     if config.rollout.name == "trtllm":
@@ -200,13 +208,4 @@ def ppo_config(config: RunConfig) -> DictConfig:
             "model_mbs": config.aligner.micro_batch,
             "trt_llm": trtllm.settings(config),
         }
-    )
-
-
-def layout_of(config: RunConfig) -> str:
-    """In words."""
-    engine = config.engine
-    return (
-        f"{world_size()} ranks: tensor parallel {engine.tensor_parallel}, pipeline parallel {engine.pipeline_parallel}, "
-        f"data parallel {data_parallel_size(config)}; {global_batch_size(config)} rows a step in micro-batches of {config.aligner.micro_batch}"
     )

@@ -1,5 +1,6 @@
 """`azr-nemo train engine=aligner`: puts NeMo-Aligner's trainer together on every rank, and self-play on rank 0, and lets it fit."""
 
+import importlib.util
 import signal
 from contextlib import ExitStack
 from importlib.metadata import version
@@ -29,7 +30,12 @@ def train(config: RunConfig) -> int:
 
     Raises UserError for what the user can mend and ExecutorUnavailable when the sandbox is lost.
     """
-    layout.check_settings(config)
+    if importlib.util.find_spec("nemo_aligner") is None:
+        raise UserError(
+            "engine=aligner needs NeMo-Aligner, which has an environment of its own: make it with `make aligner` and start the run with "
+            ".venv-aligner/bin/azr-nemo train engine=aligner ..."
+        )
+    layout.data_parallel_size(config)
     checkpoints = Checkpoints(Path(config.run_dir), config.checkpoint.keep, config.checkpoint.keep_every)
     if layout.rank():
         for number in SIGNALS:
@@ -107,7 +113,7 @@ def _fit(config: RunConfig, checkpoints: Checkpoints, checkpoint: Checkpoint | N
     weights = checkpoint.path / FOLDER if checkpoint else Path(config.model.path)
     if checkpoint and not weights.is_dir():
         raise UserError(f"{checkpoint.path} is not a checkpoint of engine=aligner: give resume=PATH of one, or another run_dir")
-    trainer, actor, optimizer, scheduler = model.build(config, weights, cpu.without_cuda())
+    trainer, actor, optimizer, scheduler = model.build(config, weights)
     counters = restore(actor, trainer.strategy, scheduler, checkpoint.path) if checkpoint else None
     source = PromptSource(config.selfplay.steps, layout.global_batch_size(config), config.rollout.max_batch_rows, actor.tokenizer.eos_id)
     sampler = Sampler(actor, source, config)

@@ -112,6 +112,7 @@ class SelfPlayPPOTrainer(PPOTrainer):
         with torch.no_grad():
             self._sampling(work)
             self.model.finish_inference()
+        self.timer.consume_durations()
 
     def _sampling(self, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         """Rank 0 does `work`, which samples through every rank, and says what came of it; the others sample until then. All get what it says.
