@@ -77,12 +77,14 @@ class ExpectedLengths:
         self._means[kind] = (self._means.get(kind, mean) + mean) / 2
 
 
-def deal(requests: Sequence[SampleRequest], lengths: Sequence[float], ranks: int) -> list[Piece]:
-    """Every sample of every request to one of the ranks: the costliest piece first, always to the rank that has least to do.
+def deal(requests: Sequence[SampleRequest], lengths: Sequence[float], ranks: int, replica: int = 1) -> list[Piece]:
+    """Every sample of every request to one of the ranks, or, where `replica` ranks decode together, to the first of them: the costliest piece
+    first, always to the rank that has least to do.
 
     lengths: expected tokens of a sample of each request. The samples of one prompt stay together, so that it is read once, unless they are
     more than a quarter of an even share. So no rank is given more than the even share and one piece (Graham 1966, list scheduling).
     """
+    ranks //= replica
     if ranks == 1:
         return [Piece(0, index, 0, request.samples) for index, request in enumerate(requests)]
     prompts = [PROMPT_TOKEN * len(request.prompt_ids) for request in requests]
@@ -98,7 +100,7 @@ def deal(requests: Sequence[SampleRequest], lengths: Sequence[float], ranks: int
     for cost, index, first, count in sorted(pieces):
         load, rank = heapq.heappop(loads)
         heapq.heappush(loads, (load - cost, rank))
-        dealt.append(Piece(rank, index, first, count))
+        dealt.append(Piece(rank * replica, index, first, count))
     return dealt
 
 

@@ -51,6 +51,8 @@ class Worker:
         self.hf_config, self.model_dir = read_config(model_dir), model_dir
         engine = config.engine
         check_layout(self.hf_config, engine.tensor_parallel, engine.pipeline_parallel, distributed.world_size())
+        if engine.sequence_parallel and engine.tensor_parallel == 1:
+            raise UserError("engine.sequence_parallel=true cuts what tensor parallelism leaves whole: set engine.tensor_parallel above 1 too")
         platform = choose_platform(config.platform)
         set_threads(engine.threads)
         if platform.device.type == "cpu":
@@ -78,9 +80,11 @@ class Worker:
             case "generate":
                 return sample_everywhere(self.rollout, *decode_requests(command.tensors))
             case "update":
+                self.rollout.sleep()
                 metrics = self.actor.update(_unpack_rows(command.tensors))
                 return {**metrics, "refit_s": self.refit()}
             case "supervise":
+                self.rollout.sleep()
                 prompts, prompt_lengths, responses, response_lengths = command.tensors
                 rows = zip(split_ids(prompts, prompt_lengths), split_ids(responses, response_lengths), strict=True)
                 return self.actor.supervise([Example(*row) for row in rows], command.settings["lr"])
@@ -161,7 +165,7 @@ class MegatronEngine:
 
         kinds = [(prompt.role, prompt.type) for prompt in batch.prompts]
         expected = [self._lengths.of(kind, request.max_new_tokens) for kind, request in zip(kinds, requests, strict=True)]
-        pieces = deal(requests, expected, dist.get_world_size())
+        pieces = deal(requests, expected, dist.get_world_size(), self.config.rollout.tensor_parallel)
         command = Command("generate", tensors=encode_requests(requests, pieces))
         results = self._lead(command, lambda: sample_everywhere(self.worker.rollout, requests, pieces, arrived))
         assert results is not None

@@ -7,7 +7,7 @@ from azr_nemo.config import RolloutConfig
 from azr_nemo.errors import UserError
 from azr_nemo.rollout.engine import RolloutEngine
 
-NAMES = ("torch", "transformers")
+NAMES = ("torch", "transformers", "trtllm")
 
 
 def make_rollout(
@@ -25,4 +25,8 @@ def make_rollout(
         from azr_nemo.rollout.transformers import TransformersRollout
 
         return TransformersRollout(hf_config, dtype, eos_ids, device, config.max_batch_rows)
+    if config.name == "trtllm":
+        from azr_nemo.rollout.trtllm import TrtllmRollout
+
+        return TrtllmRollout(hf_config, dtype, eos_ids, device, config)
     raise UserError(f"rollout.name is {config.name!r}: choose one of {', '.join(NAMES)}")

@@ -41,3 +41,8 @@ class RolloutEngine(Protocol):
     def generate(self, requests: list[SampleRequest], on_sample: Callable[[int, int, Sample], None] | None = None) -> list[list[Sample]]:
         """Samples each request; result[i][k] is sample k of request i. `on_sample(i, k, sample)` is called as each one ends."""
         ...
+
+    def sleep(self) -> None:
+        """Called before a training step: an engine may give up what memory it can, its weights too, as a refit comes before the next
+        `generate`. Those that hold little do nothing."""
+        return  # without it the protocol would ask every engine for its own

@@ -16,11 +16,11 @@ from transformers import (
 )
 
 from azr_nemo.errors import UserError
-from azr_nemo.rollout.engine import Sample, SampleRequest
+from azr_nemo.rollout.engine import RolloutEngine, Sample, SampleRequest
 from azr_nemo.rollout.rows import Rollout, Row
 
 
-class TransformersRollout:
+class TransformersRollout(RolloutEngine):
     """A RolloutEngine over `model.generate`; see `azr_nemo.rollout.engine` for the protocol."""
 
     def __init__(self, hf_config: PretrainedConfig, dtype: torch.dtype, eos_ids: list[int], device: torch.device, max_batch_rows: int):

@@ -9,7 +9,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, LlamaConfig, PretrainedConfig, PreTrainedTokenizerFast, Qwen2Config, Qwen3Config
 
 from azr_nemo.config import RunConfig
-from azr_nemo.rollout.engine import Sample, SampleRequest
+from azr_nemo.rollout.engine import RolloutEngine, Sample, SampleRequest
 from azr_nemo.selfplay.exchange import TrainingBatch
 
 SIZES = {
@@ -95,7 +95,7 @@ def training_batch(rows: int = 7, seed: int = 0) -> TrainingBatch:
     )
 
 
-class EchoRollout:
+class EchoRollout(RolloutEngine):
     """Answers with the prompt's first token, the sample's number and the request's seed, and remembers the weights it was given."""
 
     def __init__(self, *_: object) -> None:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from transformers import PretrainedConfig
 
-from azr_nemo.rollout.engine import Sample, SampleRequest
+from azr_nemo.rollout.engine import RolloutEngine, Sample, SampleRequest
 from azr_nemo.rollout.rows import Rollout, Row
 from azr_nemo.rollout.torch.cache import Cache, Prefix
 from azr_nemo.rollout.torch.model import decode, prefill
@@ -17,7 +17,7 @@ from azr_nemo.rollout.torch.weights import Weights, load_weights
 VACANT = 4  # the batch is rebuilt once one row in so many is vacant: rebuilding copies the cache, about the cost of a step
 
 
-class TorchRollout:
+class TorchRollout(RolloutEngine):
     """A RolloutEngine for Llama, Qwen2 and Qwen3, on CPU or CUDA; see `azr_nemo.rollout.engine` for the protocol."""
 
     def __init__(self, hf_config: PretrainedConfig, dtype: torch.dtype, eos_ids: list[int], device: torch.device, max_batch_rows: int):

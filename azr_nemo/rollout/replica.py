@@ -1,0 +1,45 @@
+"""A rollout replica that spans several ranks of one node: its process group, its GPUs, and what its workers inherit."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch.distributed as dist
+
+from azr_nemo.errors import UserError
+
+# The training job's, which the workers must not take for their own.
+LAUNCHER = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "GROUP_RANK", "ROLE_RANK")
+
+
+def replica(size: int) -> tuple[dist.ProcessGroup | None, bool]:
+    """The group of this rank's replica, None when it is alone in it, and whether it leads."""
+    if size == 1:
+        return None, True
+    groups = [dist.new_group(list(range(first, first + size)), backend="gloo") for first in range(0, dist.get_world_size(), size)]
+    return groups[dist.get_rank() // size], dist.get_rank() % size == 0
+
+
+def gpus(first: int, size: int) -> str:
+    """CUDA_VISIBLE_DEVICES of a replica. first: its leader's GPU among those that this process sees."""
+    seen = os.environ.get("CUDA_VISIBLE_DEVICES")
+    mine = seen.split(",")[first : first + size] if seen else [str(number) for number in range(first, first + size)]
+    if len(mine) < size:
+        raise UserError(
+            f"rollout.tensor_parallel={size}, but a rank sees only CUDA_VISIBLE_DEVICES={seen}: let it see all GPUs of its node"
+        )
+    return ",".join(mine)
+
+
+@contextmanager
+def environment(devices: str) -> Iterator[None]:
+    """What the replica's Ray and its workers inherit: its GPUs, and nothing of the training job's launcher."""
+    kept = {name: os.environ.pop(name, None) for name in ("CUDA_VISIBLE_DEVICES", *LAUNCHER)}
+    os.environ["CUDA_VISIBLE_DEVICES"] = devices
+    try:
+        yield
+    finally:
+        for name, value in kept.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value

@@ -1,0 +1,199 @@
+"""Rollouts by TensorRT-LLM 1.x (`AsyncLLM`, PyTorch backend, Ray orchestrator) on the GPUs that train. Not run on hardware yet.
+
+A replica is `rollout.tensor_parallel` neighbouring ranks of a node. The first of them leads: it holds the AsyncLLM, with a Ray of its own that
+sees those GPUs alone, so no Ray cluster has to be started. Weights reach the replica's workers as CUDA IPC handles, a bucket at a time: a
+handle opens only on the GPU that it was made on, so each rank makes those of its own. While training, the replica sleeps; `refit` wakes it.
+
+What is called here was read in TensorRT-LLM's `AsyncLLM` and `rlhf_utils.WorkerExtension` and in NeMo-RL's use of them;
+tests/rollout/test_trtllm.py holds the signatures.
+"""
+
+import asyncio
+import copy
+import os
+import tempfile
+from collections.abc import Callable, Coroutine, Iterable
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.multiprocessing.reductions import reduce_tensor
+from transformers import PretrainedConfig
+
+from azr_nemo.config import RolloutConfig
+from azr_nemo.errors import UserError
+from azr_nemo.rollout.engine import RolloutEngine, Sample, SampleRequest
+from azr_nemo.rollout.replica import environment, gpus, replica
+
+BUCKET_BYTES = 2**30  # of weights that are on their way to the workers: copies beside the trainer's own
+PATIENCE_S = 7200.0  # how long one call of TensorRT-LLM may take
+SWITCHES = {
+    "TLLM_DISABLE_MPI": "1",  # Ray starts the workers
+    "TLLM_RAY_FORCE_LOCAL_CLUSTER": "1",  # a Ray for each replica
+    "TRT_LLM_DISABLE_LOAD_WEIGHTS_IN_PARALLEL": "True",  # in parallel, loading races with a refit and takes more memory
+}
+
+
+class TrtllmRollout(RolloutEngine):
+    """A RolloutEngine; see `azr_nemo.rollout.engine` for the protocol. Only leading ranks are asked to generate; all of them refit and sleep.
+
+    Samples are seeded, but as the batch that a row is decoded in changes its logits' last bits, they are not the same in every layout.
+    """
+
+    def __init__(self, hf_config: PretrainedConfig, dtype: torch.dtype, eos_ids: list[int], device: torch.device, config: RolloutConfig):
+        """Starts the replica with random weights. Raises UserError when TensorRT-LLM or a GPU is missing."""
+        os.environ.update(SWITCHES)
+        try:
+            from tensorrt_llm import AsyncLLM, SamplingParams
+            from tensorrt_llm._torch.utils import get_device_uuid
+            from tensorrt_llm.llmapi.llm_args import CudaGraphConfig, ExecutorMemoryType, KvCacheConfig, SleepConfig
+        except ImportError as error:
+            raise UserError(
+                f"rollout=trtllm needs TensorRT-LLM 1.x ({error}): run in NVIDIA's TensorRT-LLM release image, or use rollout=torch"
+            ) from None
+        if device.type != "cuda":
+            raise UserError(f"rollout=trtllm decodes on GPUs, but this rank is on the {device.type}: use rollout=torch")
+        self._sampling_params, self._eos_ids = SamplingParams, eos_ids
+        self._uuid = get_device_uuid(device.index)
+        self._tags = [tag.value for tag in ExecutorMemoryType if not tag.value.startswith("_")]
+        self._longest = config.max_prompt_tokens + max(config.max_propose_tokens, config.max_solve_tokens)
+        self._group, self._leads = replica(config.tensor_parallel)
+        self._loop = asyncio.new_event_loop()
+        self._fitted = self._asleep = False
+        self._llm: Any = None
+        if not self._leads:
+            return
+        self._folder = tempfile.TemporaryDirectory(prefix="azr-nemo-trtllm-")  # a model directory without weights: refit brings them
+        settings = copy.deepcopy(hf_config)
+        settings.dtype = dtype
+        settings.save_pretrained(self._folder.name)
+
+        async def start() -> Any:
+            llm = AsyncLLM(
+                model=self._folder.name,
+                load_format="dummy",
+                skip_tokenizer_init=True,
+                dtype=str(dtype).removeprefix("torch."),
+                tensor_parallel_size=config.tensor_parallel,
+                max_seq_len=self._longest,
+                max_input_len=self._longest,
+                max_batch_size=config.max_batch_rows,
+                max_num_tokens=max(8192, config.max_prompt_tokens),
+                kv_cache_config=KvCacheConfig(free_gpu_memory_fraction=config.memory_fraction),
+                cuda_graph_config=CudaGraphConfig(max_batch_size=config.max_batch_rows, enable_padding=True),
+                # Neither survives a sleep: a refit follows every one.
+                sleep_config=SleepConfig(
+                    restore_modes={ExecutorMemoryType.MODEL_WEIGHTS_MAIN: "NONE", ExecutorMemoryType.KV_CACHE: "NONE"}
+                ),
+            )
+            await llm.setup_async()
+            return llm
+
+        with environment(gpus(device.index, config.tensor_parallel)):
+            self._llm = self._call(start())
+
+    @torch.no_grad()
+    def refit(self, weights: Iterable[tuple[str, Tensor]]) -> None:
+        """Wakes the replica and hands it the stream's tensors. Collective: all ranks of a replica take part."""
+        self._fitted = False
+        torch.cuda.empty_cache()  # what training left cached is the replica's
+        if self._asleep and self._leads:
+            self._call(self._llm.resume(self._tags))
+        self._asleep = False
+        bucket: list[tuple[str, Tensor]] = []
+        size = 0
+        for name, tensor in weights:
+            bucket.append((name, tensor.detach().clone()))  # the stream's own may be gone with its next
+            size += tensor.nbytes
+            if size >= BUCKET_BYTES:
+                self._send(bucket)
+                bucket, size = [], 0
+        if bucket:
+            self._send(bucket)
+        if self._leads:
+            self._call(self._llm.update_weights(None))  # ends the update; the cache of prefixes is emptied too
+        self._wait_for_leader()
+        self._fitted = True
+
+    def _send(self, bucket: list[tuple[str, Tensor]]) -> None:
+        parts: list[Any] = [{self._uuid: [(name, reduce_tensor(tensor)) for name, tensor in bucket]}]
+        if self._group is not None:
+            mine, parts = parts[0], [None] * self._group.size()
+            dist.all_gather_object(parts, mine, group=self._group)
+        if self._leads:
+            self._call(self._llm.update_weights({uuid: entries for part in parts for uuid, entries in part.items()}))
+        self._wait_for_leader()  # until then the tensors must live
+
+    def sleep(self) -> None:
+        """Gives up the memory of weights and cache. Collective, as `refit` is."""
+        self._fitted = False
+        if not self._asleep and self._leads:
+            self._call(self._release())
+        self._wait_for_leader()
+        self._asleep = True
+
+    async def _release(self) -> None:
+        await self._llm.collective_rpc("reset_prefix_cache")  # its entries would outlive what they point at
+        await self._llm.release(self._tags)
+
+    def generate(self, requests: list[SampleRequest], on_sample: Callable[[int, int, Sample], None] | None = None) -> list[list[Sample]]:
+        """Samples each request; result[i][k] is sample k of request i. All are handed over at once and batched in flight."""
+        if not self._fitted:
+            raise RuntimeError("generate was called before refit")
+        if not self._leads:
+            raise RuntimeError("generate was called on a rank that does not lead its replica")
+        if any(len(request.prompt_ids) + request.max_new_tokens > self._longest for request in requests):
+            raise ValueError(f"a prompt and its response have more than {self._longest} tokens, which is what this replica was started for")
+        results: list[list[Any]] = [[None] * request.samples for request in requests]
+
+        async def one(index: int, k: int) -> None:
+            request = requests[index]
+            inputs = {"prompt_token_ids": list(request.prompt_ids)}
+            answer = await self._llm.generate_async(inputs=inputs, sampling_params=self._parameters(request, k))
+            results[index][k] = _sample(answer.outputs[0])
+            if on_sample is not None:
+                on_sample(index, k, results[index][k])
+
+        async def every() -> None:
+            await asyncio.gather(*(one(index, k) for index, request in enumerate(requests) for k in range(request.samples)))
+
+        self._call(every())
+        return results
+
+    def _parameters(self, request: SampleRequest, k: int) -> Any:
+        return self._sampling_params(
+            temperature=request.temperature,
+            top_p=1.0,
+            top_k=0 if request.temperature else 1,  # 0: all
+            max_tokens=request.max_new_tokens,
+            seed=(request.seed * 1_000_003 + request.first + k) % 2**63,
+            end_id=-1,  # every end token is a stop token, kept in the output with its log-probability
+            pad_id=self._eos_ids[0],
+            stop_token_ids=self._eos_ids,
+            include_stop_str_in_output=True,
+            logprobs=0,  # of the sampled token alone
+            logprobs_simple_format=True,
+            detokenize=False,
+        )
+
+    def _call(self, work: Coroutine[Any, Any, Any]) -> Any:
+        try:
+            return self._loop.run_until_complete(asyncio.wait_for(work, PATIENCE_S))
+        except TimeoutError:
+            raise UserError(f"TensorRT-LLM did not answer within {PATIENCE_S:.0f} s: look at the output of its workers") from None
+
+    def _wait_for_leader(self) -> None:
+        if self._group is not None:
+            dist.barrier(group=self._group)
+
+
+def _sample(completion: Any) -> Sample:
+    """A completion's ids with their log-probabilities, which come as numbers or as {id: object with `logprob`}."""
+    ids = tuple(completion.token_ids)
+    if completion.finish_reason not in ("stop", "length") or len(completion.logprobs) != len(ids):
+        raise RuntimeError(
+            f"TensorRT-LLM ended a sample of {len(ids)} tokens by {completion.finish_reason} with {len(completion.logprobs)} log-probabilities"
+        )
+    values = (entry[token].logprob if isinstance(entry, dict) else entry for token, entry in zip(ids, completion.logprobs, strict=True))
+    return Sample(ids, tuple(float(value) for value in values), completion.finish_reason == "stop")
