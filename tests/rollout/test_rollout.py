@@ -68,6 +68,13 @@ def test_the_seed_decides_and_samples_of_a_request_differ(name, model):
     assert len({sample.token_ids for sample in first + other}) == 8
 
 
+def test_several_engines_can_share_the_samples_of_one_prompt(name, model):
+    rollout = engine(name, model)
+    (whole,) = rollout.generate([SampleRequest(prompt(8), 4, 20, 1.0, 5)])
+    parts = rollout.generate([SampleRequest(prompt(8), 1, 20, 1.0, 5), SampleRequest(prompt(8), 3, 20, 1.0, 5, first=1)])
+    assert [sample.token_ids for part in parts for sample in part] == [sample.token_ids for sample in whole]
+
+
 def test_log_probabilities_are_the_models_own_at_the_sampling_temperature(name, model):
     requests = [request(9, temperature=0.7), request(20, temperature=0.0), request(5, temperature=1.0)]
     for r, group in zip(requests, engine(name, model).generate(requests), strict=True):
