@@ -19,6 +19,7 @@ from transformers import PretrainedConfig
 
 from azr_nemo.algorithms.ppo_loss import ppo_loss
 from azr_nemo.config import RunConfig
+from azr_nemo.megatron import distributed
 from azr_nemo.megatron.batches import MicroBatch, pack
 from azr_nemo.megatron.huggingface import open_weights
 from azr_nemo.megatron.model import bare, build_model
@@ -132,7 +133,9 @@ class Actor:
 
     def _pack(self, prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]], mask: Tensor) -> list[MicroBatch]:
         share, shares = parallel_state.get_data_parallel_rank(), parallel_state.get_data_parallel_world_size()
-        return pack(prompts, responses, mask, self.config.engine.micro_batch_tokens, share, shares)
+        engine = self.config.engine
+        multiple = engine.tensor_parallel if engine.sequence_parallel else 1
+        return pack(prompts, responses, mask, engine.micro_batch_tokens, share, shares, multiple)
 
     def _step(self, batches: list[MicroBatch], score: Score, names: tuple[str, ...]) -> dict[str, float]:
         started = time.perf_counter()
@@ -154,6 +157,7 @@ class Actor:
 
         def forward(iterator: Any, model: torch.nn.Module) -> tuple[Any, Any]:
             batch = next(iterator)
+            distributed.advance()
             device = self.platform.device
             output = model(
                 batch.tokens.to(device),

@@ -34,13 +34,20 @@ class MicroBatch:
 
 
 def pack(
-    prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]], mask: Tensor, max_tokens: int, share: int = 0, shares: int = 1
+    prompts: Sequence[Sequence[int]],
+    responses: Sequence[Sequence[int]],
+    mask: Tensor,
+    max_tokens: int,
+    share: int = 0,
+    shares: int = 1,
+    multiple: int = 1,
 ) -> list[MicroBatch]:
     """The micro-batches of one data-parallel rank, `share` of `shares`; every row is in exactly one of all shares' micro-batches.
 
     mask: [B, T], 1 on the response tokens that count. A micro-batch has at most max_tokens tokens, and at most an even share of them,
     unless a single row is longer. At least one is returned: a share with nothing to do gets one without targets, because pipeline stages
-    must stay in step. Raises ValueError for a row without a prompt.
+    must stay in step. multiple: a row of tokens that nothing is learnt from fills a micro-batch up to a multiple of it, so that sequence
+    parallelism can cut it. Raises ValueError for a row without a prompt.
     """
     if not all(len(prompt) for prompt in prompts):
         raise ValueError("a row needs at least one prompt token: the first response token is predicted from it")
@@ -66,13 +73,15 @@ def pack(
         if target == share:
             mine.append(group)
     if not mine:
-        one = torch.zeros(1, 1, dtype=torch.long)
+        idle = torch.zeros(1, multiple, dtype=torch.long)
         nothing = torch.zeros(0, dtype=torch.long)
-        return [MicroBatch(one, one, one.bool(), (1,), nothing, nothing)]
-    return [_micro_batch(group, prompts, responses, mask) for group in mine]
+        return [MicroBatch(idle, idle, idle.bool(), (multiple,), nothing, nothing)]
+    return [_micro_batch(group, prompts, responses, mask, multiple) for group in mine]
 
 
-def _micro_batch(group: list[int], prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]], mask: Tensor) -> MicroBatch:
+def _micro_batch(
+    group: list[int], prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]], mask: Tensor, multiple: int
+) -> MicroBatch:
     tokens, targets, learnt, rows, times = [], [], [], [], []
     for row in group:
         ids = torch.tensor([*prompts[row], *responses[row]])
@@ -82,6 +91,10 @@ def _micro_batch(group: list[int], prompts: Sequence[Sequence[int]], responses: 
         learnt.append(torch.cat([counts.new_zeros(len(prompts[row]) - 1), counts]))
         times.append(counts.nonzero()[:, 0])
         rows.append(torch.full_like(times[-1], row))
+    if filler := -sum(map(len, tokens)) % multiple:
+        tokens.append(torch.zeros(filler, dtype=tokens[0].dtype))
+        targets.append(tokens[-1])
+        learnt.append(tokens[-1].bool())
     lengths = tuple(len(ids) for ids in tokens)
     return MicroBatch(
         tokens=torch.cat(tokens)[None],

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from megatron.core.models.gpt import GPTModel
-from megatron.core.tensor_parallel import copy_to_tensor_model_parallel_region
+from megatron.core.tensor_parallel import copy_to_tensor_model_parallel_region, gather_from_sequence_parallel_region
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
@@ -100,5 +100,9 @@ class ScoringGPT(GPTModel):
         # Rows that only pad the vocabulary are left out, so they take no probability and no gradient.
         weight = weight[: max(0, min(weight.size(0), self.true_vocab - first))]
         chosen = loss_mask.t()
-        hidden = copy_to_tensor_model_parallel_region(hidden_states[chosen], group=group)
+        if self.config.sequence_parallel:
+            # Every rank has its part of the positions and needs all of them for its part of the vocabulary.
+            hidden = gather_from_sequence_parallel_region(hidden_states, group=group)[chosen]
+        else:
+            hidden = copy_to_tensor_model_parallel_region(hidden_states[chosen], group=group)
         return token_scores(hidden, weight, labels.t()[chosen], first=first, temperature=self.temperature, group=group)

@@ -19,8 +19,6 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
-from azr_nemo.megatron.platform import Platform
-
 # Rows up to this many tokens attend by plain products on a CPU: torch's fused backward pass is made for long ones, and takes about four
 # times as long at 150 tokens. The price is scores kept for the backward pass, 5 MB a row and layer at 512 tokens and 9 heads.
 SHORT = 512
@@ -101,6 +99,8 @@ class RMSNorm(torch.nn.Module):
         super().__init__()
         self.eps = eps
         self.weight = torch.nn.Parameter(torch.ones(hidden_size, dtype=config.params_dtype))
+        # Where each rank normalises its part of the positions, Megatron sums the gradients of the parts.
+        self.weight.sequence_parallel = config.sequence_parallel
 
     def forward(self, x: Tensor) -> Tensor:
         return _RMSNorm.apply(x, self.weight, self.eps)
@@ -139,9 +139,9 @@ class RecomputedLayer(TransformerLayer):
         return checkpoint(super().forward, *args, use_reentrant=False, preserve_rng_state=False, **kwargs)
 
 
-def decoder_spec(config: TransformerConfig, platform: Platform, recompute: bool = False) -> ModuleSpec | TransformerBlockSubmodules:
-    """The decoder's specification: TransformerEngine's layers on a GPU that has them, otherwise Megatron's own with the parts above."""
-    if platform.transformer_engine:
+def decoder_spec(config: TransformerConfig, transformer_engine: bool, recompute: bool = False) -> ModuleSpec | TransformerBlockSubmodules:
+    """The decoder's specification: TransformerEngine's layers, or Megatron's own with the parts above."""
+    if transformer_engine:
         return get_gpt_layer_with_transformer_engine_spec(qk_layernorm=config.qk_layernorm)
     layer = get_gpt_layer_local_spec(normalization="RMSNorm", qk_layernorm=config.qk_layernorm)
     if recompute:

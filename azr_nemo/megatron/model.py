@@ -27,7 +27,7 @@ def build_model(
         transformer = transformer_config(config, platform, engine, dtype)
         model = ScoringGPT(
             transformer,
-            decoder_spec(transformer, platform, engine.recompute),
+            decoder_spec(transformer, has_transformer_engine_layers(platform, dtype), engine.recompute),
             vocab_size=architecture.padded_vocab(engine.tensor_parallel),
             max_sequence_length=architecture.positions,
             pre_process=parallel_state.is_pipeline_first_stage(),
@@ -46,8 +46,9 @@ def build_model(
 def transformer_config(config: PretrainedConfig, platform: Platform, engine: EngineConfig, dtype: torch.dtype) -> TransformerConfig:
     """Megatron's configuration of the model. Fusions stay off: they want APEX or a compiler, and the layers here do without."""
     model = read_architecture(config)
+    transformer_engine = has_transformer_engine_layers(platform, dtype)
     recompute = {}
-    if engine.recompute and platform.transformer_engine:
+    if engine.recompute and transformer_engine:
         recompute = {"recompute_granularity": "full", "recompute_method": "uniform", "recompute_num_layers": 1}
     return TransformerConfig(
         num_layers=model.layers,
@@ -61,13 +62,14 @@ def transformer_config(config: PretrainedConfig, platform: Platform, engine: Eng
         gated_linear_unit=True,
         activation_func=F.silu,
         # Means: the activation is a module of the layer specification. Ours is SwiGLU, with or without TransformerEngine.
-        use_te_activation_func=not platform.transformer_engine,
+        use_te_activation_func=not transformer_engine,
         add_bias_linear=False,
         add_qkv_bias=model.qkv_bias,
         qk_layernorm=model.qk_norm,
         hidden_dropout=0.0,
         attention_dropout=0.0,
         tensor_model_parallel_size=engine.tensor_parallel,
+        sequence_parallel=engine.sequence_parallel and engine.tensor_parallel > 1,
         pipeline_model_parallel_size=engine.pipeline_parallel,
         pipeline_dtype=dtype,
         params_dtype=dtype,
@@ -91,6 +93,11 @@ def transformer_config(config: PretrainedConfig, platform: Platform, engine: Eng
         calculate_per_token_loss=True,
         **recompute,
     )
+
+
+def has_transformer_engine_layers(platform: Platform, dtype: torch.dtype) -> bool:
+    """TransformerEngine's attention over rows laid end to end is for half precision, so a float32 model has Megatron's own layers anywhere."""
+    return platform.transformer_engine and dtype == torch.bfloat16
 
 
 def _leave(weight: Tensor) -> Tensor:

@@ -38,7 +38,7 @@ class CudaMeansCpu(TorchFunctionMode):
 
 @dataclass(frozen=True)
 class Platform:
-    """device: of this rank. backend: torch.distributed's. transformer_engine: whether layers are TransformerEngine's or Megatron's own."""
+    """device: of this rank. backend: torch.distributed's. transformer_engine: whether TransformerEngine can be had here."""
 
     device: torch.device
     backend: str

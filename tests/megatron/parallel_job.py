@@ -1,6 +1,6 @@
 """Run under torchrun with two ranks: the same work in several layouts, results written by rank 0 for the test to compare.
 
-parallel_job.py layouts MODEL_DIR OUT    tp2, pp2 and dp2, each: log-probabilities, two updates, samples, a checkpoint
+parallel_job.py layouts MODEL_DIR OUT    each layout: log-probabilities, two updates, samples, a checkpoint
 parallel_job.py failure MODEL_DIR OUT    rank 1 fails while sampling
 """
 
@@ -20,7 +20,12 @@ from azr_nemo.megatron.worker import MegatronEngine, Worker
 from azr_nemo.selfplay.exchange import Completion, Prompt, PromptBatch
 from azr_nemo.tasks.task import PromptText, Role, TaskType
 
-LAYOUTS = {"tp2": {"tensor_parallel": 2}, "pp2": {"pipeline_parallel": 2}, "dp2": {}}
+LAYOUTS: dict[str, dict[str, int]] = {
+    "tp2": {"tensor_parallel": 2},
+    "tp2-sequence": {"tensor_parallel": 2, "sequence_parallel": True},
+    "pp2": {"pipeline_parallel": 2, "recompute": True},
+    "dp2": {},
+}
 PROMPTS = [Prompt(PromptText("x" * n), Role.SOLVE, TaskType.DEDUCTION, samples=n) for n in (3, 1, 2)]
 
 
@@ -54,7 +59,7 @@ def layouts(model_dir: Path, out: Path) -> None:
         save_file({**weights, "logprobs": logprobs}, out / f"{name}.safetensors")
         samples = [[completion.response_ids for completion in group] for group in results]
         (out / f"{name}.json").write_text(json.dumps({"metrics": metrics, "samples": samples, "seen": sorted(seen)}))
-        announce(Command("close"))
+        announce(Command("close", {"exit_code": 0}))
 
 
 def _arrived(seen: dict[tuple[int, int], Completion], index: int, k: int, completion: Completion) -> None:

@@ -41,6 +41,17 @@ def test_every_share_gets_rows_when_one_micro_batch_would_hold_them_all() -> Non
     assert [pack([[1]] * 4, [[1] * 8] * 4, torch.ones(4, 8), 1000, share, 2)[0].lengths for share in (0, 1)] == [(8, 8), (8, 8)]
 
 
+@given(ROWS, st.integers(1, 40), st.integers(2, 4))
+def test_a_filler_makes_every_micro_batch_divisible_and_teaches_nothing(rows: list[tuple[int, int]], limit: int, multiple: int) -> None:
+    prompts, responses = [[1] * p for p, _ in rows], [[2] * r for _, r in rows]
+    mask = torch.ones(len(rows), max(1, max(map(len, responses))))
+    plain, filled = (pack(prompts, responses, mask, limit, multiple=many) for many in (1, multiple))
+    for without, batch in zip(plain, filled, strict=True):
+        assert batch.tokens.numel() == sum(batch.lengths) == -(-without.tokens.numel() // multiple) * multiple
+        assert torch.equal(batch.rows, without.rows)
+        assert batch.mask.sum() == without.mask.sum() == len(batch.rows)
+
+
 def test_a_row_without_a_prompt_is_refused() -> None:
     with pytest.raises(ValueError, match="at least one prompt token"):
         pack([[]], [[1]], torch.ones(1, 1), 16)
