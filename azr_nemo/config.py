@@ -21,7 +21,7 @@ class EngineConfig:
     name: str = "megatron"  # megatron | aligner
     tensor_parallel: int = 1
     pipeline_parallel: int = 1
-    sequence_parallel: bool = False  # shard activations between the tensor-parallel regions too; needs TransformerEngine's layers
+    sequence_parallel: bool = False  # shard activations between the tensor-parallel regions too
     micro_batch_tokens: int = 4096  # of one micro-batch, whose rows lie end to end without padding
     distributed_optimizer: bool = False  # shard the optimizer over data-parallel ranks
     recompute: bool = False  # recompute activations in the backward pass
