@@ -1,4 +1,4 @@
-"""`azr-nemo convert`: models between the formats."""
+"""`azr-nemo convert | tokenizer`: models between the formats, and what is done to their tokenizers."""
 
 from pathlib import Path
 from typing import Annotated
@@ -6,6 +6,10 @@ from typing import Annotated
 import typer
 
 from azr_nemo.cli.app import app
+from azr_nemo.errors import UserError
+
+tokenizers = typer.Typer(no_args_is_help=True, help="Changes to a model's tokenizer.")
+app.add_typer(tokenizers, name="tokenizer")
 
 
 @app.command()
@@ -27,3 +31,17 @@ def convert(
     if (source / "checkpoints").is_dir() and (found := Checkpoints(source, keep=1).find("auto")):
         source = found.path
     convert_model(source, out, to, verified=verify, shard_bytes=int(max_shard_gb * 1e9), like=like, tokenizer=tokenizer)
+
+
+@tokenizers.command("strip-think")
+def strip_think(
+    directory: Annotated[Path, typer.Argument(metavar="MODEL_DIR", help="a Hugging Face directory; its tokenizer's files are rewritten")],
+    undo: Annotated[bool, typer.Option("--undo", help="put the files back as they were")] = False,
+) -> None:
+    """Takes the tokens <think> and </think> out of a tokenizer, so that the tags are plain text: Qwen3's base models never learnt them."""
+    from azr_nemo.models import think_tokens
+
+    if not directory.is_dir():
+        raise UserError(f"{directory} is not a directory: give the model's Hugging Face directory")
+    names = (think_tokens.undo_strip_think if undo else think_tokens.strip_think)(directory)
+    print(f"{'restored' if undo else 'stripped'} {', '.join(names)} in {directory}")
