@@ -1,11 +1,11 @@
 """`azr-nemo plan | doctor`: what a run needs, and what a machine offers to it."""
 
+import os
 import sys
 from typing import Annotated
 
 import typer
 from rich.console import Console as Terminal
-from rich.table import Table
 
 from azr_nemo.cli.app import Overrides, app
 from azr_nemo.errors import UserError
@@ -48,13 +48,27 @@ def plan(
 
 
 @app.command()
-def doctor(overrides: Overrides = None) -> None:
-    """Says what this machine offers: versions, devices, every rung of the jail, the executor (with executor=... the one a run would have), the cache."""
+def doctor(
+    overrides: Overrides = None,
+    seconds: Annotated[float, typer.Option(min=0, help="of the all-reduce between the ranks of a job")] = 10.0,
+    bound: Annotated[float, typer.Option(min=1, help="the longest wait for another rank, in seconds")] = 60.0,
+) -> None:
+    """Says what is wrong with this machine and how to mend it: versions, devices, network, jail, executor and its servers, disk.
+
+    With recipe=... or run_dir=... also whether that run can be started here: directories, room for its checkpoints, model, tokenizer, memory. Under
+    torchrun all ranks take part: who they are, clocks, a shared run_dir, an all-reduce. Exit code 1 when something is an error.
+    """
+    from azr_nemo.doctor import ranks
+    from azr_nemo.doctor.finding import State, table
+    from azr_nemo.doctor.report import about_a_run, examine
     from azr_nemo.settings import load_settings
-    from azr_nemo.trainer.doctor import report
 
     config = load_settings(overrides or [], default_recipe=False)
-    table = Table("what", "found", title="azr-nemo doctor")
-    for name, value in report(config.executor):
-        table.add_row(name, value)
-    Terminal().print(table)
+    if os.environ.get("RANK", "0") != "0":
+        ranks.serve(config, seconds, bound)
+        return
+    findings = list(examine(config, about_a_run(overrides or []), seconds, bound))
+    (Terminal() if sys.stdout.isatty() else Terminal(width=160)).print(table(findings))
+    sys.stdout.flush()
+    if any(finding.state == State.ERROR for finding in findings):
+        raise typer.Exit(1)
