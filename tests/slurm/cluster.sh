@@ -54,9 +54,11 @@ until_true 30 controller_is_up || { echo "slurmctld did not start: $WORK/slurmct
 for i in 1 2; do
   unshare --net --uts sleep infinity &
   node=$!
+  echo "$node" > "$WORK/node$i.pid"
   until_true 10 has_own_network "$node" || exit 1
   ip link add "port$i" type veth peer name eth0 netns "$node"
   ip link set "port$i" master bridge0 up
+  # slurmd goes into the background by itself.
   nsenter --target "$node" --net --uts bash -c "
     hostname node$i; ip link set lo up; ip addr add 10.77.0.1$i/24 dev eth0; ip link set eth0 up; exec slurmd -N node$i"
 done
