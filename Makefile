@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --no-compile
 RUN_DIR ?= runs/demo-$(shell date +%Y%m%d-%H%M%S)
 
-.PHONY: demo test lint setup clean
+.PHONY: demo test test-container lint setup clean
 
 # torch first, by its exact version, so that pip takes the CPU build where one is offered.
 $(VENV)/.installed: pyproject.toml
@@ -32,6 +32,10 @@ demo: setup
 
 test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest
+
+# Builds the cpu image with buildah and trains in it; skips where that cannot be (needs root on Debian).
+test-container: $(VENV)/.installed-dev
+	AZR_CONTAINER_TESTS=1 $(BIN)/python -m pytest tests/container -s -rs
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

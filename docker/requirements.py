@@ -15,7 +15,8 @@ def main() -> None:
     parser.add_argument("names", nargs="*")
     parser.add_argument("--without", action="store_true")
     arguments = parser.parse_args()
-    declared = {re.match(r"[\w.-]+", line).group(): line for line in tomllib.loads(arguments.pyproject.read_text())["project"]["dependencies"]}  # type: ignore[union-attr]
+    lines: list[str] = tomllib.loads(arguments.pyproject.read_text())["project"]["dependencies"]
+    declared = {re.split(r"[^\w.-]", line)[0]: line for line in lines}
     if unknown := set(arguments.names) - set(declared):
         parser.error(f"{arguments.pyproject} has no dependency {', '.join(sorted(unknown))}")
     for name, line in declared.items():

@@ -17,7 +17,7 @@ CAPABILITIES = [
 MASKED = "acpi asound interrupts kcore keys latency_stats sched_debug scsi timer_list timer_stats".split()
 READ_ONLY = "bus fs irq sys sysrq-trigger".split()
 # Allowed by podman's default filter; by Docker's only with CAP_SYS_ADMIN.
-NAMESPACE_CALLS = {"fsconfig", "fsmount", "fsopen", "fspick", "mount", "mount_setattr", "move_mount", "open_tree", "setns", "umount", "umount2", "unshare"}
+NAMESPACE_CALLS = set("fsconfig fsmount fsopen fspick mount mount_setattr move_mount open_tree setns umount umount2 unshare".split())
 NAMESPACE_FLAGS = 0x7E020000  # of clone: CLONE_NEW*
 ENOSYS = 38
 ARCHITECTURE = {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), "")
@@ -80,8 +80,18 @@ def specification(config: Mapping, root: Path, command: Sequence[str], options: 
         "mounts": [
             {"destination": "/proc", "type": "proc", "source": "proc"},
             {"destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "mode=755", "size=65536k"]},
-            {"destination": "/dev/pts", "type": "devpts", "source": "devpts", "options": ["nosuid", "noexec", "newinstance", "ptmxmode=0666"]},
-            {"destination": "/dev/shm", "type": "tmpfs", "source": "shm", "options": ["nosuid", "noexec", "nodev", "mode=1777", "size=65536k"]},
+            {
+                "destination": "/dev/pts",
+                "type": "devpts",
+                "source": "devpts",
+                "options": ["nosuid", "noexec", "newinstance", "ptmxmode=0666"],
+            },
+            {
+                "destination": "/dev/shm",
+                "type": "tmpfs",
+                "source": "shm",
+                "options": ["nosuid", "noexec", "nodev", "mode=1777", "size=65536k"],
+            },
             {"destination": "/sys", "type": "sysfs", "source": "sysfs", "options": ["nosuid", "noexec", "nodev", "ro"]},
             *binds,
         ],

@@ -97,7 +97,12 @@ def test_any_user_can_run_the_image_on_a_directory_of_its_own(start: Start, volu
 
 @pytest.mark.parametrize(
     ("filter", "unmasked", "chosen"),
-    [("docker", False, "rung C (landlock"), ("podman", False, "rung"), ("unconfined", False, "rung"), ("unconfined", True, "rung A (bubblewrap")],
+    [
+        ("docker", False, "rung C (landlock"),
+        ("podman", False, "rung"),
+        ("unconfined", False, "rung"),
+        ("unconfined", True, "rung A (bubblewrap"),
+    ],
 )
 def test_which_rung_of_the_jail_a_container_gives(start: Start, filter: str, unmasked: bool, chosen: str):
     container = start(["python", "-c", RUNGS], Options(filter=filter, unmasked=unmasked))
@@ -126,6 +131,8 @@ def test_the_image_holds_what_a_run_needs_and_nothing_of_the_machine_that_built_
     assert not list((root / "mnt").rglob("*.*"))
     assert (root / "etc" / "pip.conf").stat().st_size == 0
     assert not list((root / "root").glob(".cache/**/*.whl"))
-    locked = {line.partition("==")[0].lower() for line in (ROOT / "requirements" / "container-cpu.lock").read_text().splitlines() if "==" in line}
+    locked = {
+        line.partition("==")[0].lower() for line in (ROOT / "requirements" / "container-cpu.lock").read_text().splitlines() if "==" in line
+    }
     installed = {path.name.partition("-")[0].lower().replace("_", "-") for path in site.glob("*.dist-info")}
     assert installed - {name.replace("_", "-") for name in locked} == {"azr-nemo", "pip", "setuptools"}
