@@ -76,6 +76,11 @@ class SeedingLoop:
         self.proposer, self.on_progress = proposer, on_progress
         self.buffer, self.config = proposer.buffer, proposer.config
 
+    @property
+    def rounds(self) -> int:
+        """Batches asked for so far, those before a kill included."""
+        return sum(self.buffer.read_note(f"seeding/{stage}").get("rounds", 0) for stage in ("triplets", "induction"))
+
     def run(self) -> Generator[PromptBatch, Completions, Seeded]:
         """Asks for batches of `data.seed_batch` proposals until each type has its target, at most `data.seed_rounds` batches a stage, those of
         earlier attempts at this run included. A target that is missed is a warning when there is at least a batch worth of tasks, else a

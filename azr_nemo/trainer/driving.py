@@ -21,10 +21,9 @@ class Driver:
         self.engine, self.clock, self.console, self.seed = engine, clock, console, seed
         self.tokens = 0
 
-    def drive(self, generator: Generator[PromptBatch, Completions, T], label: str) -> T:
+    def drive(self, generator: Generator[PromptBatch, Completions, T], label: str, place: int = 0) -> T:
         """Runs the generator to its end and returns what it returns. Samples depend on the run's seed, the label and the batch's place
-        alone, so a step that is repeated after a resume draws the same."""
-        place = 0
+        alone, so a step that is repeated after a resume draws the same. place: of the first batch, where a generator goes on after a kill."""
         try:
             batch = next(generator)
             while True:

@@ -179,7 +179,8 @@ def begin(run: Run, load_files: Callable[[], None]) -> None:
         run.console.note(at.sentence())
         run.stop.check()
 
-    seeded = run.driver.drive(SeedingLoop(run.session.proposer, progress).run(), "seeding")
+    seeding = SeedingLoop(run.session.proposer, progress)
+    seeded = run.driver.drive(seeding.run(), "seeding", place=seeding.rounds)
     for warning in seeded.warnings:
         run.console.note(warning)
     run.metrics.write(0, evaluate(run, 0, always=True))
