@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import pytest
-from conftest import MODEL, make_sizing
+from sizings import MODEL, make_sizing
 
 from azr_nemo.planning.hardware import A100, H100, H200, Hardware, cpu, gpu
 from azr_nemo.planning.parameters import multiplied_parameters

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import MODEL, make_sizing
 from hypothesis import given
 from hypothesis import strategies as st
+from sizings import MODEL, make_sizing
 from torch.profiler import ProfilerActivity, profile
 from transformers import AutoModelForCausalLM, LlamaConfig, PretrainedConfig, Qwen2Config, Qwen3Config
 
@@ -38,19 +38,20 @@ def platform() -> Platform:
     return platform
 
 
-def test_state_is_weights_fp32_gradients_masters_and_moments(size: Sizing) -> None:
+def test_state_is_weights_fp32_gradients_masters_and_moments() -> None:
+    size = make_sizing()
     found = memory(size)
     assert (found.weights, found.gradients, found.optimizer) == (2 * PARAMETERS, 4 * PARAMETERS, 12 * PARAMETERS)
     assert found.replica == 2 * PARAMETERS
 
 
-def test_float32_has_no_masters(size: Sizing) -> None:
-    found = memory(replace(size, width=4))
+def test_float32_has_no_masters() -> None:
+    found = memory(make_sizing(width=4))
     assert (found.weights, found.gradients, found.optimizer) == (4 * PARAMETERS, 4 * PARAMETERS, 8 * PARAMETERS)
 
 
-def test_the_distributed_optimizer_is_shared_and_the_gradients_are_not(size: Sizing) -> None:
-    found = memory(replace(size, layout=Layout(data=4), distributed_optimizer=True))
+def test_the_distributed_optimizer_is_shared_and_the_gradients_are_not() -> None:
+    found = memory(make_sizing(layout=Layout(data=4), distributed_optimizer=True))
     assert (found.gradients, found.optimizer) == (4 * PARAMETERS, 3 * PARAMETERS)
 
 
@@ -83,7 +84,8 @@ def test_trtllm_takes_its_share_of_what_the_trainer_has_left_before_adam_has_mom
     assert found.training == found.state + found.step + found.cache
 
 
-def test_the_decode_in_this_process_gives_its_cache_back_before_training(size: Sizing) -> None:
+def test_the_decode_in_this_process_gives_its_cache_back_before_training() -> None:
+    size = make_sizing()
     found = memory(size)
     assert found.cache == decode_bytes(size)
     assert found.peak == max(found.state + found.step, found.state + found.cache)
@@ -170,7 +172,7 @@ def test_a_step_allocates_at_its_peak_what_is_computed(vocab: int, row: int, rec
     peak = max(itertools.accumulate(event.nbytes() for event in events))
     batch = MicroBatch(1400, 1400 // row * (row // 2 + 1), row)
     size = make_sizing(model=read_architecture(shape), width=4, gpus_per_node=0, recompute=recompute, batch=batch)
-    assert memory(size).step == pytest.approx(peak, rel=0.1)
+    assert 0.95 < memory(size).step / peak < 1.15
 
 
 @st.composite

@@ -3,8 +3,6 @@
 from dataclasses import replace
 from typing import Any
 
-import pytest
-
 from azr_nemo.megatron.architecture import Architecture
 from azr_nemo.planning.sizing import Layout, MicroBatch, Rollouts, Sizing, Work
 
@@ -43,8 +41,3 @@ def make_sizing(**changes: Any) -> Sizing:
         capacity=80 * 10**9,
     )
     return replace(size, **changes)
-
-
-@pytest.fixture
-def size() -> Sizing:
-    return make_sizing()
