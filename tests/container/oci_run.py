@@ -8,6 +8,7 @@ import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 # Docker's default capabilities; an ordinary user has them in the bounding set only.
 CAPABILITIES = [
@@ -48,13 +49,11 @@ def seccomp(docker: bool) -> dict:
 
 @dataclass(frozen=True)
 class Options:
-    """What `docker run` options set. mounts: folder of the host -> (folder inside, "rw" or "ro"). filter: docker | podman | unconfined.
-    unmasked: --security-opt systempaths=unconfined."""
+    """What `docker run` options set. mounts: folder of the host -> (folder inside, "rw" or "ro"). filter: docker | podman | unconfined."""
 
     mounts: Mapping[Path, tuple[str, str]] = field(default_factory=dict)
     user: str = ""
     filter: str = "docker"
-    unmasked: bool = False
 
 
 def specification(config: Mapping, root: Path, command: Sequence[str], options: Options) -> dict:
@@ -65,7 +64,7 @@ def specification(config: Mapping, root: Path, command: Sequence[str], options: 
         {"destination": inside, "type": "bind", "source": str(source), "options": ["rbind", mode]}
         for source, (inside, mode) in options.mounts.items()
     ]
-    spec = {
+    spec: dict[str, Any] = {
         "ociVersion": "1.0.2",
         "process": {
             "user": {"uid": int(uid), "gid": int(gid or uid)},
@@ -95,13 +94,14 @@ def specification(config: Mapping, root: Path, command: Sequence[str], options: 
             {"destination": "/sys", "type": "sysfs", "source": "sysfs", "options": ["nosuid", "noexec", "nodev", "ro"]},
             *binds,
         ],
-        "linux": {"namespaces": [{"type": kind} for kind in ("pid", "ipc", "uts", "mount", "network")]},
+        "linux": {
+            "namespaces": [{"type": kind} for kind in ("pid", "ipc", "uts", "mount", "network")],
+            "maskedPaths": [f"/proc/{name}" for name in MASKED] + ["/sys/firmware"],
+            "readonlyPaths": [f"/proc/{name}" for name in READ_ONLY],
+        },
     }
     if options.filter != "unconfined":
         spec["linux"]["seccomp"] = seccomp(docker=options.filter == "docker")
-    if not options.unmasked:
-        spec["linux"]["maskedPaths"] = [f"/proc/{name}" for name in MASKED] + ["/sys/firmware"]
-        spec["linux"]["readonlyPaths"] = [f"/proc/{name}" for name in READ_ONLY]
     return spec
 
 
