@@ -14,6 +14,8 @@ def main() -> None:
     """Entry point of `azr-nemo`."""
     # Megatron says at import what it does without CUDA packages; `azr-nemo doctor` says it better.
     warnings.filterwarnings("ignore", category=UserWarning, module="megatron")
+    # Megatron calls collectives by names that torch has begun to replace.
+    warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed")
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # of a store that is gone torch prints frames of C++; the sentence says it better
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("TQDM_DISABLE", "1")  # the libraries' bars would tear ours
