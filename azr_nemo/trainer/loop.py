@@ -97,7 +97,9 @@ def follow(config: RunConfig, checkpoints: Checkpoints) -> int:
     config = with_dtype(config, checkpoint)
     worker = Worker(config, starting_weights(config, resolve_model(config.model)))
     relay.connect(open_store)
-    return worker.serve()
+    exit_code = worker.serve()
+    relay.leave()
+    return exit_code
 
 
 def lead(
@@ -147,6 +149,7 @@ def lead(
         except StoppedAtOnce:
             outcome = Outcome("stopped", done, stop.requested)
         saver.wait()
+        stop.leave()
         engine.close(outcome.exit_code)
     return outcome
 

@@ -51,6 +51,7 @@ class StopRequest:
 
     def __init__(self) -> None:
         self.at_once = True
+        self._leaving = False
         self._counter = _Counter()
         self._store: dist.Store | None = None
         self._before: dict[int, Any] = {}
@@ -65,12 +66,18 @@ class StopRequest:
         """From now on the other ranks are heard, and the first signal only asks."""
         self._store, self.at_once = store, False
 
+    def leave(self) -> None:
+        """All is saved: from now on signals are ignored, to the end of the process. A launcher sends them to whoever leaves last."""
+        self._leaving = True
+
     def check(self) -> None:
         """Raises StoppedAtOnce when a stop was asked for: between two commands, where nothing needs saving."""
         if self.requested:
             raise StoppedAtOnce
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self._leaving:
+            return
         if self._counter.take(number):
             raise KeyboardInterrupt
         if self.at_once:
@@ -84,7 +91,7 @@ class StopRequest:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         for number, handler in self._before.items():
-            signal.signal(number, handler)
+            signal.signal(number, signal.SIG_IGN if self._leaving else handler)
 
 
 class StopRelay:
@@ -93,6 +100,7 @@ class StopRelay:
     def __init__(self) -> None:
         self._counter = _Counter()
         self._open_store: Callable[[], dist.Store] | None = None
+        self._leaving = False
         self._read, write = os.pipe()
         os.set_blocking(write, False)
         for number in SIGNALS:
@@ -105,10 +113,14 @@ class StopRelay:
         """From now on rank 0 is told."""
         self._open_store = open_store
 
+    def leave(self) -> None:
+        """Rank 0 has let this one go: from now on signals are ignored, to the end of the process."""
+        self._leaving = True
+
     def _listen(self) -> None:
         store = None
         while number := os.read(self._read, 1):
-            if number[0] not in SIGNALS:
+            if number[0] not in SIGNALS or self._leaving:
                 continue
             if self._counter.take(number[0]):
                 os._exit(STOPPED_AT_ONCE)

@@ -58,6 +58,23 @@ def test_a_batch_system_that_says_usr1_and_later_term_has_asked_once(monkeypatch
             send(signal.SIGTERM)
 
 
+def test_who_leaves_with_everything_saved_is_not_stopped_by_its_launcher(monkeypatch):
+    monkeypatch.setattr(stopping, "ONE_REQUEST_S", 0.0)
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        with StopRequest() as stop:
+            stop.connect(dist.HashStore())
+            send(signal.SIGTERM)
+            stop.leave()
+            for _ in range(2):
+                send(signal.SIGTERM)
+        send(signal.SIGTERM)
+    finally:
+        for number in stopping.SIGNALS:
+            signal.signal(number, before if number == signal.SIGTERM else signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 def test_before_there_is_anything_to_save_the_first_signal_stops():
     with StopRequest() as stop, pytest.raises(StoppedAtOnce):
         send(signal.SIGUSR1)
