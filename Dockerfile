@@ -90,10 +90,14 @@ USER 0
 RUN apt-get update -q \
  && apt-get install -y -q --no-install-recommends bubblewrap git libseccomp2 tini \
  && rm -rf /var/lib/apt/lists/*
+# PIP_CONSTRAINT= : the image's own constraints are for its own build and would also hold what may be newer here, such as tensorboard.
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 \
-    PIP_BREAK_SYSTEM_PACKAGES=1
-# What is installed binds every installation below: pip refuses to go on where a requirement would replace it.
-RUN pip list --format=freeze --exclude pip --exclude setuptools --exclude wheel > /opt/image.txt
+    PIP_BREAK_SYSTEM_PACKAGES=1 \
+    PIP_CONSTRAINT=
+SHELL ["/bin/bash", "-o", "pipefail", "-c"]
+# What the image's GPU packages are binds every installation below: pip refuses to go on where a requirement would replace one.
+RUN pip list --format=freeze \
+  | grep -iE '^(torch|pytorch|triton|tensorrt|transformer|tokenizers|safetensors|numpy|nvidia|cuda|cupy|flash|onnx|ray|mpi4py|protobuf)' > /opt/image.txt
 # NVIDIA's apex, of 2026-07-08 (the apex on the package index is another project), for the GPUs named here: it is compiled where there is none.
 ARG APEX_COMMIT=6424da3b4faa6c8f062da4a48c424fff3f02d42d
 ARG CUDA_ARCHITECTURES="8.0 9.0 10.0"
@@ -108,7 +112,6 @@ ARG TRANSFORMER_ENGINE_VERSION=2.11.0
 RUN --mount=type=cache,target=/root/.cache/pip \
     python3 -c 'import importlib.util, sys; sys.exit(importlib.util.find_spec("transformer_engine") is None)' \
  || MAX_JOBS="${MAX_JOBS}" pip install --quiet --no-build-isolation -c /opt/image.txt "transformer_engine[pytorch]==${TRANSFORMER_ENGINE_VERSION}"
-SHELL ["/bin/bash", "-o", "pipefail", "-c"]
 COPY --from=requirements /requirements/megatron-core.txt /requirements/without-torch-and-megatron-core.txt /opt/requirements/
 # hadolint ignore=DL3042
 RUN --mount=type=cache,target=/root/.cache/pip \

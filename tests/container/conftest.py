@@ -3,12 +3,11 @@
 import os
 import shutil
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
-from image_build import Buildah, Unavailable, base_tar, install_tools
+from image_build import Buildah, Unavailable, base_tar, install_tools, timed
 from oci_run import Container, Options
 
 IMAGE = "localhost/azr-nemo:cpu"
@@ -73,11 +72,3 @@ def base_name() -> str:
     """The name after ARG PYTHON_IMAGE= in the Dockerfile."""
     lines = (Path(__file__).parents[2] / "Dockerfile").read_text().splitlines()
     return next(line.partition("=")[2] for line in lines if line.startswith("ARG PYTHON_IMAGE="))
-
-
-def timed(what: str, act: Callable):
-    """Does it and prints its seconds (shown by pytest -s)."""
-    began = time.monotonic()
-    result = act()
-    print(f"\n{what}: {time.monotonic() - began:.0f} s", flush=True)
-    return result

@@ -6,7 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -21,6 +21,16 @@ class Unavailable(Exception):
     """Why images cannot be built on this machine."""
 
 
+def timed(what: str, act: Callable):
+    """Does it and prints its seconds, and those of CPU, which say more on a busy machine (shown by pytest -s)."""
+    before = os.times()
+    result = act()
+    after = os.times()
+    cpu = after.children_user + after.children_system - before.children_user - before.children_system
+    print(f"\n{what}: {after.elapsed - before.elapsed:.0f} s, {cpu:.0f} s of CPU", flush=True)
+    return result
+
+
 def install_tools() -> None:
     """Gets buildah, crun and mmdebstrap with apt where they are missing. Raises Unavailable with the reason where that cannot be."""
     if os.getuid() != 0:
@@ -28,6 +38,8 @@ def install_tools() -> None:
     release = Path("/etc/os-release")
     if not release.is_file() or not re.search(r"^ID=\"?debian\"?$", release.read_text(), re.MULTILINE):
         raise Unavailable("this is not Debian, whose packages the base image is made of")
+    if subprocess.run(["unshare", "--mount", "true"], capture_output=True, timeout=60, check=False).returncode:
+        raise Unavailable("this root may not mount, as in a container without CAP_SYS_ADMIN")
     if all(map(shutil.which, PACKAGES)):
         return
     if not shutil.which("apt-get"):
@@ -104,7 +116,7 @@ class Buildah:
             "TMPDIR": str(folder / "tmp"),
         }
 
-    def __call__(self, *arguments: str, timeout: float = 120) -> str:
+    def __call__(self, *arguments: str, timeout: float = 600) -> str:
         """Standard output of a buildah command. Raises AssertionError with the end of its errors when it fails."""
         done = subprocess.run(["buildah", *arguments], env=self.environment, capture_output=True, text=True, timeout=timeout, check=False)
         assert done.returncode == 0, f"buildah {arguments[0]} ended with {done.returncode}:\n{(done.stdout + done.stderr)[-4000:]}"
@@ -139,3 +151,6 @@ class Buildah:
         """Gives back all that was stored."""
         subprocess.run(["buildah", "rm", "--all"], env=self.environment, capture_output=True, timeout=120, check=False)
         subprocess.run(["buildah", "rmi", "--all", "--force"], env=self.environment, capture_output=True, timeout=120, check=False)
+        mounted = [line.split()[1] for line in Path("/proc/self/mounts").read_text().splitlines()]
+        for path in sorted((path for path in mounted if path.startswith(f"{self.folder}/")), reverse=True):
+            subprocess.run(["umount", "--lazy", path], capture_output=True, timeout=60, check=False)

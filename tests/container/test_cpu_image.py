@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from image_build import ROOT, Buildah
+from image_build import ROOT, Buildah, timed
 from oci_run import Container, Options
 
 # Shorter than the gate's own run: what is learned is of no interest here.
@@ -34,10 +34,9 @@ def metrics(volumes: Volumes) -> list[dict]:
 
 
 def test_two_steps_of_selfplay_run_in_the_jail_as_an_ordinary_user(start: Start, volumes: Volumes):
-    began = time.monotonic()
     container = start([*TRAIN, "selfplay.steps=2"], Options(volumes))
-    assert container.wait(900) == 0, container.output
-    print(f"\nwarm start, seeding and two steps: {time.monotonic() - began:.0f} s\n{container.output}")
+    assert timed("warm start, seeding and two steps", lambda: container.wait(900)) == 0, container.output
+    print(container.output)
     assert "executor: local executor, rung C (landlock" in container.output  # Docker's default filter allows no namespaces
     assert [row["step"] for row in metrics(volumes)] == [0, 1, 2]
     written = [path for path in next(iter(volumes)).rglob("*")]
