@@ -9,7 +9,8 @@
 # a process that does nothing but die of a signal shows which.
 # shellcheck disable=SC2317 # functions that a trap calls
 set -euo pipefail
-cd "${AZR_HOME:?the checkout of AZR-NeMo; the batch scripts set it}"
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+cd "${AZR_HOME:?the directory that the run starts in; the batch scripts set it}"
 
 children_of() { # PID: its child processes. By /proc alone, as an image may have no ps.
   local file line fields
@@ -40,6 +41,16 @@ stop_ranks() {
   fi
 }
 
+said_stopped() { # SETTINGS...: whether the run wrote that it was stopped, in run_dir/outcome. Rank 0, perhaps elsewhere, writes it last of all.
+  local run_dir outcome end=$((SECONDS + 20))
+  run_dir=$("$python" -c 'import sys; from azr_nemo.settings import load_settings; print(load_settings(sys.argv[1:]).run_dir)' "$@") || return 1
+  until [[ -r $run_dir/outcome ]]; do
+    if ((SECONDS >= end)); then return 1; fi
+    sleep 0.5
+  done
+  read -r outcome < "$run_dir/outcome" && [[ $outcome == stopped* ]]
+}
+
 # Where gloo (commands, gathered samples) and NCCL's bootstrap listen. Left alone gloo takes the address of the host's name, which Debian's
 # /etc/hosts makes 127.0.1.1, and NCCL may take a docker0: ranks of other nodes then cannot connect.
 AZR_INTERFACE=${AZR_INTERFACE:-$(interface)}
@@ -48,7 +59,7 @@ export NCCL_DEBUG=${NCCL_DEBUG:-WARN} # errors with their cause; INFO also says 
 # Megatron orders its communication and computation by the order in which they are launched, which only one connection keeps.
 export CUDA_DEVICE_MAX_CONNECTIONS=${CUDA_DEVICE_MAX_CONNECTIONS:-1}
 if [[ -n ${AZR_FABRIC:-} ]]; then
-  fabric=$AZR_HOME/launcher_scripts/slurm/env/$AZR_FABRIC.sh
+  fabric=$here/env/$AZR_FABRIC.sh
   if [[ $AZR_FABRIC == */* ]]; then fabric=$AZR_FABRIC; fi
   if [[ ! -r $fabric ]]; then
     echo "AZR_FABRIC=$AZR_FABRIC: there is no $fabric; give a name from launcher_scripts/slurm/env or the path of a file" >&2
@@ -97,5 +108,9 @@ esac
 while kill -0 "$child" 2> /dev/null; do wait "$child" || true; done # a signal ends `wait`
 code=0
 wait "$child" || code=$?
-if [[ $stopped == yes && -n ${AZR_STOPPED_CODE:-} ]]; then code=$AZR_STOPPED_CODE; fi
+if [[ $stopped == yes ]]; then
+  # torchrun calls every exit code of a rank but 0 a failure, that of a run which was stopped and saved (75) too; the run's own word tells.
+  if ((code != 0)) && said_stopped "$@"; then code=0; fi
+  if ((code == 0)); then code=${AZR_STOPPED_CODE:-0}; fi
+fi
 exit "$code"

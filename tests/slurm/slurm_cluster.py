@@ -21,7 +21,9 @@ def why_not() -> str:
     if missing := [name for name in NEEDED if not shutil.which(name)]:
         return f"no cluster without {', '.join(missing)}: make test-slurm installs Debian's packages"
     try:
-        subprocess.run(["unshare", "--net", "--mount", "--pid", "--uts", "--ipc", "--fork", "true"], check=True, capture_output=True, timeout=30)
+        subprocess.run(
+            ["unshare", "--net", "--mount", "--pid", "--uts", "--ipc", "--fork", "true"], check=True, capture_output=True, timeout=30
+        )
     except (subprocess.SubprocessError, OSError) as error:
         return f"this machine allows no namespaces of our own: {error}"
     return ""
@@ -67,9 +69,10 @@ class Cluster:
         assert not check or result.returncode == 0, result.stdout + result.stderr
         return result.stdout + result.stderr
 
-    def submit(self, *settings: str, **environment: str) -> int:
-        """Submits by submit.sh; the number of the last job. 8000 MB and half an hour are enough for every job here."""
-        return int(self.run(SUBMIT, "exclusive=no", "mem=8000", "time=30", *settings, **environment).split()[-1])
+    def submit(self, *settings: str, **environment: str) -> list[int]:
+        """Submits by submit.sh; the jobs' numbers."""
+        answer = self.run(SUBMIT, "exclusive=no", "mem=8000", *settings, timeout=240, **environment)
+        return [int(line.split()[-1]) for line in answer.splitlines() if line.startswith("Submitted batch job")]
 
     def job(self, number: int) -> dict[str, str]:
         """What scontrol says of a job, the leader of a heterogeneous one."""
@@ -77,12 +80,16 @@ class Cluster:
         return dict(word.partition("=")[::2] for word in line.split() if "=" in word)
 
     def wait_for_state(self, number: int, *states: str, timeout: float = 240) -> str:
-        wait_until(lambda: self.job(number)["JobState"] in states, timeout, lambda: f"job {number} {states}, is {self.job(number)['JobState']}")
+        wait_until(
+            lambda: self.job(number)["JobState"] in states, timeout, lambda: f"job {number} {states}, is {self.job(number)['JobState']}"
+        )
         return self.job(number)["JobState"]
 
     def requeued(self, number: int, times: int, timeout: float = 120) -> None:
         """Waits until a job is back in the queue for the n-th time, and spares it the two minutes that Slurm has it wait there."""
-        wait_until(lambda: int(self.job(number)["Restarts"]) >= times and self.job(number)["JobState"] == "PENDING", timeout, f"{times} requeues")
+        wait_until(
+            lambda: int(self.job(number)["Restarts"]) >= times and self.job(number)["JobState"] == "PENDING", timeout, f"{times} requeues"
+        )
         self.run("scontrol", "update", f"jobid={number}", "starttime=now")
 
     def preempt(self, nodes: str, *options: str) -> int:

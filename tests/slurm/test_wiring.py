@@ -90,5 +90,7 @@ def test_a_run_that_fails_is_tried_again_as_often_as_retries_says(cluster: Clust
 
 def test_the_hand_written_commands_of_the_scripts_are_accepted(cluster: Cluster) -> None:
     scripts = ROOT / "launcher_scripts" / "slurm"
-    answer = cluster.run("sbatch", "--test-only", "--mem=1000", "--time=10", "--nodes=2", "--gpus-per-node=8", scripts / "azr.sbatch", "recipe=x")
+    answer = cluster.run(
+        "sbatch", "--test-only", "--mem=1000", "--time=10", "--nodes=2", "--gpus-per-node=8", scripts / "azr.sbatch", "recipe=x"
+    )
     assert "node[1-2]" in answer
