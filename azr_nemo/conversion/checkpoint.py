@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 from transformers import PretrainedConfig
 
@@ -21,7 +20,7 @@ from azr_nemo.conversion.source import Source, megatron_loader, refuse_unknown
 from azr_nemo.conversion.stored import Chunk, StoredTensor
 from azr_nemo.errors import UserError
 from azr_nemo.megatron.huggingface import read_companions, read_config, write_companions
-from azr_nemo.megatron.sharded_safetensors import BACKEND, LAYOUT, VERSION
+from azr_nemo.megatron.sharded_safetensors import BACKEND, LAYOUT, VERSION, Slices
 
 METADATA = {"sharded_backend": BACKEND, "sharded_backend_version": VERSION, "common_backend": "torch", "common_backend_version": 1}
 
@@ -101,8 +100,7 @@ def write_checkpoint(source: Source, folder: Path, file_bytes: int, progress: Pr
             offset = [piece.layer if stacked else 0] + [0] * (tensors[name].dim() - 1)
             slices[name] = {"key": piece.key, "offset": offset, "shape": [layers, *piece.shape] if stacked else list(piece.shape)}
             progress(len(piece.names))
-        metadata = {LAYOUT: json.dumps({"slices": slices, "ranks": len(groups)})}
-        save_file(tensors, weights / f"slices-{number:05d}.safetensors", metadata=metadata)
+        Slices(tensors, json.dumps({"slices": slices, "ranks": len(groups)})).write(weights, number)
     common = io.BytesIO()
     torch.save({"content_metadata": {"optimizer": False}}, common)
     (weights / "common.pt").write_bytes(common.getvalue())

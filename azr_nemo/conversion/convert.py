@@ -9,7 +9,6 @@ from azr_nemo.conversion.checkpoint import open_checkpoint_source, write_checkpo
 from azr_nemo.conversion.hugging_face import Progress, open_hf_source, write_hf
 from azr_nemo.conversion.nemo import CONFIG, WEIGHTS, open_nemo_source, write_nemo
 from azr_nemo.conversion.source import Source
-from azr_nemo.conversion.verify import verify
 from azr_nemo.errors import UserError
 from azr_nemo.megatron.huggingface import SHARD_BYTES, written_aside
 from azr_nemo.observe.console import Console
@@ -40,6 +39,8 @@ def convert(
         raise UserError(f"{out} already exists: choose another name")
     if shard_bytes < 1:
         raise UserError("--max-shard-gb must be more than 0")
+    if (source / "nemo" / CONFIG).is_file():  # a checkpoint of engine=aligner has more beside it
+        source = source / "nemo"
     kind = detect(source)
     if kind == to:
         raise UserError(f"{source} is already {FORMATS[to]}: choose another --to")
@@ -52,6 +53,9 @@ def convert(
             with view.phase(f"to {to}", total=tensors) as phase:
                 _write(opened, aside, to, out, shard_bytes, tokenizer or str((like or source).resolve()), phase.advance)
             if verified:
+                # Builds Megatron's model, which NeMo's environment, with its older Megatron, cannot; the rest runs there too.
+                from azr_nemo.conversion.verify import verify
+
                 with view.phase("verify"), OPENERS[to](aside, None) as written:
                     view.note(verify(opened, written))
         size = sum(file.stat().st_size for file in ([out] if out.is_file() else out.rglob("*")) if file.is_file())

@@ -1,14 +1,13 @@
 """Hugging Face directories: reading tensors by name without loading the model, and writing a directory from the weight stream."""
 
 import contextlib
-import copy
 import json
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import torch
-from huggingface_hub.errors import StrictDataclassError
+from huggingface_hub import errors as hub_errors
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -22,7 +21,7 @@ SHARD_BYTES = 5 * 10**9
 COMPANIONS = (".json", ".jinja", ".txt", ".model")
 
 # What transformers raises for a config.json that is damaged or contradicts itself.
-CONFIG_ERRORS = (ValueError, KeyError, TypeError, OSError, StrictDataclassError)
+CONFIG_ERRORS = (ValueError, KeyError, TypeError, OSError, getattr(hub_errors, "StrictDataclassError", ValueError))
 
 
 def read_config(model_dir: Path) -> PretrainedConfig:
@@ -193,6 +192,12 @@ def write_companions(files: dict[str, bytes], config: PretrainedConfig, dtype: t
             written[key] = str(dtype).removeprefix("torch.")
         (out / "config.json").write_text(json.dumps(written, indent=2, ensure_ascii=False) + "\n")
     else:
-        config = copy.deepcopy(config)
-        config.dtype = dtype
         config.save_pretrained(out)
+        # transformers 4 and whoever reads as it does know these three by other names, and would take a default without a word.
+        written = json.loads((out / "config.json").read_text())
+        rope = written.get("rope_parameters") or {"rope_type": "default"}
+        written["rope_theta"] = rope.get("rope_theta", 10000.0)
+        written["dtype"] = written["torch_dtype"] = str(dtype).removeprefix("torch.")
+        if rope["rope_type"] != "default":
+            written["rope_scaling"] = {name: value for name, value in rope.items() if name != "rope_theta"}
+        (out / "config.json").write_text(json.dumps(written, indent=2) + "\n")

@@ -96,6 +96,14 @@ def test_one_chunk_may_hold_all_layers_and_a_layer_may_have_a_tensor_of_its_own(
     assert same_weights(source(), tmp_path / "back")
 
 
+def test_a_checkpoint_of_the_engine_aligner_is_found_beside_its_state(source: Source, nemo_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "step_000010").mkdir()
+    (tmp_path / "step_000010" / "trainer.json").write_text("{}")
+    nemo_folder.rename(tmp_path / "step_000010" / "nemo")
+    convert(tmp_path / "step_000010", tmp_path / "back", "hf")
+    assert same_weights(source(), tmp_path / "back")
+
+
 def test_the_optimizers_tensors_are_left_alone(source: Source, nemo_folder: Path, tmp_path: Path) -> None:
     (nemo_folder / "model_weights" / f"optimizer.state.exp_avg.{QKV}").mkdir()
     (nemo_folder / "model_weights" / f"optimizer.state.exp_avg.{QKV}" / ".zarray").write_text("not for us")
@@ -104,7 +112,7 @@ def test_the_optimizers_tensors_are_left_alone(source: Source, nemo_folder: Path
 
 
 def test_the_configuration_comes_from_model_config_yaml_where_there_is_no_config_json(
-    source: Source, nemo_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    source: Source, nemo_folder: Path, tmp_path: Path
 ) -> None:
     shutil.rmtree(nemo_folder / "huggingface")
     # As in NeMo's own files: a value that points to another one.
@@ -116,6 +124,19 @@ def test_the_configuration_comes_from_model_config_yaml_where_there_is_no_config
     assert torch.equal(theirs, ours)
     written = json.loads((tmp_path / "back" / "config.json").read_text())
     assert (written["max_position_embeddings"], written["architectures"]) == (256, ["Qwen2ForCausalLM"])
+    assert (written["rope_theta"], written["torch_dtype"]) == (10000.0, "float32")
+
+
+def test_the_rope_scaling_of_llama_3_1_is_taken_from_model_config_yaml(source: Source, tmp_path: Path) -> None:
+    convert(source("llama-3.1"), tmp_path / "nemo", "nemo")
+    shutil.rmtree(tmp_path / "nemo" / "huggingface")
+    convert(tmp_path / "nemo", tmp_path / "back", "hf", verified=True)
+    tokens = torch.arange(9)[None]
+    theirs, ours = (AutoModelForCausalLM.from_pretrained(folder)(tokens).logits for folder in (source("llama-3.1"), tmp_path / "back"))
+    assert torch.equal(theirs, ours)
+    # Under the names that transformers 4 knows, too.
+    written = json.loads((tmp_path / "back" / "config.json").read_text())
+    assert (written["rope_theta"], written["rope_scaling"]["factor"], written["rope_scaling"]["rope_type"]) == (500000.0, 8.0, "llama3")
 
 
 def edit_yaml(folder: Path, old: str, new: str) -> None:
