@@ -34,6 +34,7 @@ def test_a_recipe_dry_runs_and_is_what_its_name_says(name):
     assert said is not None
     assert (config.cluster.nodes, config.cluster.gpus_per_node) == (int(said["nodes"]), int(said["gpus"]))
     assert config.engine.name == said["engine"]
+    assert config.rollout.name in (("nemo", "trtllm") if said["engine"] == "aligner" else ("torch", "transformers", "trtllm"))
     assert said["model"] in (config.model.architecture, config.model.path.partition(":")[2])
     lines = {line.partition(": ")[0]: line for line in describe(config)}
     ranks = max(1, int(said["nodes"]) * int(said["gpus"]))
@@ -44,9 +45,13 @@ def test_a_recipe_dry_runs_and_is_what_its_name_says(name):
     assert {"model", "rollouts", "a step", "micro-batches", "tokens", "budget of a step, at most"} <= set(lines)
 
 
+@pytest.mark.parametrize("engine", ["megatron", "aligner"])
 @pytest.mark.parametrize("model", PUBLISHED)
-def test_every_published_model_has_a_recipe_with_the_published_settings(model):
-    config = loaded(f"{model}-1n{PUBLISHED[model]}g-megatron")
+def test_every_published_model_has_a_recipe_with_the_published_settings(model, engine):
+    if (name := f"{model}-1n{PUBLISHED[model]}g-{engine}") == "qwen3_4b_base-1n2g-aligner":
+        assert name not in recipes()  # NeMo 2.1 does not know Qwen3
+        return
+    config = loaded(name)
     rollout, selfplay = config.rollout, config.selfplay
     assert (selfplay.batch_size, len(selfplay.task_types), selfplay.train_propose, rollout.estimate_samples) == (64, 3, True, 8)
     assert (rollout.max_prompt_tokens, rollout.max_propose_tokens, rollout.max_solve_tokens) == (6144, 8096, 8096)
@@ -83,7 +88,10 @@ def test_every_recipe_and_nothing_else_is_in_the_table():
         ([QWEN_7B, "rollout.tensor_parallel=8"], r"rollout\.tensor_parallel=8 does not divide the model's 28 attention heads"),
         (["recipe=qwen2_5_14b-1n8g-megatron", "rollout.tensor_parallel=8", "cluster.gpus_per_node=4", "cluster.nodes=2"],
          r"rollout\.tensor_parallel=8 does not divide the 4 GPUs of a node"),
-        ([QWEN_7B, "rollout.name=torch"], r"rollout\.tensor_parallel=2 is for rollout=trtllm"),
+        ([QWEN_7B, "rollout.name=torch"], r"rollout\.tensor_parallel=2 is for engine=megatron with rollout=trtllm"),
+        (["recipe=qwen2_5_7b-1n4g-aligner", "rollout=trtllm"], r"rollout=trtllm cannot serve models/Qwen2\.5-7B\.nemo: its QKV layers have biases"),
+        (["recipe=qwen2_5_7b-1n4g-aligner", "model.architecture=qwen3_4b_base"], r"NeMo 2\.1 does not know Qwen3; use engine=megatron"),
+        (["recipe=qwen2_5_7b-1n4g-aligner", "rollout=torch"], r"rollout=torch is not for engine=aligner"),
         ([QWEN_7B, "rollout.temperature=0.7"], r"rollout\.temperature=0\.7 with rollout=trtllm"),
         ([QWEN_7B, "model.architecture=qwen9"], r"model\.architecture=qwen9 is unknown: there are llama3_1_8b"),
         ([QWEN_7B, "model.architecture=''"], r"model\.path=models/Qwen2\.5-7B is not a Hugging Face model directory"),

@@ -28,6 +28,12 @@ def train(
         return
     if config.engine.name == "aligner":
         from azr_nemo.aligner.run import train as run
+
+        if config.model.architecture:  # else NeMo's model_config.yaml is the first to tell its shape
+            from azr_nemo.settings import world_size
+            from azr_nemo.trainer.dry_run import check_run
+
+            check_run(config, world_size())
     else:
         from azr_nemo.trainer.loop import train as run
 

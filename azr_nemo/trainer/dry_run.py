@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from azr_nemo.aligner import trtllm
 from azr_nemo.config import RunConfig
 from azr_nemo.errors import UserError
 from azr_nemo.megatron.architecture import check_layout, read_architecture
@@ -56,14 +57,19 @@ def longest_row(config: RunConfig) -> int:
 
 
 def _check_replicas(config: RunConfig, shape: "PretrainedConfig", ranks: int) -> None:
-    size, rollout = config.rollout.tensor_parallel, config.rollout
-    if rollout.name != "trtllm":
+    size, rollout, model = config.rollout.tensor_parallel, config.rollout, read_architecture(shape)
+    if config.engine.name == "aligner":
+        if model.family == "qwen3":
+            raise UserError(f"engine=aligner cannot train {config.model.path}: NeMo 2.1 does not know Qwen3; use engine=megatron")
+        if rollout.name == "trtllm":
+            trtllm.check_model(config, {"qkv_bias": model.qkv_bias})
+    if rollout.name != "trtllm" or config.engine.name == "aligner":
         if size != 1:
             raise UserError(
-                f"rollout.tensor_parallel={size} is for rollout=trtllm: with rollout={rollout.name} every rank is a whole replica"
+                f"rollout.tensor_parallel={size} is for engine=megatron with rollout=trtllm, not for engine={config.engine.name} with "
+                f"rollout={rollout.name}: leave it at 1"
             )
         return
-    model = read_architecture(shape)
     if model.heads % size or model.kv_heads % size:
         raise UserError(
             f"rollout.tensor_parallel={size} does not divide the model's {model.heads} attention heads and {model.kv_heads} kv heads: lower it"
@@ -84,15 +90,19 @@ def describe(config: RunConfig) -> list[str]:
     Checkpoints(Path(config.run_dir), config.checkpoint.keep).find(config.resume)
     engine, selfplay, rollout = config.engine, config.selfplay, config.rollout
     data = ranks // (engine.tensor_parallel * engine.pipeline_parallel)
-    replicas = ranks // rollout.tensor_parallel
-    directory = Path(config.model.path).expanduser()
-    present = ":" in config.model.path or not missing_parts(directory)
+    replica = _replica_size(config)
+    replicas = ranks // replica
+    path = Path(config.model.path).expanduser()
+    present = ":" in config.model.path or (path.exists() if engine.name == "aligner" else not missing_parts(path))
     types = len(selfplay.task_types)
     proposals = selfplay.batch_size * types
     estimates = proposals * rollout.estimate_samples
     rows = proposals * (2 if selfplay.train_propose else 1) + (estimates if selfplay.reuse_estimates else 0)
     share, longest = -(-rows // data), longest_row(config)
-    full = -(-share // max(1, engine.micro_batch_tokens // (longest - 1)))
+    if engine.name == "aligner":
+        full, micro = -(-share // config.aligner.micro_batch), f"{_count(config.aligner.micro_batch, 'row')}, padded"
+    else:
+        full, micro = -(-share // max(1, engine.micro_batch_tokens // (longest - 1))), f"{engine.micro_batch_tokens:,} tokens"
     generated = proposals * rollout.max_propose_tokens + (estimates + proposals) * rollout.max_solve_tokens
     place = f" on {config.cluster.nodes} x {config.cluster.gpus_per_node} GPUs" if config.cluster.gpus_per_node else ""
     lines = [
@@ -100,10 +110,10 @@ def describe(config: RunConfig) -> list[str]:
         + ("" if present else ", which is not there yet: give its directory as model.path=DIR"),
         f"layout: {_count(ranks, 'rank')}{place} = tensor parallel {engine.tensor_parallel} x pipeline parallel {engine.pipeline_parallel} "
         f"x data parallel {data}; engine {engine.name}",
-        f"rollouts: {rollout.name}, {_count(replicas, 'replica')} of {_count(rollout.tensor_parallel, 'rank')}",
+        f"rollouts: {rollout.name}, {_count(replicas, 'replica')} of {_count(replica, 'rank')}",
         f"a step: {rows:,} rows in one update ({selfplay.batch_size} per role and task type), {share:,} for a data-parallel rank; at most "
         f"{estimates:,} estimates ({rollout.estimate_samples} a proposal)",
-        f"micro-batches: {engine.micro_batch_tokens:,} tokens; at most {full:,} for a rank, if every row has its full length",
+        f"micro-batches: {micro}; at most {full:,} for a rank, if every row has its full length",
         f"tokens: prompts up to {rollout.max_prompt_tokens:,}, proposals {rollout.max_propose_tokens:,}, solutions "
         f"{rollout.max_solve_tokens:,}; the longest row has {longest:,} of the model's {shape.positions:,}",
         f"budget of a step, at most: {generated:,} tokens generated, {-(-generated // replicas):,} by a replica; {rows * longest:,} tokens "
@@ -117,6 +127,14 @@ def describe(config: RunConfig) -> list[str]:
             5, f"pipeline: {engine.pipeline_parallel} stages of {shape.layers // engine.pipeline_parallel} layers, idle {idle:.1%} then"
         )
     return lines
+
+
+def _replica_size(config: RunConfig) -> int:
+    """How many ranks decode together."""
+    if config.engine.name == "megatron":
+        return config.rollout.tensor_parallel
+    alone = config.rollout.name == "trtllm" and config.aligner.reshard
+    return config.engine.tensor_parallel * (1 if alone else config.engine.pipeline_parallel)
 
 
 def _count(number: int, noun: str) -> str:
