@@ -4,9 +4,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 # Only the modules that a run imports are compiled: most never are, and all of them together take longer than their download.
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --no-compile
+# The second engine's environment: NeMo-Aligner 0.7 with what it was released for (docs/aligner.md).
+ALIGNER := .venv-aligner
+ALIGNER_INSTALL := $(ALIGNER)/bin/pip install --quiet --disable-pip-version-check --no-compile
 RUN_DIR ?= runs/demo-$(shell date +%Y%m%d-%H%M%S)
 
-.PHONY: demo test test-container lint setup clean
+.PHONY: demo test test-container lint aligner test-aligner setup clean
 
 # torch first, by its exact version, so that pip takes the CPU build where one is offered.
 $(VENV)/.installed: pyproject.toml
@@ -26,6 +29,20 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 
 setup: $(VENV)/.installed
 
+# Every package by its exact version and without its own wishes, which contradict each other: nothing is resolved.
+$(ALIGNER)/.installed: requirements/aligner-cpu.lock pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || { echo "NeMo-Aligner's environment needs Python 3.11: make PYTHON=python3.11 $(MAKECMDGOALS)"; exit 2; }
+	test -x $(ALIGNER)/bin/python || $(PYTHON) -m venv $(ALIGNER)
+	@echo "installing torch for NeMo-Aligner"
+	$(ALIGNER_INSTALL) torch==2.13.0
+	@echo "installing NeMo-Aligner's environment"
+	$(ALIGNER_INSTALL) --no-deps -r requirements/aligner-cpu.lock
+	$(ALIGNER_INSTALL) --no-deps -e .
+	@env -u PYTHONDONTWRITEBYTECODE $(ALIGNER)/bin/python -W ignore -c 'from azr_nemo.aligner import cpu; cpu.prepare(); import azr_nemo.aligner.trainer, azr_nemo.aligner.model' > /dev/null 2>&1
+	@touch $@
+
+aligner: $(ALIGNER)/.installed
+
 demo: setup
 	$(BIN)/azr-nemo train recipe=smollm2_135m-1n0g-megatron run_dir=$(RUN_DIR) selfplay.steps=$(or $(STEPS),3) checkpoint.every=3
 	$(BIN)/azr-nemo summary $(RUN_DIR)
@@ -37,10 +54,14 @@ test: $(VENV)/.installed-dev
 test-container: $(VENV)/.installed-dev
 	AZR_CONTAINER_TESTS=1 $(BIN)/python -m pytest tests/container -s -rs
 
+# The default engine's environment makes the tiny model and is what this engine is compared with.
+test-aligner: $(ALIGNER)/.installed $(VENV)/.installed
+	$(ALIGNER)/bin/python -m pytest tests/aligner
+
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info
+	rm -rf $(VENV) $(ALIGNER) build dist *.egg-info
