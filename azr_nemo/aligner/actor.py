@@ -21,8 +21,8 @@ from nemo_aligner.utils.train_utils import set_sync_funcs
 from omegaconf import DictConfig
 from torch import Tensor
 
-from azr_nemo.aligner.vocabulary import entropy
 from azr_nemo.algorithms.ppo_loss import ppo_loss
+from azr_nemo.aligner.vocabulary import entropy
 
 SUMS = ("pg_loss", "entropy", "clip_fraction", "ppo_ratio", "kl")
 

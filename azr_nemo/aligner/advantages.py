@@ -4,8 +4,8 @@ import torch
 from nemo_aligner.utils import parallel_state
 from torch import Tensor
 
-from azr_nemo.aligner.exchange import gather_columns
 from azr_nemo.algorithms.trr_plus_plus import trr_plus_plus
+from azr_nemo.aligner.exchange import gather_columns
 
 
 def global_trr_plus_plus(rewards: Tensor, mask: Tensor, groups: Tensor, weighting: str) -> Tensor:

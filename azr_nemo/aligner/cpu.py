@@ -70,7 +70,7 @@ def _redirect_torch() -> None:
     cuda.ByteTensor = lambda values: torch.as_tensor(values, dtype=torch.uint8)
     cuda.get_rng_state = lambda *args, **kwargs: torch.get_rng_state()
     cuda.manual_seed = torch.manual_seed
-    torch.nn.Module.cuda = lambda self, device=None: self  # type: ignore[method-assign]
+    torch.nn.Module.cuda = lambda self, device=None: self
     CudaMeansCpu().__enter__()  # for the rest of the process: NeMo-Aligner has no one place to put a scope around
 
     import megatron.core.tensor_parallel.random as random_state
@@ -101,7 +101,7 @@ def _redirect_nemo() -> None:
     utilities.FusedLayerNorm = utilities.FastLayerNorm = torch.nn.LayerNorm
     utilities.MixedFusedRMSNorm = torch.nn.RMSNorm
     model_base.ModelPT.cuda = lambda self, device=None: self
-    nlp_model.get_megatron_pretrained_bert_models = lambda: []
+    nlp_model.get_megatron_pretrained_bert_models = list
     train_utils.clip_grad_norm_fp32 = clip_grad_norm
 
 

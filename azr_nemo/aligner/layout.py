@@ -1,6 +1,7 @@
 """Ranks and batch sizes of this engine, and its checks of settings: nothing here imports NeMo."""
 
 import os
+from typing import Any
 
 from azr_nemo.aligner import trtllm
 from azr_nemo.config import RunConfig
@@ -20,7 +21,9 @@ def data_parallel_size(config: RunConfig) -> int:
     """Raises UserError when tensor x pipeline parallelism does not divide the ranks."""
     model = config.engine.tensor_parallel * config.engine.pipeline_parallel
     if world_size() % model:
-        raise UserError(f"engine.tensor_parallel x engine.pipeline_parallel is {model}, which does not divide the {world_size()} ranks of this run")
+        raise UserError(
+            f"engine.tensor_parallel x engine.pipeline_parallel is {model}, which does not divide the {world_size()} ranks of this run"
+        )
     return world_size() // model
 
 
@@ -40,7 +43,9 @@ def check_settings(config: RunConfig) -> None:
     if config.warmup.steps:
         raise UserError("warmup.steps: engine=aligner has no warm start; set warmup.steps=0")
     if config.selfplay.reuse_estimates:
-        raise UserError("selfplay.reuse_estimates=true: engine=aligner trains on equally many rows every step; set it to false, or use engine=megatron")
+        raise UserError(
+            "selfplay.reuse_estimates=true: engine=aligner trains on equally many rows every step; set it to false, or use engine=megatron"
+        )
     if config.eval.stop_if_worse:
         raise UserError("eval.stop_if_worse: engine=aligner does not stop by itself; set it to 0")
     if config.eval.every and config.checkpoint.every % config.eval.every:
@@ -50,3 +55,21 @@ def check_settings(config: RunConfig) -> None:
         )
     if config.rollout.name == "trtllm":
         trtllm.check_settings(config)
+
+
+def check_model(config: RunConfig, model: Any) -> None:
+    """model: its model_config.yaml. Raises UserError when the model cannot be laid out or sampled from as the configuration says."""
+    engine, rollout = config.engine, config.rollout
+    for name in ("num_attention_heads", "num_query_groups", "ffn_hidden_size", "override_vocab_size"):
+        if (value := model.get(name)) and value % engine.tensor_parallel:
+            raise UserError(f"engine.tensor_parallel={engine.tensor_parallel} does not divide the model's {name}={value}: choose a divisor")
+    if model.num_layers % engine.pipeline_parallel:
+        raise UserError(f"engine.pipeline_parallel={engine.pipeline_parallel} does not divide the model's {model.num_layers} layers")
+    longest = rollout.max_prompt_tokens + max(rollout.max_propose_tokens, rollout.max_solve_tokens)
+    if longest > model.encoder_seq_length:
+        raise UserError(
+            f"rollout.max_prompt_tokens + rollout.max_propose_tokens or max_solve_tokens is {longest}, more than the model's "
+            f"encoder_seq_length={model.encoder_seq_length}: lower them"
+        )
+    if rollout.name == "trtllm":
+        trtllm.check_model(config, model)

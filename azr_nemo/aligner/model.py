@@ -14,9 +14,8 @@ from nemo_aligner.utils.train_script_utils import (
 from nemo_aligner.utils.utils import load_checkpoint_model_config, load_from_nemo
 from omegaconf import DictConfig, OmegaConf
 
-from azr_nemo.aligner import cpu, trtllm
+from azr_nemo.aligner import cpu, layout, trtllm
 from azr_nemo.aligner.actor import SelfPlayActor
-from azr_nemo.aligner.layout import global_batch_size, world_size
 from azr_nemo.aligner.tokenizer import readable
 from azr_nemo.config import RunConfig
 from azr_nemo.errors import UserError
@@ -27,32 +26,16 @@ END = "<|endoftext|>"  # NeMo's text for "the tokenizer's end token", whatever t
 def read_model_config(path: Path) -> DictConfig:
     """The model_config.yaml of a .nemo file or a NeMo checkpoint folder. Raises UserError when there is none."""
     if not path.exists():
-        raise UserError(f"model.path={path} does not exist: engine=aligner starts from a .nemo file (azr-nemo convert MODEL OUT.nemo --to nemo)")
+        raise UserError(
+            f"model.path={path} does not exist: engine=aligner starts from a .nemo file (azr-nemo convert MODEL OUT.nemo --to nemo)"
+        )
     try:
-        return OmegaConf.create(OmegaConf.to_container(load_checkpoint_model_config(str(path))))
+        return DictConfig(OmegaConf.to_container(load_checkpoint_model_config(str(path))))
     except (OSError, AssertionError, ValueError, KeyError, TypeError) as error:
         raise UserError(
             f"model.path={path} is not a .nemo file or a NeMo checkpoint folder ({error}): make one of a Hugging Face directory with "
             "azr-nemo convert DIR OUT.nemo --to nemo"
         ) from None
-
-
-def check_model(config: RunConfig, model: DictConfig) -> None:
-    """Raises UserError when the model cannot be laid out or sampled from as the configuration says."""
-    engine, rollout = config.engine, config.rollout
-    for name in ("num_attention_heads", "num_query_groups", "ffn_hidden_size", "override_vocab_size"):
-        if (value := model.get(name)) and value % engine.tensor_parallel:
-            raise UserError(f"engine.tensor_parallel={engine.tensor_parallel} does not divide the model's {name}={value}: choose a divisor")
-    if model.num_layers % engine.pipeline_parallel:
-        raise UserError(f"engine.pipeline_parallel={engine.pipeline_parallel} does not divide the model's {model.num_layers} layers")
-    longest = rollout.max_prompt_tokens + max(rollout.max_propose_tokens, rollout.max_solve_tokens)
-    if longest > model.encoder_seq_length:
-        raise UserError(
-            f"rollout.max_prompt_tokens + rollout.max_propose_tokens or max_solve_tokens is {longest}, more than the model's "
-            f"encoder_seq_length={model.encoder_seq_length}: lower them"
-        )
-    if rollout.name == "trtllm":
-        trtllm.check_model(config, model)
 
 
 def actor_config(config: RunConfig, model: DictConfig, on_cpu: bool) -> DictConfig:
@@ -69,7 +52,7 @@ def actor_config(config: RunConfig, model: DictConfig, on_cpu: bool) -> DictConf
         "pipeline_model_parallel_size": engine.pipeline_parallel,
         "sequence_parallel": engine.sequence_parallel,
         "micro_batch_size": aligner.micro_batch,
-        "global_batch_size": global_batch_size(config),
+        "global_batch_size": layout.global_batch_size(config),
         "dist_ckpt_format": aligner.checkpoint_format,
         "gradient_accumulation_fusion": False,
         "hidden_dropout": 0.0,
@@ -106,7 +89,11 @@ def actor_config(config: RunConfig, model: DictConfig, on_cpu: bool) -> DictConf
         },
     }
     if engine.recompute:
-        ours |= {"activations_checkpoint_granularity": "full", "activations_checkpoint_method": "uniform", "activations_checkpoint_num_layers": 1}
+        ours |= {
+            "activations_checkpoint_granularity": "full",
+            "activations_checkpoint_method": "uniform",
+            "activations_checkpoint_num_layers": 1,
+        }
     if on_cpu:
         ours |= {
             "transformer_engine": False,
@@ -136,7 +123,13 @@ def _optimizer(config: RunConfig, on_cpu: bool) -> dict[str, Any]:
     settings = {"name": name, "lr": optim.lr, "weight_decay": optim.weight_decay, "betas": [optim.beta1, optim.beta2], "eps": optim.eps}
     if optim.lr_warmup_steps:
         steps = max(config.selfplay.steps, optim.lr_warmup_steps + 1)
-        schedule = {"name": "CosineAnnealing", "warmup_steps": optim.lr_warmup_steps, "constant_steps": 0, "min_lr": optim.lr, "max_steps": steps}
+        schedule = {
+            "name": "CosineAnnealing",
+            "warmup_steps": optim.lr_warmup_steps,
+            "constant_steps": 0,
+            "min_lr": optim.lr,
+            "max_steps": steps,
+        }
         settings["sched"] = schedule
     return settings
 
@@ -146,11 +139,11 @@ def build(config: RunConfig, restore_path: Path) -> tuple[Any, SelfPlayActor, An
     with them. Raises UserError for what does not fit."""
     without_cuda = cpu.without_cuda()
     described = read_model_config(restore_path)
-    check_model(config, described)
+    layout.check_model(config, described)
     for leftover in ("target", "nemo_version"):
         described.pop(leftover, None)
     model = actor_config(config, described, without_cuda)
-    ranks, local = world_size(), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    ranks, local = layout.world_size(), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     whole = OmegaConf.create(
         {
             "trainer": {
@@ -204,7 +197,7 @@ def ppo_config(config: RunConfig) -> DictConfig:
             "normalize_advantages": False,
             "rollout_batch_seq_length": None,
             "critic_warmup_steps": 0,
-            "model_gbs": global_batch_size(config),
+            "model_gbs": layout.global_batch_size(config),
             "model_mbs": config.aligner.micro_batch,
             "trt_llm": trtllm.settings(config),
         }

@@ -5,7 +5,6 @@ import signal
 from contextlib import ExitStack
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 from azr_nemo.aligner import cpu, layout
 from azr_nemo.config import RunConfig
@@ -101,6 +100,7 @@ def _fit(config: RunConfig, checkpoints: Checkpoints, checkpoint: Checkpoint | N
         executor = leading.stack.enter_context(make_executor(config.executor))
         leading.console.note(f"executor: {executor.describe()}")
     cpu.prepare()
+    quiet()
     from azr_nemo.aligner import model
     from azr_nemo.aligner.checkpoint import FOLDER, CheckpointCallback, restore
     from azr_nemo.aligner.dataset import PromptSource
@@ -118,7 +118,7 @@ def _fit(config: RunConfig, checkpoints: Checkpoints, checkpoint: Checkpoint | N
     source = PromptSource(config.selfplay.steps, layout.global_batch_size(config), config.rollout.max_batch_rows, actor.tokenizer.eos_id)
     sampler = Sampler(actor, source, config)
     callback = CheckpointCallback(actor, trainer.strategy, scheduler, checkpoints)
-    selfplay, logger = None, Any
+    selfplay = None
     if leading and executor:
         console, run_dir = leading.console, leading.run_dir
         if checkpoint:
@@ -140,7 +140,6 @@ def _fit(config: RunConfig, checkpoints: Checkpoints, checkpoint: Checkpoint | N
         console.note(f"nemo-aligner {version('nemo-aligner')}: {lineage(SelfPlayPPOTrainer)}, {lineage(type(actor))}")
         if checkpoint:
             console.note(f"resumed after step {checkpoint.step} from {checkpoint.path}")
-    logger = selfplay or Silent()
     ppo = SelfPlayPPOTrainer(
         config,
         sampler,
@@ -154,7 +153,7 @@ def _fit(config: RunConfig, checkpoints: Checkpoints, checkpoint: Checkpoint | N
         collate_fn=None,
         rm_critic=SandboxRewards(),
         batch_iterator_cls=None,
-        logger=logger,
+        logger=selfplay or Silent(),
         ckpt_callback=callback,
         run_timer=_StopTimer(leading.stop if leading else None),
     )
@@ -166,6 +165,13 @@ def _fit(config: RunConfig, checkpoints: Checkpoints, checkpoint: Checkpoint | N
         callback.save(0)
     ppo.fit()
     return ppo.step
+
+
+def quiet() -> None:
+    """NeMo tells of every parallel group and of each of a hundred settings that its checkpoints do not have; what matters to a run it raises."""
+    from nemo.utils import logging
+
+    logging.setLevel(logging.ERROR)
 
 
 def lineage(kind: type) -> str:

@@ -50,8 +50,8 @@ class Sampler:
                 for index, ids, finished in self._infer(batch, limit) if speaks else self._silent(batch):
                     mine.append([index, int(finished), *ids])
                     arrived(index, ids, finished)
-        for index, finished, *numbers in gather_rows(mine):
-            arrived(index, tuple(numbers), bool(finished))
+        for index, ended, *numbers in gather_rows(mine):
+            arrived(index, tuple(numbers), bool(ended))
         self.source.open((), room=0)
 
     def _infer(self, batch: dict[str, torch.Tensor], limit: int) -> list[tuple[int, tuple[int, ...], bool]]:

@@ -78,7 +78,7 @@ class SelfPlayPPOTrainer(PPOTrainer):
         }
         sums = torch.stack([mask.sum(), (advantages * mask).sum(), (advantages**2 * mask).sum()]).double()
         dist.all_reduce(sums, group=parallel_state.get_data_parallel_group())
-        tokens, first, second = (sums / sums[0].clamp(min=1)).tolist()
+        _, first, second = (sums / sums[0].clamp(min=1)).tolist()
         return data, {"advantages_mean": first, "advantages_rms": second**0.5}
 
     def run_training(self, dataloader_iter: Any) -> Any:

@@ -1,0 +1,125 @@
+"""Settings of engine=aligner that cannot work are refused before anything is imported; these tests run in either environment."""
+
+import importlib.util
+import subprocess
+import sys
+
+import pytest
+from omegaconf import OmegaConf
+
+from azr_nemo.aligner.layout import check_model, global_batch_size
+from azr_nemo.aligner.trtllm import check_ranks
+from azr_nemo.config import RunConfig
+from azr_nemo.errors import UserError
+from azr_nemo.settings import load_settings
+
+LLAMA = {
+    "num_attention_heads": 32, "num_query_groups": 8, "ffn_hidden_size": 14336, "override_vocab_size": 128256, "num_layers": 32,
+    "encoder_seq_length": 131072, "qkv_bias": False,
+}  # fmt: skip
+
+
+def refused(*overrides: str) -> str:
+    with pytest.raises(UserError) as caught:
+        load_settings(["recipe=tiny-1n0g-megatron", "engine=aligner", "rollout=nemo", "warmup.steps=0", "eval.items=0", *overrides])
+    return str(caught.value)
+
+
+def refused_model(config: RunConfig, **changes) -> str:
+    with pytest.raises(UserError) as caught:
+        check_model(config, OmegaConf.create({**LLAMA, **changes}))
+    return str(caught.value)
+
+
+@pytest.fixture
+def trtllm() -> RunConfig:
+    config = RunConfig()
+    config.rollout.name = "trtllm"
+    config.model.path = "model.nemo"
+    return config
+
+
+def test_a_stop_string_with_a_comma_is_refused():
+    assert "has a comma" in refused("rollout.name=trtllm", "aligner.stop_strings=['a,b']")
+
+
+def test_a_model_type_that_nemo_does_not_export_is_refused_with_what_to_use():
+    sentence = refused("rollout.name=trtllm", "aligner.model_type=qwen2")
+    assert "gemma" in sentence
+    assert "rollout=nemo" in sentence
+
+
+def test_a_qwen2_base_is_refused_for_tensorrt_with_what_to_use_instead(trtllm):
+    sentence = refused_model(trtllm, qkv_bias=True)
+    assert "biases" in sentence
+    assert "use rollout=nemo, or engine=megatron with rollout=trtllm" in sentence
+
+
+def test_a_qwen2_base_is_sampled_by_nemo(trtllm):
+    trtllm.rollout.name = "nemo"
+    check_model(trtllm, OmegaConf.create({**LLAMA, "qkv_bias": True}))
+
+
+def test_a_llama_base_is_served(trtllm):
+    check_model(trtllm, OmegaConf.create(LLAMA))
+
+
+def test_prompt_and_response_must_fit_the_models_sequence(trtllm):
+    assert "encoder_seq_length=4096" in refused_model(trtllm, encoder_seq_length=4096)
+
+
+def test_an_mpi_rank_that_is_not_the_torch_rank_is_refused():
+    check_ranks(3, 3)
+    with pytest.raises(UserError, match="srun --mpi=pmix"):
+        check_ranks(0, 3)
+
+
+@pytest.mark.parametrize(("tensor_parallel", "named"), [(3, "num_attention_heads=32"), (16, "num_query_groups=8")])
+def test_tensor_parallelism_must_divide_the_model(trtllm, tensor_parallel, named):
+    trtllm.engine.tensor_parallel = tensor_parallel
+    assert named in refused_model(trtllm)
+
+
+def test_pipeline_parallelism_must_divide_the_layers(trtllm):
+    trtllm.engine.pipeline_parallel = 5
+    assert "32 layers" in refused_model(trtllm)
+
+
+@pytest.mark.parametrize(
+    ("override", "named"),
+    [
+        ("rollout.name=torch", "rollout=nemo"),
+        ("warmup.steps=3", "warmup.steps"),
+        ("selfplay.reuse_estimates=true", "reuse_estimates"),
+        ("eval.stop_if_worse=0.1", "stop_if_worse"),
+        ("aligner.checkpoint_format=pickle", "zarr, torch_dist"),
+        ("aligner.micro_batch=0", "aligner.micro_batch"),
+    ],
+)
+def test_what_this_engine_does_not_have_is_refused(override, named):
+    assert named in refused(override)
+
+
+def test_validation_must_fall_on_checkpoints():
+    assert "multiple of eval.every=4" in refused("eval.items=5", "eval.every=4", "checkpoint.every=10")
+
+
+def test_nemos_generate_is_not_for_the_default_engine():
+    with pytest.raises(UserError, match="rollout=nemo is not for engine=megatron"):
+        load_settings(["recipe=tiny-1n0g-megatron", "rollout=nemo"])
+
+
+def test_the_global_batch_is_whole_micro_batches_on_every_rank(monkeypatch):
+    config = RunConfig()
+    config.selfplay.batch_size, config.aligner.micro_batch, config.engine.tensor_parallel = 5, 4, 2
+    monkeypatch.setenv("WORLD_SIZE", "6")
+    assert global_batch_size(config) == 36  # 30 rows, in micro-batches of 4 on 3 data-parallel ranks
+
+
+@pytest.mark.skipif(importlib.util.find_spec("nemo_aligner") is not None, reason="NeMo-Aligner is here")
+def test_without_nemo_aligner_one_sentence_says_where_it_is(tmp_path):
+    command = [sys.executable, "-m", "azr_nemo", "train", "recipe=tiny-1n0g-megatron", "engine=aligner", "rollout=nemo", "warmup.steps=0"]
+    done = subprocess.run([*command, "eval.items=0", f"run_dir={tmp_path}"], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2
+    assert "make aligner" in done.stderr
+    assert "Traceback" not in done.stderr
