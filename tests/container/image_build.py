@@ -130,13 +130,13 @@ class Buildah:
         self("commit", "--disable-compression", "-q", "--rm", container, name)
 
     def build(self, target: str, tag: str) -> None:
-        """Builds a target of the Dockerfile with this machine's pip settings; up to half an hour on a busy machine."""
+        """Builds a target of the Dockerfile with this machine's pip settings; an hour at most."""
         mounts = [f"--volume={mount}" for mount in pip_mounts(self.folder)]
         index = os.environ.get("TORCH_INDEX")
         self(
             "bud", "--format=docker", "--pull-never", "--layers=false", "--disable-compression", *mounts,
             *([f"--build-arg=TORCH_INDEX={index}"] if index else []), f"--target={target}", f"--tag={tag}", str(ROOT),
-            timeout=1800,
+            timeout=3600,
         )  # fmt: skip
 
     def config(self, image: str) -> dict:

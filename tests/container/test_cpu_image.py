@@ -12,7 +12,7 @@ from oci_run import Container, Options
 
 # Shorter than the gate's own run: what is learned is of no interest here.
 SHORT = (
-    "warmup.steps=3 warmup.batch_size=16 warmup.programs=100 selfplay.batch_size=2 eval.items=4 data.seed_rounds=2 data.seed_factor=1 "
+    "warmup.steps=3 warmup.batch_size=16 warmup.programs=100 selfplay.batch_size=2 eval.items=1 data.seed_rounds=2 data.seed_factor=1 "
     "data.seed_files=[/seeds/seeds.jsonl] checkpoint.every=1 logging.console=plain"
 ).split()
 TRAIN = ["env", "OMP_NUM_THREADS=1", "azr-nemo", "train", "recipe=tiny-1n0g-megatron", "run_dir=/runs/tiny", *SHORT]
@@ -22,7 +22,8 @@ RUNGS = (
     "for probe in jail.probe(): print(jail.LETTERS[probe.rung], 'holds' if probe.ok else 'fails', probe.reason)\n"
     "print('chosen', jail.choose(False).describe())"
 )
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(2400)]
+PATIENCE = 1800.0  # seconds, for a busy machine
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(5400)]
 
 Start = Callable[..., Container]
 Volumes = dict[Path, tuple[str, str]]
@@ -35,7 +36,7 @@ def metrics(volumes: Volumes) -> list[dict]:
 
 def test_two_steps_of_selfplay_run_in_the_jail_as_an_ordinary_user(start: Start, volumes: Volumes):
     container = start([*TRAIN, "selfplay.steps=2"], Options(volumes))
-    assert timed("warm start, seeding and two steps", lambda: container.wait(900)) == 0, container.output
+    assert timed("warm start, seeding and two steps", lambda: container.wait(PATIENCE)) == 0, container.output
     print(container.output)
     assert "executor: local executor, rung C (landlock" in container.output  # Docker's default filter allows no namespaces
     assert [row["step"] for row in metrics(volumes)] == [0, 1, 2]
@@ -48,7 +49,7 @@ def test_a_second_container_resumes_from_the_mounted_run_directory_and_is_health
     container = start([*TRAIN, "selfplay.steps=3"], Options(volumes))
     time.sleep(3)
     health = container.execute(*HEALTH)
-    assert container.wait(600) == 0, container.output
+    assert container.wait(PATIENCE) == 0, container.output
     assert (health.returncode, health.stdout) == (0, "healthy\n"), health
     assert "resumed after step 2" in container.output
     assert "warm_start" not in container.output
@@ -58,16 +59,16 @@ def test_a_second_container_resumes_from_the_mounted_run_directory_and_is_health
 
 def test_a_stopped_container_saves_its_step(start: Start, volumes: Volumes):
     container = start([*TRAIN, "selfplay.steps=50"], Options(volumes))
-    deadline = time.monotonic() + 300
+    deadline = time.monotonic() + PATIENCE
     while "step 4/50" not in container.output and time.monotonic() < deadline:
         time.sleep(0.5)
     container.signal("TERM")  # to process 1, as `docker stop`
-    assert container.wait(300) == 0, container.output
+    assert container.wait(PATIENCE) == 0, container.output
     steps = [row["step"] for row in metrics(volumes)]
     assert steps[-1] >= 4
     assert steps == list(range(len(steps)))
     resumed = start([*TRAIN, f"selfplay.steps={steps[-1]}"], Options(volumes))
-    assert resumed.wait(300) == 0
+    assert resumed.wait(PATIENCE) == 0
     assert f"all {steps[-1]} steps are done" in resumed.output
 
 
@@ -76,12 +77,12 @@ def test_a_run_directory_that_cannot_be_written_ends_with_one_sentence_and_exit_
     closed.mkdir(mode=0o755)  # of root
     mounts = {closed: ("/runs", "rw"), **{source: target for source, target in volumes.items() if target[0] != "/runs"}}
     container = start([*TRAIN, "selfplay.steps=2"], Options(mounts))
-    assert container.wait(120) == 2
+    assert container.wait(PATIENCE) == 2
     (sentence,) = container.output.strip().splitlines()
     assert sentence.endswith("run_dir=/runs/tiny cannot be written (Permission denied): choose another with run_dir=DIR")
     assert not list(closed.iterdir())
     unhealthy = start(HEALTH, Options(mounts))
-    assert unhealthy.wait(30) == 1
+    assert unhealthy.wait(PATIENCE) == 1
     assert unhealthy.output == "/runs cannot be written by user 1000: mount a directory that can\n"
 
 
@@ -90,7 +91,7 @@ def test_any_user_can_run_the_image_on_a_directory_of_its_own(start: Start, volu
     mine.mkdir()
     shutil.chown(mine, 4321, 4321)
     container = start(["azr-nemo", "doctor"], Options({mine: ("/runs", "rw")}, user="4321:4321"))
-    assert container.wait(120) == 0, container.output
+    assert container.wait(PATIENCE) == 0, container.output
     assert "not writable" not in container.output
 
 
@@ -99,7 +100,7 @@ def test_any_user_can_run_the_image_on_a_directory_of_its_own(start: Start, volu
 )
 def test_which_rung_of_the_jail_a_container_gives(start: Start, filter: str, chosen: str):
     container = start(["python", "-c", RUNGS], Options(filter=filter))
-    assert container.wait(300) == 0, container.output
+    assert container.wait(PATIENCE) == 0, container.output
     print(f"\nsystem-call filter: {filter}\n{container.output}")
     assert f"chosen {chosen}" in container.output
 
