@@ -47,6 +47,13 @@ def test_short_prompts_keep_their_samples_together() -> None:
     assert {piece.count for piece in deal(requests, [20.0] * 16, 2)} == {2}
 
 
+def test_of_ranks_that_decode_together_the_first_is_dealt_all() -> None:
+    requests = [SampleRequest((1, 2), 4, 50, 1.0, seed) for seed in range(6)]
+    alone, together = deal(requests, [20.0] * 6, 4), deal(requests, [20.0] * 6, 8, replica=2)
+    assert together == [Piece(2 * piece.rank, piece.index, piece.first, piece.count) for piece in alone]
+    assert {piece.rank for piece in together} == {0, 2, 4, 6}
+
+
 def test_expected_lengths_follow_what_was_seen() -> None:
     lengths = ExpectedLengths()
     assert lengths.of("propose", 100) == 50
