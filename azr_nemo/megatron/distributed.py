@@ -15,7 +15,7 @@ from azr_nemo.megatron.platform import Platform
 from azr_nemo.megatron.watchdog import Watchdog
 
 WATCHDOG_S = 7200.0
-# How the words of a collective that broke begin or what they name; any other error of a rank is its own.
+# What the message of a collective that broke speaks of; any other error of a rank is its own.
 BROKEN = ("gloo", "nccl", "connection", "timed out", "socket", "store")
 
 _store: dist.Store | None = None
@@ -134,7 +134,8 @@ def failed(error: BaseException, command: str) -> UserError | None:
         return None
     words = str(error).lower()
     broken = isinstance(error, RuntimeError) and any(word in words for word in BROKEN)
-    sentence = _watchdog.culprit(wait_s=_watchdog.silent_s if broken else 2 + 4 * _watchdog.interval)
+    # A break is explained within seconds; an error of this rank's own waits only as long as another rank's word may take.
+    sentence = _watchdog.culprit(wait_s=min(_watchdog.silent_s, 60.0) if broken else 2 + 4 * _watchdog.interval)
     if sentence is None and broken:
         sentence = f"a rank was lost in the phase `{command}` ({str(error).splitlines()[0]}): look at the output of all ranks"
     if sentence is None:

@@ -1,3 +1,4 @@
+import socket
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +11,9 @@ from tiny_models import EchoRollout, run_config, training_batch
 
 import azr_nemo.rollout
 from azr_nemo.errors import UserError
+from azr_nemo.megatron import distributed
 from azr_nemo.megatron.commands import join_ids, split_ids
+from azr_nemo.megatron.platform import Platform
 from azr_nemo.megatron.sampling import deal, decode_requests, encode_requests, request_seed
 from azr_nemo.megatron.worker import MegatronEngine, build_engine
 from azr_nemo.rollout.engine import SampleRequest
@@ -112,6 +115,23 @@ def test_a_layout_that_does_not_fit_is_refused_before_anything_is_built(model_di
         build_engine(run_config(tensor_parallel=4), model_dir())
     with pytest.raises(UserError, match="needs a multiple of 2 ranks"):
         build_engine(run_config(tensor_parallel=2), model_dir())
+
+
+def test_sequence_parallelism_without_tensor_parallelism_is_refused(model_dir: Callable[..., Path]) -> None:
+    with pytest.raises(UserError, match=r"set engine\.tensor_parallel above 1 too"):
+        build_engine(run_config(sequence_parallel=True), model_dir())
+
+
+def test_a_rank_that_never_comes_is_reported(platform: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
+    distributed.stop()
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    for name, value in {"RANK": 0, "WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}.items():
+        monkeypatch.setenv(name, str(value))
+    sentence = rf"the 2 ranks of the job did not all meet at 127\.0\.0\.1:{port} within runtime\.watchdog_s=1 s"
+    with pytest.raises(UserError, match=sentence):
+        distributed.start(platform, 1, 1, watchdog_s=1)
 
 
 def test_a_model_without_tokenizer_is_refused(model_dir: Callable[..., Path], tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from self_play_job import LAYOUTS, STEPS
 
 HERE = Path(__file__).parent
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 # Layouts of one number of ranks share a job: starting ranks is what costs time.
 JOBS = {1: ["one"], 2: ["tp2", "pp2", "dp2", "tp2-sequence"], 4: ["tp2-pp2", "tp2-dp2"]}
 MANY = [layout for ranks, layouts in JOBS.items() if ranks > 1 for layout in layouts]
@@ -33,7 +33,7 @@ def run(ranks: int, out: Path) -> None:
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
     ) as process:
         try:
-            output, _ = process.communicate(timeout=600)
+            output, _ = process.communicate(timeout=700)
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)  # so that no rank stays behind
             raise
