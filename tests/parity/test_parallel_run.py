@@ -22,7 +22,7 @@ JOBS = {1: ["one"], 2: ["tp2", "pp2", "dp2", "tp2-sequence"], 4: ["tp2-pp2", "tp
 MANY = [layout for ranks, layouts in JOBS.items() if ranks > 1 for layout in layouts]
 TOLERANCE = 1e-5
 # What may differ between layouts: where the time went, and how much memory a rank took.
-MEASURED = ("time/", "memory/", "throughput/", "step/seconds", "train/update_s", "train/refit_s")
+MEASURED = ("time", "memory/", "throughput/", "step/seconds", "train/update_s", "train/refit_s")
 
 
 def run(ranks: int, out: Path) -> None:
