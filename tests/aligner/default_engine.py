@@ -44,7 +44,9 @@ class GradientStep:
         self.param_groups: list[dict[str, Any]] = [{"lr": LEARNING_RATE}]
 
     def zero_grad(self) -> None:
-        """Megatron's gradients lie in its own buffer, which the actor clears."""
+        """As Megatron's optimizers do; what counts are the gradients in its own buffer, which the actor clears."""
+        for parameter in self.parameters:
+            parameter.grad = None
 
     @torch.no_grad()
     def step(self) -> tuple[bool, Any, None]:
