@@ -53,7 +53,7 @@ def test_runs_killed_at_random_instants_end_like_one_that_was_not(server: RunSer
         assert ended.code == 0, ended.output
         same = state(run_dir, STEPS) == expected
         identical += same
-        print(f"{'identical' if same else 'DIFFERENT'}: killed in {kind} ({at}), {run_dir}")
+        print(f"killed in {kind} ({at}): {'identical' if same else f'DIFFERENT, see {run_dir}'}")
     print(f"{identical}/{kills} identical, {time.monotonic() - started:.0f} s")
     assert identical == kills
 
