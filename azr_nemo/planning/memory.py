@@ -20,7 +20,7 @@ CHUNK, PREFILL_TOKENS = 64, 8192
 VACANT = 4
 # Of each byte that a CPU's step allocates for moments, what glibc's heap grows beside it. Before 2.38 an aligned block that was freed is too small
 # to be handed out again for the same size (its request is padded), so tensors of a step are laid between holes: measured with glibc 2.36, docs/scaling.md.
-HOLES = 0.65
+HOLES = 0.85
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,10 @@ def stage_memory(size: Sizing, stage: int) -> Memory:
     shards = size.layout.data if size.distributed_optimizer else 1
     replica = replica_bytes(size)
     reserved = size.rollouts.name == "trtllm"
-    if reserved:
+    if reserved and size.padded:
+        # NeMo-Aligner's engine has room for its rows, and stays.
+        cache = cache_bytes(size, size.rollouts.rows * (size.rollouts.prompt + size.rollouts.response))
+    elif reserved:
         # Its pool is taken when it starts, which is before the first update makes Adam's moments.
         free = size.capacity - weights - gradients - masters // shards - replica
         cache = int(size.rollouts.fraction * max(0, free))
@@ -140,7 +143,8 @@ def training_bytes(size: Sizing, stage: int) -> tuple[int, int]:
     table = vocabulary_parameters(model, layout.tensor) * size.width
     states = batch.learnt * model.hidden * size.width
     logits = batch.learnt * (model.padded_vocab(layout.tensor) // layout.tensor)
-    head = logits * size.width + 2 * FP32 * min(logits, BLOCKS[size.accelerated]) + states + table
+    block = logits if size.padded else min(logits, BLOCKS[size.accelerated])
+    head = logits * size.width + 2 * FP32 * block + states + table
     # A tied embedding's gradient from the head waits for the one from the first layer.
     waiting = table if model.tied and first else 0
     return activations + states, max(head, layer + waiting)
@@ -148,6 +152,8 @@ def training_bytes(size: Sizing, stage: int) -> tuple[int, int]:
 
 def replica_bytes(size: Sizing) -> int:
     """The rollout engine's weights on one rank. On a CPU the decode packs the head's weights, so a tied model has them twice."""
+    if size.rollouts.name == "nemo":
+        return 0  # the trainer's own weights
     count = total_parameters(size.model)
     if not size.accelerated and size.model.tied and size.rollouts.name == "torch":
         count += vocabulary_parameters(size.model)
@@ -157,6 +163,8 @@ def replica_bytes(size: Sizing) -> int:
 def cache_bytes(size: Sizing, tokens: int) -> int:
     """Keys and values of `tokens` tokens on one GPU of a replica. More GPUs than kv heads each keep a copy of one."""
     model = size.model
+    if size.rollouts.name == "nemo":
+        return 2 * model.layers * model.kv_heads * model.head_dim * size.width * tokens // size.rollouts.tensor
     heads = max(1, model.kv_heads // size.rollouts.tensor)
     return 2 * model.layers * heads * model.head_dim * size.width * tokens
 

@@ -113,10 +113,11 @@ def _try(config: RunConfig, shape: PretrainedConfig) -> Plan | None:
 def _choices(config: RunConfig, shape: PretrainedConfig) -> dict[str, list[Any]]:
     """What may be changed, and to which values; never towards more memory."""
     engine, rollout, model = config.engine, config.rollout, read_architecture(shape)
-    halves = list(_halves(engine.micro_batch_tokens, 512))
+    aligner = engine.name == "aligner"
     choices: dict[str, list[Any]] = {
         "engine.recompute": [] if engine.recompute else [True],
-        "engine.micro_batch_tokens": halves,
+        "engine.micro_batch_tokens": [] if aligner else list(_halves(engine.micro_batch_tokens, 512)),
+        "aligner.micro_batch": list(_halves(config.aligner.micro_batch, 1)) if aligner else [],
         "rollout.max_batch_rows": [] if rollout.name == "trtllm" else list(_halves(rollout.max_batch_rows, 1)),
     }
     if config.cluster.gpus_per_node:
@@ -126,7 +127,7 @@ def _choices(config: RunConfig, shape: PretrainedConfig) -> dict[str, list[Any]]
             "engine.sequence_parallel": [] if engine.sequence_parallel else [True],
             "engine.tensor_parallel": tensors,
             "engine.pipeline_parallel": [n for n in (2, 4, 8, 16) if n > engine.pipeline_parallel and model.layers % n == 0],
-            "rollout.name": [] if rollout.name == "trtllm" else ["trtllm"],
+            "rollout.name": [] if aligner or rollout.name == "trtllm" else ["trtllm"],
             "rollout.tensor_parallel": [n for n in (2, 4, 8) if n > rollout.tensor_parallel],
             "rollout.memory_fraction": [x for x in (0.5, 0.4, 0.3, 0.2, 0.1) if x < rollout.memory_fraction],
         }

@@ -29,12 +29,13 @@ def parts_table(plan: Plan) -> Table:
     table.add_row("scratch", gb(found.scratch), f"one layer's backward pass, or the logits of {batch.learnt} tokens")
     if found.holes:
         table.add_row("heap", gb(found.step * found.holes), "holes that glibc leaves between what a step allocates")
-    replica = f"rollout={rollouts.name}" + (
-        f", cut over {rollouts.tensor} GPUs" if rollouts.tensor > 1 else ", the whole model on every rank"
-    )
+    cut = f"cut over {rollouts.tensor} GPUs" if rollouts.tensor > 1 else "the whole model on every rank"
+    replica = f"rollout={rollouts.name}, {cut if rollouts.name != 'nemo' else 'the weights of the trainer'}"
     table.add_row("rollout replica", gb(found.replica), replica)
     cache = (
-        f"{rollouts.fraction:.0%} of what is free at the start" if found.reserved else f"of up to {rollouts.rows} rows; not while learning"
+        f"{rollouts.fraction:.0%} of what is free at the start"
+        if found.reserved
+        else f"of up to {rollouts.rows} rows" + ("" if found.reserved else "; not while learning")
     )
     table.add_row("keys and values", gb(found.cache), cache)
     table.add_row("peak", gb(found.peak), "while learning" if found.training >= found.generating else "while generating", style="bold")
@@ -76,7 +77,7 @@ def sentences(config: RunConfig, plan: Plan) -> list[str]:
         ]
         return lines if plan.fits else [*lines, nearest(config)]
     own = plan.size.capacity // 10**9
-    lines = []
+    lines = ["engine=aligner is counted by the same parts, which NeMo allocates on its own: a rough guide"] if plan.size.padded else []
     for memory_gb in sorted({*GPUS_GB, own}):
         mark = " (the recipe's)" if memory_gb == own else ""
         if plan.fits_gpu(memory_gb):

@@ -37,8 +37,8 @@ class MicroBatch:
 
 @dataclass(frozen=True)
 class Rollouts:
-    """How completions are sampled. tensor: GPUs of one replica (1 unless trtllm). fraction: of the GPU's free memory, for trtllm's cache.
-    rows: decoded together on one replica. prompt, response: the longest, in tokens."""
+    """How completions are sampled. tensor: GPUs of one replica (1 unless trtllm or nemo; NeMo-Aligner's are cut as its trainer is). fraction: of the
+    GPU's free memory, for trtllm's cache. rows: decoded together on one replica. prompt, response: the longest, in tokens."""
 
     name: str
     tensor: int
@@ -76,7 +76,7 @@ class Work:
 @dataclass(frozen=True)
 class Sizing:
     """A run in numbers. width: bytes of the model's dtype. gpus_per_node: 0 on a CPU. capacity: bytes of a rank's GPU, or of
-    this machine's memory."""
+    this machine's memory. padded: rows are padded and every position reaches the output layer, as in NeMo-Aligner."""
 
     model: Architecture
     layout: Layout
@@ -90,6 +90,7 @@ class Sizing:
     nodes: int
     gpus_per_node: int
     capacity: int
+    padded: bool = False
 
     @property
     def accelerated(self) -> bool:
@@ -112,11 +113,12 @@ def sizing(config: RunConfig, model: Architecture, mean_prompt: int = 0, mean_re
     size = engine.tensor_parallel * engine.pipeline_parallel
     layout = Layout(engine.tensor_parallel, engine.pipeline_parallel, ranks // size, engine.sequence_parallel)
     rollout = config.rollout
+    padded = engine.name == "aligner"
     response = max(rollout.max_propose_tokens, rollout.max_solve_tokens)
     work = _work(config, mean_prompt, mean_response)
     rollouts = Rollouts(
         name=rollout.name,
-        tensor=rollout.tensor_parallel if rollout.name == "trtllm" else 1,
+        tensor={"trtllm": engine.tensor_parallel if padded else rollout.tensor_parallel, "nemo": size}.get(rollout.name, 1),
         fraction=rollout.memory_fraction,
         rows=rollout.max_batch_rows,
         prompt=rollout.max_prompt_tokens,
@@ -127,19 +129,26 @@ def sizing(config: RunConfig, model: Architecture, mean_prompt: int = 0, mean_re
             f"rollout.tensor_parallel={rollouts.tensor} does not divide the {ranks} GPUs of cluster.nodes x cluster.gpus_per_node: "
             "use a divisor of them"
         )
+    limit = engine.micro_batch_tokens
+    batch = largest_micro_batch(limit, rollout.max_prompt_tokens, response, work.mean_prompt)
+    if padded:
+        row = rollout.max_prompt_tokens + response
+        limit = config.aligner.micro_batch * row
+        batch = MicroBatch(limit, limit, row)
     return Sizing(
         model=model,
         layout=layout,
         width=width(config),
         recompute=engine.recompute,
         distributed_optimizer=engine.distributed_optimizer,
-        batch=largest_micro_batch(engine.micro_batch_tokens, rollout.max_prompt_tokens, response, work.mean_prompt),
-        micro_batch_tokens=engine.micro_batch_tokens,
+        batch=batch,
+        micro_batch_tokens=limit,
         rollouts=rollouts,
         work=work,
         nodes=cluster.nodes,
         gpus_per_node=cluster.gpus_per_node,
         capacity=cluster.gpu_memory_gb * 10**9 if cluster.gpus_per_node else machine_memory(),
+        padded=padded,
     )
 
 
