@@ -25,7 +25,6 @@ def launch(
     mount: Annotated[list[str] | None, typer.Option(help="SRC:DST that the container sees; may be repeated")] = None,
     python: Annotated[str, typer.Option(help="the run's interpreter; default: this one, in a container python3")] = "",
     home: Annotated[Path | None, typer.Option(help="directory that the run starts in, on every node; default: this one")] = None,
-    host: Annotated[str, typer.Option(help="USER@HOST of a login node to submit from by ssh; --home is then a checkout over there")] = "",
     job_dir: Annotated[Path, typer.Option(help="for NeMo-Run's scripts and logs")] = Path("runs/launch"),
     wait: Annotated[bool, typer.Option("--wait", help="follow a job on Slurm to its end")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="print the batch script and stop")] = False,
@@ -34,29 +33,14 @@ def launch(
 
     Needs the extra [launch]. launcher_scripts/slurm/submit.sh does the same with nothing but bash, and more: chains, a group of sandbox servers.
     """
-    from azr_nemo.launch.nemo import nemo_run, start
+    from azr_nemo.launch.nemo import start
     from azr_nemo.launch.request import Launch, prepare
 
     prepared = prepare(
         Launch(
-            tuple(overrides or []),
-            executor,
-            nodes,
-            gpus,
-            ranks,
-            partition,
-            account,
-            time,
-            signal_s,
-            retries,
-            fabric,
-            container,
-            tuple(mount or []),
-            python,
-            home or Path.cwd(),
-            host,
-            job_dir,
-        )  # fmt: skip
-    )
-    nemo_run()
+            overrides=tuple(overrides or []), executor=executor, nodes=nodes, gpus=gpus, ranks=ranks, partition=partition, account=account,
+            time=time, signal_s=signal_s, retries=retries, fabric=fabric, container=container, mounts=tuple(mount or []), python=python,
+            home=home or Path.cwd(), job_dir=job_dir,
+        ),
+    )  # fmt: skip
     start(prepared, dry_run, wait)

@@ -36,8 +36,6 @@ def executor(prepared: Prepared) -> Any:
     srun = ["--cpu-bind=none"]  # else the one task of a node, and so all of its ranks, may be bound to one processor
     if launch.container:
         srun.append("--no-container-mount-home")  # a ~/.local of the host would shadow the image's packages
-    user, _, host = launch.host.rpartition("@")
-    job_dir = str(launch.job_dir if launch.host else launch.job_dir.resolve())
     return run.SlurmExecutor(
         account=launch.account or None,
         partition=launch.partition or None,
@@ -55,7 +53,7 @@ def executor(prepared: Prepared) -> Any:
         setup_lines=SETUP,
         env_vars=environment,
         packager=run.Packager(),  # the run starts in `home`; nothing is copied
-        tunnel=run.SSHTunnel(host=host, user=user, job_dir=job_dir) if launch.host else run.LocalTunnel(job_dir=job_dir),
+        tunnel=run.LocalTunnel(job_dir=str(launch.job_dir.resolve())),
         retries=launch.retries,
         poll_estimated_start_time=False,
     )
@@ -83,7 +81,7 @@ def start(prepared: Prepared, dry_run: bool = False, wait: bool = False) -> None
 
 
 def _check(experiment: Any) -> None:
-    status = experiment.status(return_dict=True) or {}
-    failed = [f"{name}: {str(job.get('status'))}" for name, job in status.items() if "SUCCEEDED" not in str(job.get("status"))]
-    if failed:
-        raise UserError(f"the launched run did not succeed ({', '.join(failed)}): its log is above and in the job's directory")
+    # Slurm without accounting forgets how a job ended, which is then UNKNOWN.
+    status = {name: str(job.get("status")) for name, job in (experiment.status(return_dict=True) or {}).items()}
+    if any(bad in word for word in status.values() for bad in ("FAILED", "CANCELLED")):
+        raise UserError(f"the launched run did not succeed ({status}): its log is above and in the job's directory")

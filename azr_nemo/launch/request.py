@@ -3,6 +3,7 @@
 import os
 import re
 import shlex
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -37,8 +38,7 @@ class Launch:
     mounts: tuple[str, ...] = ()
     python: str = ""
     home: Path = field(default_factory=Path.cwd)
-    host: str = ""  # login node to submit from by ssh, as USER@HOST; empty: this machine
-    job_dir: Path = Path("runs/launch")  # NeMo-Run's scripts and logs; on the login node with `host`
+    job_dir: Path = Path("runs/launch")  # NeMo-Run's scripts and logs
 
 
 @dataclass(frozen=True)
@@ -84,8 +84,8 @@ def prepare(launch: Launch) -> Prepared:
     for mount in launch.mounts:
         if ":" not in mount:
             raise UserError(f"--mount {mount} is not SRC:DST")
-    if launch.executor == "local" and (launch.container or launch.host):
-        raise UserError("--container and --host are for --executor slurm: a local run takes this Python on this machine")
+    if launch.executor == "local" and launch.container:
+        raise UserError("--container is for --executor slurm: a local run takes this Python on this machine")
     return Prepared(launch, config, _name(config), nodes, gpus, ranks, _environment(launch, ranks), _command(launch))
 
 
@@ -95,10 +95,8 @@ def _name(config: RunConfig) -> str:
 
 def _environment(launch: Launch, ranks: int) -> dict[str, str]:
     """What node.sh reads and the job itself does not know."""
-    import sys
-
     environment = {"AZR_HOME": str(launch.home), "AZR_RANKS": str(ranks)}
-    python = launch.python or ("" if launch.container or launch.host else sys.executable)
+    python = launch.python or ("" if launch.container else sys.executable)
     optional = {"AZR_PYTHON": python, "AZR_FABRIC": launch.fabric, "AZR_CONTAINER": launch.container}
     environment |= {name: value for name, value in optional.items() if value}
     if launch.executor == "slurm" and launch.retries:
@@ -109,7 +107,8 @@ def _environment(launch: Launch, ranks: int) -> dict[str, str]:
 
 
 def _command(launch: Launch) -> str:
-    scripts = launch.home / "launcher_scripts" / "slurm" if launch.host or launch.container else SCRIPTS
+    # A container sees `home` and what is mounted, so the checkout must be there.
+    scripts = launch.home / "launcher_scripts" / "slurm" if launch.container else SCRIPTS
     overrides = [_absolute(override) for override in launch.overrides]
     return shlex.join(["bash", str(scripts / "node.sh"), "train", *overrides])
 
