@@ -9,7 +9,7 @@ ALIGNER := .venv-aligner
 ALIGNER_INSTALL := $(ALIGNER)/bin/pip install --quiet --disable-pip-version-check --no-compile
 RUN_DIR ?= runs/demo-$(shell date +%Y%m%d-%H%M%S)
 
-.PHONY: demo test test-container lint aligner test-aligner setup clean
+.PHONY: demo test test-container test-slurm lint aligner test-aligner setup clean
 
 # torch first, by its exact version, so that pip takes the CPU build where one is offered.
 $(VENV)/.installed: pyproject.toml
@@ -53,6 +53,16 @@ test: $(VENV)/.installed-dev
 # Builds the cpu image with buildah and trains in it; skips where that cannot be (needs root on Debian).
 test-container: $(VENV)/.installed-dev
 	AZR_CONTAINER_TESTS=1 $(BIN)/python -m pytest tests/container -s -rs
+
+$(VENV)/.installed-launch: $(VENV)/.installed-dev
+	@echo "installing NeMo-Run"
+	$(INSTALL) -e '.[launch]'
+	@touch $@
+
+# A Slurm of two nodes inside this machine; skips where that cannot be (needs root on Debian).
+test-slurm: $(VENV)/.installed-launch
+	bash tests/slurm/install.sh
+	AZR_SLURM_TESTS=1 $(BIN)/python -m pytest tests/slurm tests/launch -rs
 
 # The default engine's environment makes the tiny model and is what this engine is compared with.
 test-aligner: $(ALIGNER)/.installed $(VENV)/.installed
