@@ -60,6 +60,10 @@ def check_settings(config: RunConfig) -> None:
 def check_model(config: RunConfig, model: Any) -> None:
     """model: its model_config.yaml. Raises UserError when the model cannot be laid out or sampled from as the configuration says."""
     engine, rollout = config.engine, config.rollout
+    if model.get("qk_layernorm"):
+        raise UserError(
+            f"model.path={config.model.path} normalises queries and keys (Qwen3), which NeMo 2.1 leaves out: use engine=megatron"
+        )
     for name in ("num_attention_heads", "num_query_groups", "ffn_hidden_size", "override_vocab_size"):
         if (value := model.get(name)) and value % engine.tensor_parallel:
             raise UserError(f"engine.tensor_parallel={engine.tensor_parallel} does not divide the model's {name}={value}: choose a divisor")

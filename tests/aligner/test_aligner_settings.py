@@ -55,6 +55,10 @@ def test_a_qwen2_base_is_refused_for_tensorrt_with_what_to_use_instead(trtllm):
     assert "use rollout=nemo, or engine=megatron with rollout=trtllm" in sentence
 
 
+def test_a_qwen3_is_refused_because_nemo_would_leave_out_a_part_of_it(trtllm):
+    assert "normalises queries and keys (Qwen3), which NeMo 2.1 leaves out: use engine=megatron" in refused_model(trtllm, qk_layernorm=True)
+
+
 def test_a_qwen2_base_is_sampled_by_nemo(trtllm):
     trtllm.rollout.name = "nemo"
     check_model(trtllm, OmegaConf.create({**LLAMA, "qkv_bias": True}))
