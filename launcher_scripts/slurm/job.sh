@@ -13,6 +13,7 @@ AZR_RETRIES=${AZR_RETRIES:-0}   # how often a run that failed goes back into the
 AZR_PORT=${AZR_PORT:-$((20000 + SLURM_JOB_ID % 10000))}
 export AZR_HOME AZR_PORT
 
+signals=0      # how many were handled
 stop_asked=no  # whether USR1 came
 trainer=       # the process of the trainer's srun
 servers=       # that of the sandbox servers'
@@ -22,12 +23,17 @@ say() { echo "$(date +%FT%T) ${0##*/}: $*"; }
 
 # Slurm's signals come to this shell; its own children get them from Slurm only as part of a step.
 pass_on_stop() {
+  signals=$((signals + 1))
   stop_asked=yes
   say "USR1: the run ends its step, saves and stops"
   if [[ -n $trainer ]]; then kill -USR1 "$trainer" || say "the trainer has already ended"; fi
 }
 trap pass_on_stop USR1
-trap 'say "TERM: Slurm is ending this job; the run saves within the time that Slurm leaves it"' TERM
+let_it_end() {
+  signals=$((signals + 1))
+  say "TERM: Slurm is ending this job; the run saves within the time that Slurm leaves it"
+}
+trap let_it_end TERM
 
 # pyxis' options; none without AZR_CONTAINER.
 container_flags=()
@@ -41,11 +47,14 @@ if [[ -n ${AZR_CONTAINER:-} ]]; then
   )
 fi
 
-# await PID: its exit code in `exit_code`. A signal ends `wait`; it is handled, and the wait goes on.
+# await PID: its exit code in `exit_code`. A signal that is handled ends `wait` with a code of its own; the wait then goes on.
 await() {
-  while kill -0 "$1" 2> /dev/null; do wait "$1" || true; done
-  exit_code=0
-  wait "$1" || exit_code=$?
+  local before
+  while before=$signals; do
+    exit_code=0
+    wait "$1" || exit_code=$?
+    if ((signals == before)); then return; fi
+  done
 }
 
 # step NODES OPTIONS... COMMAND... &: becomes an srun of one task on each node of the group, which may use all that the job has there.

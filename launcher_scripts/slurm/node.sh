@@ -32,6 +32,7 @@ interface() { # the one with the default route, else the first but the loopback
 }
 
 stop_ranks() {
+  signals=$((signals + 1))
   if [[ $stopped == yes ]]; then return; fi
   stopped=yes
   sleep 0.5
@@ -74,6 +75,7 @@ if [[ -z ${AZR_PYTHON:-}${AZR_CONTAINER:-} && -x $AZR_HOME/.venv/bin/python ]]; 
 # What is ignored here is ignored by every child until it sets a handler, as rank 0 does: nothing dies of a signal that comes early.
 trap '' TERM USR1
 stopped=no
+signals=0 # how many were handled
 case ${1:-} in
   train)
     shift
@@ -97,7 +99,7 @@ case ${1:-} in
     # It outlives the run: a stop must not take the executor from a step that is to end. USR2 ends it.
     "$python" -m azr_nemo sandbox serve --host 0.0.0.0 --port "${AZR_PORT:?}" --workers "${AZR_SANDBOX_WORKERS:-0}" &
     child=$!
-    trap 'kill -TERM "$child" 2> /dev/null || true' USR2
+    trap 'signals=$((signals + 1)); kill -TERM "$child" 2> /dev/null || true' USR2
     ;;
   *)
     echo "usage: node.sh train SETTINGS... | node.sh sandbox" >&2
@@ -105,9 +107,11 @@ case ${1:-} in
     ;;
 esac
 
-while kill -0 "$child" 2> /dev/null; do wait "$child" || true; done # a signal ends `wait`
-code=0
-wait "$child" || code=$?
+while before=$signals; do # a signal that is handled ends `wait` with a code of its own
+  code=0
+  wait "$child" || code=$?
+  if ((signals == before)); then break; fi
+done
 if [[ $stopped == yes ]]; then
   # torchrun calls every exit code of a rank but 0 a failure, that of a run which was stopped and saved (75) too; the run's own word tells.
   if ((code != 0)) && said_stopped "$@"; then code=0; fi

@@ -103,12 +103,12 @@ def interrupted(cluster: Cluster, new_run: Callable[[str], Run]) -> Run:
 def chain(cluster: Cluster, new_run: Callable[[str], Run]) -> Run:
     """Two links of one rank each: the first comes near its time limit, the second is cancelled."""
     run = new_run("chain")
-    run.jobs = [first, second] = cluster.submit(*run.settings, "chain=2", "signal=120", "selfplay.steps=100000")
+    run.jobs = [first, second] = cluster.submit(*run.settings, "chain=2", "signal=180", "selfplay.steps=100000")
     run.wait_for_steps(2)
     run.notes["second waits"] = int(cluster.job(second)["Reason"] == "Dependency")
     # As if the limit had been chosen so: Slurm looks every 30 s which jobs are within --signal of their limit.
     hours, minutes, _ = (int(part) for part in cluster.job(first)["RunTime"].split(":"))
-    cluster.run("scontrol", "update", f"jobid={first}", f"timelimit={60 * hours + minutes + 2}")
+    cluster.run("scontrol", "update", f"jobid={first}", f"timelimit={60 * hours + minutes + 3}")
     cluster.wait_for_state(first, "COMPLETED", "FAILED", "TIMEOUT")
     run.notes["first saved"] = run.saved()
     run.wait_for_steps(run.notes["first saved"] + 2)
