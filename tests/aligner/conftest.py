@@ -84,18 +84,22 @@ def layout(forks: None, model: Path, tmp_path_factory: pytest.TempPathFactory) -
 
 
 @pytest.fixture(scope="session")
-def weights(default: Path) -> Callable[[Path], dict[str, Any]]:
-    """weights(checkpoint) are those of a checkpoint under Hugging Face names, as `azr-nemo convert` of the default environment reads them."""
+def weights(forks: None) -> Callable[[Path], dict[str, Any]]:
+    """weights(checkpoint) are those of a checkpoint under Hugging Face names, as `azr-nemo convert` reads them."""
     from safetensors.torch import load_file
 
-    def read(checkpoint: Path) -> dict[str, Any]:
-        out = checkpoint.with_name(checkpoint.name + "_hf")
-        command = [ROOT / ".venv" / "bin" / "azr-nemo", "convert", checkpoint / "nemo", out, "--to", "hf"]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=120)
-        assert done.returncode == 0, done.stderr
-        return load_file(out / "model.safetensors")
+    from azr_nemo.conversion.convert import convert
 
-    return read
+    read: dict[Path, dict[str, Any]] = {}
+
+    def weights_of(checkpoint: Path) -> dict[str, Any]:
+        if checkpoint not in read:
+            out = checkpoint.with_name(f"{checkpoint.name}_hf")
+            convert(checkpoint / "nemo", out, "hf")
+            read[checkpoint] = load_file(out / "model.safetensors")
+        return read[checkpoint]
+
+    return weights_of
 
 
 def settings_of_a_run(model: Path, run_dir: Path, seeds: Path) -> list[str]:
