@@ -52,7 +52,9 @@ class Worker:
         engine = config.engine
         check_layout(self.hf_config, engine.tensor_parallel, engine.pipeline_parallel, distributed.world_size())
         if engine.sequence_parallel and engine.tensor_parallel == 1:
-            raise UserError("engine.sequence_parallel=true cuts what tensor parallelism leaves whole: set engine.tensor_parallel above 1 too")
+            raise UserError(
+                "engine.sequence_parallel=true cuts what tensor parallelism leaves whole: set engine.tensor_parallel above 1 too"
+            )
         platform = choose_platform(config.platform)
         set_threads(engine.threads)
         if platform.device.type == "cpu":
