@@ -2,6 +2,7 @@
 it starts torchrun and tells the ranks when Slurm wants the run to stop."""
 
 import shlex
+import shutil
 from typing import Any
 
 from azr_nemo.errors import UserError
@@ -53,7 +54,7 @@ def executor(prepared: Prepared) -> Any:
         setup_lines=SETUP,
         env_vars=environment,
         packager=run.Packager(),  # the run starts in `home`; nothing is copied
-        tunnel=run.LocalTunnel(job_dir=str(launch.job_dir.resolve())),
+        tunnel=run.LocalTunnel(job_dir=""),  # sbatch of this machine; the job's files where NeMo-Run keeps its own, see `start`
         retries=launch.retries,
         poll_estimated_start_time=False,
     )
@@ -66,22 +67,29 @@ def script(prepared: Prepared) -> Any:
 
 def start(prepared: Prepared, dry_run: bool = False, wait: bool = False) -> None:
     """Submits to Slurm, or runs here until it ends. dry_run: prints the batch script instead. wait: follows a job on Slurm to its end.
-    Raises UserError when the run failed."""
+    Raises UserError when the job is refused or the run failed."""
     run = nemo_run()
-    run.config.set_nemorun_home(str(prepared.launch.job_dir.resolve()))
+    from invoke.exceptions import UnexpectedExit  # what NeMo-Run runs commands with
+
     local = prepared.launch.executor == "local"
+    if not local and not dry_run and not shutil.which("sbatch"):
+        raise UserError("--executor slurm submits with sbatch, which is not on this machine: start it on a login node of the cluster")
+    run.config.set_nemorun_home(str(prepared.launch.job_dir.resolve()))
     with run.Experiment(prepared.name) as experiment:
         experiment.add(script(prepared), executor=executor(prepared), name=prepared.name, tail_logs=local or wait)
         if dry_run:
             experiment.dryrun()
             return
-        experiment.run(detach=not (local or wait), tail_logs=local or wait)
+        try:
+            experiment.run(detach=not (local or wait), tail_logs=local or wait)
+        except UnexpectedExit as error:
+            raise UserError(f"the job was refused: {' '.join(error.result.stderr.split()) or error}") from None
         if local or wait:
             _check(experiment)
 
 
 def _check(experiment: Any) -> None:
     # Slurm without accounting forgets how a job ended, which is then UNKNOWN.
-    status = {name: str(job.get("status")) for name, job in (experiment.status(return_dict=True) or {}).items()}
-    if any(bad in word for word in status.values() for bad in ("FAILED", "CANCELLED")):
-        raise UserError(f"the launched run did not succeed ({status}): its log is above and in the job's directory")
+    states = {job.id: job.state.name for job in experiment.jobs}
+    if {"FAILED", "CANCELLED"} & set(states.values()):
+        raise UserError(f"the launched run did not succeed ({states}): its log is above and in the job's directory")

@@ -1,14 +1,18 @@
 """NeMo-Run's own objects and the batch script that it writes from them. Skipped without the extra [launch] (make test-slurm installs it)."""
 
+import os
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from azr_nemo.errors import UserError
 from azr_nemo.launch import nemo
 from azr_nemo.launch.request import Launch, prepare
+from azr_nemo.settings import ROOT
 
 TINY = "recipe=tiny-1n0g-megatron"
 
@@ -41,14 +45,34 @@ def test_the_environment_and_the_command_survive_the_shell(tmp_path: Path) -> No
     assert shlex.split(nemo.script(prepared).inline)[-1] == "data.seed_files=[/a b.jsonl]"
 
 
+def local(tmp_path: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "azr_nemo", "launch", *arguments, "--executor", "local", "--job-dir", str(tmp_path / "jobs")]
+    return subprocess.run(command, capture_output=True, text=True, timeout=500, env={**os.environ, **environment})
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_local_launch_trains_on_this_machine(tmp_path: Path) -> None:
     settings = [
         TINY, "platform=cpu", "warmup.steps=0", "selfplay.batch_size=2", "selfplay.steps=1", "rollout.estimate_samples=2", "eval.items=0",
-        "rollout.max_propose_tokens=24", "rollout.max_solve_tokens=16", "data.seed_factor=1", "data.seed_rounds=1", f"run_dir={tmp_path}/run",
+        "rollout.max_propose_tokens=24", "rollout.max_solve_tokens=16", "data.seed_factor=1", "data.seed_rounds=1",
+        f"data.seed_files=[{ROOT}/tests/data/seeds.jsonl]", f"run_dir={tmp_path}/run",
     ]  # fmt: skip
-    command = [sys.executable, "-m", "azr_nemo", "launch", *settings, "--executor", "local", "--job-dir", str(tmp_path / "jobs")]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=500)
+    result = local(tmp_path, *settings)
     assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
-    assert (tmp_path / "run" / "checkpoints" / "latest").read_text() == "step_000001"
+    assert (tmp_path / "run" / "checkpoints" / "latest").read_text().strip() == "step_000001"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_local_launch_that_fails_says_so(tmp_path: Path) -> None:
+    stand_in = ROOT / "tests" / "slurm" / "stand_in.py"
+    result = local(tmp_path, TINY, "--python", str(stand_in), STAND_IN="3")
+    assert result.returncode == 2, result.stdout[-3000:] + result.stderr[-3000:]
+    assert "azr-nemo: the launched run did not succeed" in result.stderr
+
+
+@pytest.mark.skipif(bool(shutil.which("sbatch")), reason="sbatch is here")
+def test_without_sbatch_a_slurm_launch_is_refused_in_a_sentence(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="submits with sbatch, which is not on this machine"):
+        nemo.start(prepare(Launch((TINY,), job_dir=tmp_path)))

@@ -134,7 +134,7 @@ def test_what_cannot_run_is_refused_in_a_sentence_before_it_is_queued(arguments:
 
 def test_help_lists_every_key_that_is_understood() -> None:
     text = submit("--help").stdout
-    understood = (SCRIPTS / "submit.sh").read_text().split("nodes=* |")[1].split(")\n")[0]
+    understood = (SCRIPTS / "submit.sh").read_text().split("nodes=* |", 1)[1].split(")\n")[0]
     keys = {"nodes", *(word.rstrip("=*") for word in understood.replace("\\", " ").replace("|", " ").split())}
     assert len(keys) > 25
     assert not [key for key in keys if f"{key}=" not in text]
