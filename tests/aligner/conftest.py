@@ -20,6 +20,14 @@ if importlib.util.find_spec("nemo_aligner") is None:
     collect_ignore = ["test_conversion.py", "test_layouts.py", "test_runs.py", "test_parity.py", "test_actor.py", "test_trtllm_contract.py"]
 sys.path[:0] = [str(HERE), str(HERE.parent / "selfplay")]
 
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The first test that needs a fixture waits for imports and whole runs; on a busy machine that takes minutes."""
+    for item in items:
+        if HERE in item.path.parents:
+            item.add_marker(pytest.mark.timeout(1500))
+
+
 LESSONS = 15  # supervised steps of the tiny model before self-play
 STEPS = 3
 
@@ -49,7 +57,7 @@ def default(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("default")
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(HERE), str(HERE.parent / "selfplay")]), "OMP_NUM_THREADS": "1"}
     command = [python, HERE / "default_engine.py", folder, str(LESSONS)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=280)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     return folder
 
@@ -135,7 +143,7 @@ def whole_run(model: Path, seeds: Path, tmp_path_factory: pytest.TempPathFactory
     folder = tmp_path_factory.mktemp("whole") / "run"
     command = [sys.executable, "-m", "azr_nemo", "train", *settings_of_a_run(model, folder, seeds)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=280)
+    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=600)
     assert done.returncode == 0, done.stdout
     return folder, done.stdout
 

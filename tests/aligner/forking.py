@@ -9,7 +9,7 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
-LIMIT_S = 280.0
+LIMIT_S = 600.0
 
 
 class Job:
