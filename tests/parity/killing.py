@@ -30,6 +30,7 @@ ARGUMENTS = [
     "data.seed_factor=5",
     "data.seed_rounds=2",
     "data.seed_batch=4",
+    "executor.wall_s=60",  # a busy machine must not make a timeout of what another run found valid
     "checkpoint.every=2",
     "engine.threads=1",
     "logging.console=json",

@@ -24,6 +24,7 @@ SETTINGS = [
     "eval.items=2",
     "data.seed_factor=1",
     f"data.seed_files=[{SEEDS}]",
+    "executor.wall_s=60",  # a busy machine must not make a timeout of what another run found valid
     "checkpoint.every=1",
 ]
 
