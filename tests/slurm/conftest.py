@@ -1,11 +1,12 @@
 """One cluster for all tests that need one; without AZR_SLURM_TESTS=1 (make test-slurm) these skip."""
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from slurm_cluster import HERE, ROOT, Cluster, wait_until, why_not
+from slurm_cluster import Cluster, why_not
+from stand_in_job import StandIn
 
 
 @pytest.fixture(scope="session")
@@ -21,23 +22,6 @@ def make_cluster(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Cl
 def cluster(make_cluster: Callable[[str], Cluster]) -> Iterator[Cluster]:
     with make_cluster("cgroup") as cluster:
         yield cluster
-
-
-class StandIn:
-    """A job of azr.sbatch whose Python is stand_in.py. options: of sbatch. environment: the scripts' AZR_* variables."""
-
-    def __init__(self, cluster: Cluster, log: Path, *options: str, behaviour: str = "0", settings: Sequence[str] = (), **environment: str):
-        self.cluster, self.log = cluster, log
-        script = ROOT / "launcher_scripts" / "slurm" / "azr.sbatch"
-        environment = {"AZR_HOME": str(ROOT), "AZR_PYTHON": str(HERE / "stand_in.py"), "STAND_IN": behaviour, **environment}
-        answer = cluster.run("sbatch", "--mem=100", f"--output={log}", *options, script, "recipe=any", *settings, **environment)
-        self.number = int(answer.split()[-1])
-
-    def lines(self) -> list[str]:
-        return self.log.read_text().splitlines() if self.log.exists() else []
-
-    def wait_for_line(self, text: str, times: int = 1, timeout: float = 60) -> None:
-        wait_until(lambda: sum(text in line for line in self.lines()) >= times, timeout, lambda: f"{text!r} in {self.lines()}")
 
 
 @pytest.fixture

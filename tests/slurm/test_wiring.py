@@ -4,8 +4,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import StandIn
 from slurm_cluster import ROOT, Cluster
+from stand_in_job import StandIn
 
 Job = Callable[..., StandIn]
 
