@@ -13,7 +13,7 @@ def global_trr_plus_plus(rewards: Tensor, mask: Tensor, groups: Tensor, weightin
     all have B rows. A row without response tokens takes no part.
 
     What a group's statistics depend on is two numbers a row, its reward and its token count, so those are gathered and every rank computes
-    the same baselines as one rank would: bit for bit, in float64.
+    the baselines that one rank would, in float64.
     """
     rank = parallel_state.get_data_parallel_rank()
     columns = torch.stack([rewards.double(), mask.sum(1).double(), groups.double()], dim=1)

@@ -172,6 +172,8 @@ def build(config: RunConfig, restore_path: Path) -> tuple[Any, SelfPlayActor, An
     init_distributed(trainer, actor, bool(model.get("transformer_engine", False)))
     if without_cuda:
         cpu.seed_model_parallel(config.seed)
+        if config.engine.threads:
+            torch.set_num_threads(config.engine.threads)
     init_using_ptl(trainer, actor, None, None)
     optimizer, scheduler = extract_optimizer_scheduler_from_ptl_model(actor)
     if config.rollout.name == "trtllm":
