@@ -1,10 +1,11 @@
 """What the scripts make of a job, on a real Slurm of two nodes, with a stand-in for the trainer."""
 
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from slurm_cluster import ROOT, Cluster
+from slurm_cluster import ROOT, Cluster, wait_until
 from stand_in_job import StandIn
 
 Job = Callable[..., StandIn]
@@ -94,3 +95,20 @@ def test_the_hand_written_commands_of_the_scripts_are_accepted(cluster: Cluster)
         "sbatch", "--test-only", "--mem=1000", "--time=10", "--nodes=2", "--gpus-per-node=8", scripts / "azr.sbatch", "recipe=x"
     )
     assert "node[1-2]" in answer
+
+
+def test_nothing_outlives_a_cluster(make_cluster: Callable[[str], Cluster], tmp_path: Path) -> None:
+    def processes(cluster: Cluster) -> list[str]:
+        found = []
+        for process in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):  # gone meanwhile
+                if str(cluster.folder).encode() in (process / "environ").read_bytes():
+                    found.append((process / "cmdline").read_bytes().replace(b"\0", b" ").decode())
+        return found
+
+    with make_cluster("cgroup") as cluster:
+        StandIn(cluster, tmp_path / "job.log", behaviour="run").wait_for_line("rank is ready")
+        running = processes(cluster)
+        assert any("slurmctld" in command for command in running)
+        assert any("stand_in.py rank" in command for command in running)
+    wait_until(lambda: not processes(cluster), 20, lambda: f"the end of {processes(cluster)}")
