@@ -31,9 +31,8 @@ def main() -> None:
     phases = {name: statistics.mean(row.get(f"time/{name}_s", 0.0) for row in rows) for name in sorted(set().union(*map(named, rows)))}
     apart = sum(phases.pop(name, 0.0) for name in APART)
     total = sum(phases.values())
-    print(
-        f"\n{'phase':<14} {'s/step':>8} {'share':>7} {'GiB':>6}   mean of {len(rows)} steps, {total:.1f} s each (saving and evaluating, {apart:.1f} s, left out)"
-    )
+    print(f"\nmean of {len(rows)} steps, {total:.1f} s each (saving and evaluating, {apart:.1f} s, left out)")
+    print(f"{'phase':<14} {'s/step':>8} {'share':>7} {'GiB':>6}")
     for name, seconds in sorted(phases.items(), key=lambda item: (item[0] not in MODEL, -item[1])):
         peak = max(row.get(f"memory/{name}_rss_gib", 0.0) for row in rows)
         print(f"{name:<14} {seconds:>8.2f} {seconds / total:>7.1%} {peak:>6.1f}")
