@@ -87,10 +87,24 @@ class Cluster:
 
     def requeued(self, number: int, times: int, timeout: float = 120) -> None:
         """Waits until a job is back in the queue for the n-th time, and spares it the two minutes that Slurm has it wait there."""
+        self.wait_for_requeue(number, times, timeout)
+        self.start_now(number)
+
+    def wait_for_requeue(self, number: int, times: int, timeout: float = 120) -> None:
         wait_until(
             lambda: int(self.job(number)["Restarts"]) >= times and self.job(number)["JobState"] == "PENDING", timeout, f"{times} requeues"
         )
+
+    def start_now(self, number: int) -> None:
         self.run("scontrol", "update", f"jobid={number}", "starttime=now")
+
+    def wait_for_nodes(self, timeout: float = 120) -> None:
+        """Waits until both nodes are idle: a job that starts where Slurm still counts steps of its own last start waits for ever for its first one."""
+        wait_until(
+            lambda: self.run("sinfo", "--noheader", "--partition=batch", "--states=idle", "--format=%D").strip() == "2",
+            timeout,
+            "two idle nodes",
+        )
 
     def preempt(self, nodes: str, *options: str) -> int:
         """A short job of the higher partition that wants all GPUs of these nodes."""

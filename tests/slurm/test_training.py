@@ -93,8 +93,11 @@ def interrupted(cluster: Cluster, new_run: Callable[[str], Run]) -> Run:
     cluster.wait_for_state(preempting, "COMPLETED")
     wait_until(lambda: "resumed after step" in run.log(), START_S, lambda: f"a resumed run: {run.log()[-3000:]}")
     cluster.lose("node2")
-    cluster.requeued(job, 2)
+    cluster.wait_for_requeue(job, 2)
     cluster.bring_back("node2")
+    time.sleep(5)  # the other node's processes of the last start are being ended
+    cluster.wait_for_nodes()
+    cluster.start_now(job)
     assert cluster.wait_for_state(job, "COMPLETED", "FAILED", timeout=START_S + 200) == "COMPLETED", run.log()[-5000:]
     return run
 
