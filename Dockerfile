@@ -25,6 +25,7 @@ WORKDIR /source
 COPY pyproject.toml README.md LICENSE ./
 COPY conf conf
 COPY recipes recipes
+COPY launcher_scripts launcher_scripts
 COPY azr_nemo azr_nemo
 RUN --mount=type=cache,target=/root/.cache/pip \
     PIP_CONSTRAINT=/opt/build/lock.txt /opt/build/bin/pip wheel --quiet --no-deps --wheel-dir /dist .
