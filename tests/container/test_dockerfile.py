@@ -152,7 +152,7 @@ def test_the_build_context_holds_only_what_is_installed():
     rules = [line for line in (ROOT / ".dockerignore").read_text().splitlines() if line and not line.startswith("#")]
     assert rules[0] == "*"  # so that runs/, data/, .git and every .venv stay out, whatever they are called
     let_in = {rule[1:] for rule in rules if rule.startswith("!")}
-    assert let_in == {"pyproject.toml", "README.md", "LICENSE", "azr_nemo", "conf", "recipes", "requirements", "docker"}
+    assert let_in == {"pyproject.toml", "README.md", "LICENSE", "azr_nemo", "conf", "recipes", "launcher_scripts", "requirements", "docker"}
     assert not let_in & {"runs", ".venv", ".venv-aligner", ".git", "data", "evals"}
     copies = [line.split() for line in instructions() if line.startswith("COPY") and "--from" not in line]
     used = {word.split("/")[0] for words in copies for word in words[1:-1] if not word.startswith("-")}
