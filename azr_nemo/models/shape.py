@@ -22,8 +22,9 @@ def architectures() -> list[str]:
 
 
 def model_shape(model: ModelConfig) -> "PretrainedConfig":
-    """The Hugging Face configuration of a model whose weights may be absent: the one in the directory `model.path` when that is there, the known one of
-    `embedded:` and `scratch:` models, else that of `model.architecture`. Raises UserError when there is none."""
+    """The Hugging Face configuration of a model whose weights may be absent: the one of `model.path` when that is there (a Hugging Face directory, or
+    NeMo's file or folder), the known one of `embedded:` and `scratch:` models, else that of `model.architecture`. Raises UserError when there is
+    none."""
     from azr_nemo.megatron.huggingface import read_config
     from azr_nemo.models import tiny
 
@@ -34,10 +35,16 @@ def model_shape(model: ModelConfig) -> "PretrainedConfig":
     directory = Path(model.path).expanduser()
     if (directory / "config.json").is_file():
         return read_config(directory)
+    if directory.is_file() or (directory / "model_config.yaml").is_file():
+        from azr_nemo.conversion.nemo import open_nemo_source
+
+        with open_nemo_source(directory) as source:
+            return source.config
     if model.architecture:
         return published(model.architecture)
     raise UserError(
-        f"model.path={model.path} is not a Hugging Face model directory: get one with `hf download ORG/NAME --local-dir DIR` and give model.path=DIR, "
+        f"model.path={model.path} is not a Hugging Face model directory (nor, for engine=aligner, a .nemo file): "
+        "get one with `hf download ORG/NAME --local-dir DIR` and give model.path=DIR, "
         f"or, to check a recipe before that, model.architecture, one of {', '.join(architectures())}"
     )
 

@@ -3,6 +3,7 @@
 import pytest
 
 from azr_nemo.config import ModelConfig
+from azr_nemo.conversion.convert import convert
 from azr_nemo.errors import UserError
 from azr_nemo.megatron.architecture import read_architecture
 from azr_nemo.models import tiny
@@ -37,6 +38,12 @@ def test_a_directory_that_is_there_counts_more_than_the_architecture(tmp_path):
     assert model_shape(ModelConfig(path=str(tmp_path), architecture="llama3_1_8b")).model_type == "qwen2"
 
 
+def test_a_nemo_file_has_the_shape_that_it_holds(tmp_path):
+    convert(tiny.tiny(tmp_path / "hf", 1), tmp_path / "tiny.nemo", "nemo")
+    shape = model_shape(ModelConfig(path=str(tmp_path / "tiny.nemo")))
+    assert read_architecture(shape) == read_architecture(model_shape(ModelConfig(path="scratch:tiny")))
+
+
 def test_an_absent_directory_has_the_shape_of_its_architecture(tmp_path):
     shape = model_shape(ModelConfig(path=str(tmp_path / "none"), architecture="llama3_1_8b"))
     assert (shape.model_type, shape.num_key_value_heads) == ("llama", 8)
@@ -50,7 +57,7 @@ def test_embedded_and_scratch_models_have_the_shape_that_they_are_made_with(tmp_
 
 
 def test_an_unknown_shape_is_told_in_a_sentence(tmp_path):
-    with pytest.raises(UserError, match=r"is not a Hugging Face model directory.*model\.architecture, one of llama3_1_8b"):
+    with pytest.raises(UserError, match=r"is not a Hugging Face model directory .*model\.architecture, one of llama3_1_8b"):
         model_shape(ModelConfig(path=str(tmp_path / "none")))
     with pytest.raises(UserError, match=r"model\.architecture=gpt5 is unknown: there are llama3_1_8b"):
         model_shape(ModelConfig(path=str(tmp_path / "none"), architecture="gpt5"))
