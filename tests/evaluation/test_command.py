@@ -16,7 +16,7 @@ ROWS = [
 TRAIN = [
     "train", "recipe=tiny-1n0g-megatron", "warmup.steps=0", "selfplay.batch_size=2", "selfplay.steps=2", "rollout.estimate_samples=2",
     "rollout.max_propose_tokens=24", "rollout.max_solve_tokens=16", "data.seed_factor=1", "checkpoint.every=1", "eval.items=2", "eval.every=1",
-    "rollout.max_prompt_tokens=2000",
+    "rollout.max_prompt_tokens=1000",
 ]  # fmt: skip
 SEEDS = Path(__file__).parent.parent / "data" / "seeds.jsonl"
 
