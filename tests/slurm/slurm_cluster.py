@@ -1,6 +1,7 @@
 """A Slurm cluster inside this machine, driven from outside its namespaces: submit a job, wait for what it says, take a node away."""
 
 import os
+import re
 import shutil
 import subprocess
 import time
@@ -123,6 +124,11 @@ class Cluster:
     def bring_back(self, node: str) -> None:
         holder = (self.folder / f"{node}.pid").read_text().strip()
         self.run("nsenter", f"--target={holder}", "--net", "--uts", "slurmd", "-N", node)
+
+
+def lines_of(log: str) -> list[str]:
+    """The lines of a log that the tasks of several nodes write at once, each beginning with its node's name: two may stand in one line of the file."""
+    return [line for line in re.split(r"\n|(?=node[12]: )", log) if line]
 
 
 def wait_until(true: Callable[[], bool], timeout: float, what: str | Callable[[], str], every: float = 0.3) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from slurm_cluster import HERE, ROOT, Cluster, wait_until
+from slurm_cluster import HERE, ROOT, Cluster, lines_of, wait_until
 
 
 class StandIn:
@@ -17,7 +17,7 @@ class StandIn:
         self.number = int(answer.split()[-1])
 
     def lines(self) -> list[str]:
-        return self.log.read_text().splitlines() if self.log.exists() else []
+        return lines_of(self.log.read_text()) if self.log.exists() else []
 
     def wait_for_line(self, text: str, times: int = 1, timeout: float = 60) -> None:
         wait_until(lambda: sum(text in line for line in self.lines()) >= times, timeout, lambda: f"{text!r} in {self.lines()}")

@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from slurm_cluster import HERE, ROOT, Cluster, wait_until
+from slurm_cluster import HERE, ROOT, Cluster, lines_of, wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -21,7 +21,7 @@ def test_nemo_runs_job_starts_torchrun_on_both_nodes_and_goes_back_into_the_queu
     number = int(cluster.run("squeue", "--noheader", "--format=%i").split()[0])
 
     def lines() -> list[str]:
-        return [line for path in jobs.rglob(f"log-*_{number}_*.out") for line in path.read_text().splitlines()]
+        return [line for path in jobs.rglob(f"log-*_{number}_*.out") for line in lines_of(path.read_text())]
 
     def until(text: str, times: int) -> None:
         wait_until(lambda: sum(text in line for line in lines()) >= times, 120, lambda: f"{text!r} in {lines()}")
