@@ -62,6 +62,7 @@ class Control:
 def main(fd: int) -> None:
     """Serves the trainer at the other end of the socket `fd` until it is gone."""
     _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    as_in_a_shell()
     control = Control(fd)
     plan = control.next()
     try:
@@ -82,6 +83,13 @@ def main(fd: int) -> None:
     gc.freeze()
     while True:
         serve(control.next(), control, spawn, base, seccomp)
+
+
+def as_in_a_shell() -> None:
+    """Signals as a program finds them in a new interpreter: what the trainer was started under (nohup, a background job) is not handed on."""
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def serve(request: dict[str, Any], control: Control, spawn: Spawn, base: int, seccomp: child.Filter | None) -> None:
