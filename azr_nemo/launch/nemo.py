@@ -84,8 +84,8 @@ def start(prepared: Prepared, dry_run: bool = False, wait: bool = False) -> None
             experiment.run(detach=not (local or wait), tail_logs=local or wait)
         except UnexpectedExit as error:
             raise UserError(f"the job was refused: {' '.join(error.result.stderr.split()) or error}") from None
-        if local or wait:
-            _check(experiment)
+    if local or wait:  # an experiment waits for its jobs when its context ends
+        _check(experiment)
 
 
 def _check(experiment: Any) -> None:

@@ -89,7 +89,19 @@ class Cluster:
     def requeued(self, number: int, times: int, timeout: float = 120) -> None:
         """Waits until a job is back in the queue for the n-th time, and spares it the two minutes that Slurm has it wait there."""
         self.wait_for_requeue(number, times, timeout)
-        self.start_now(number)
+        calm = 0
+
+        def eligible() -> bool:
+            """Slurm sets the two minutes when the last start's nodes are free again, which may come after a first request to start."""
+            nonlocal calm
+            job = self.job(number)
+            held = job["JobState"] == "PENDING" and job["Reason"] == "BeginTime"
+            if held:
+                self.start_now(number)
+            calm = 0 if held else calm + 1
+            return job["JobState"] != "PENDING" or calm >= 5
+
+        wait_until(eligible, timeout, lambda: f"job {number} may start, is {self.job(number)}", every=1)
 
     def wait_for_requeue(self, number: int, times: int, timeout: float = 120) -> None:
         wait_until(
@@ -97,7 +109,7 @@ class Cluster:
         )
 
     def start_now(self, number: int) -> None:
-        self.run("scontrol", "update", f"jobid={number}", "starttime=now")
+        self.run("scontrol", "update", f"jobid={number}", "starttime=now", check=False)  # it may have started meanwhile
 
     def wait_for_nodes(self, timeout: float = 120) -> None:
         """Waits until both nodes are idle: a job that starts where Slurm still counts steps of its own last start waits for ever for its first one."""

@@ -19,5 +19,5 @@ class StandIn:
     def lines(self) -> list[str]:
         return lines_of(self.log.read_text()) if self.log.exists() else []
 
-    def wait_for_line(self, text: str, times: int = 1, timeout: float = 60) -> None:
+    def wait_for_line(self, text: str, times: int = 1, timeout: float = 120) -> None:
         wait_until(lambda: sum(text in line for line in self.lines()) >= times, timeout, lambda: f"{text!r} in {self.lines()}")
