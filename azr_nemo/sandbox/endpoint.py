@@ -23,6 +23,7 @@ PING_S = 10.0
 LARGEST_ANSWER = 64 << 20
 INTERPRETER_MB = 768  # address space of the interpreter and the supervisor, beside what a program may add
 START_S = 5.0  # for the interpreter to start and the supervisor to compile
+BODIES = {"Content-Type": "application/json", "Accept-Encoding": "identity"}  # nothing to decode
 
 Rows = list[Outcome]
 
@@ -214,11 +215,11 @@ class Endpoint:
         data = bytearray()
         try:
             response = self._session.request(
-                method, self.url + path, headers={**self._headers, "Content-Type": "application/json"}, stream=True, allow_redirects=False,
+                method, self.url + path, headers={**self._headers, **BODIES}, stream=True, allow_redirects=False,
                 data=None if body is None else json.dumps(body).encode(), timeout=(min(CONNECT_S, seconds), seconds),
             )  # fmt: skip
             with response:
-                while part := response.raw.read1(1 << 16, decode_content=True):
+                while part := _part(response.raw):
                     data += part
                     if len(data) > LARGEST_ANSWER:
                         raise EndpointFailed(f"{self.name} answered more than {LARGEST_ANSWER >> 20} MiB")
@@ -240,3 +241,13 @@ class Endpoint:
         if status in (401, 403):
             raise EndpointFailed(f"{self.name} wants another token (HTTP {status}): set AZR_NEMO_SANDBOX_TOKEN to the server's", final=True)
         raise EndpointFailed(f"{self.name} answered HTTP {status}{said}", busy=status == 429, final=status in (413, 422))
+
+
+def _part(raw: Any) -> bytes:
+    """What has arrived of a body, at least a byte, waiting for no more than that; nothing at its end."""
+    if hasattr(raw, "read1"):
+        return raw.read1(1 << 16)
+    part = raw._fp.read1(1 << 16)  # urllib3 1.26, which the extra [launch] brings along: its own `read` waits until all 64 KiB are there
+    if not part:
+        raw.release_conn()  # the session's next request goes over the same connection
+    return part
