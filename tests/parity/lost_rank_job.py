@@ -135,7 +135,8 @@ def run(cases: dict[str, tuple[int, str, str]], model_dir: Path, out: Path) -> N
         living |= {fork_rank(model_dir, out / name, rank, port, case): (name, rank) for rank in range(RANKS)}
     while living and time.monotonic() - started < 120:
         for name in [name for name, (_, _, what) in cases.items() if what == "pause" and name not in suspended]:
-            if "pausing" in (out / name / "rank-0.log").read_text():
+            log = out / name / "rank-0.log"  # a rank that has just been forked has none yet
+            if log.exists() and "pausing" in log.read_text():
                 suspended[name] = time.monotonic()
                 signal_all(living, name, signal.SIGSTOP)
         for name, since in suspended.items():

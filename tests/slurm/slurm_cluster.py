@@ -86,22 +86,18 @@ class Cluster:
         )
         return self.job(number)["JobState"]
 
-    def requeued(self, number: int, times: int, timeout: float = 120) -> None:
-        """Waits until a job is back in the queue for the n-th time, and spares it the two minutes that Slurm has it wait there."""
+    def requeued(self, number: int, times: int, timeout: float = 240) -> None:
+        """Waits until a job that went back into the queue for the n-th time has started again, and spares it the two minutes that Slurm has it wait
+        there. Slurm sets them when the last start's nodes are free again, which may come long after a first request to start: so it is asked until it does."""
         self.wait_for_requeue(number, times, timeout)
-        calm = 0
 
-        def eligible() -> bool:
-            """Slurm sets the two minutes when the last start's nodes are free again, which may come after a first request to start."""
-            nonlocal calm
+        def started() -> bool:
             job = self.job(number)
-            held = job["JobState"] == "PENDING" and job["Reason"] == "BeginTime"
-            if held:
+            if job["JobState"] == "PENDING" and job["Reason"] == "BeginTime":
                 self.start_now(number)
-            calm = 0 if held else calm + 1
-            return job["JobState"] != "PENDING" or calm >= 5
+            return job["JobState"] != "PENDING"
 
-        wait_until(eligible, timeout, lambda: f"job {number} may start, is {self.job(number)}", every=1)
+        wait_until(started, timeout, lambda: f"job {number} starts again, is {self.job(number)}", every=1)
 
     def wait_for_requeue(self, number: int, times: int, timeout: float = 120) -> None:
         wait_until(

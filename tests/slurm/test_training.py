@@ -97,7 +97,7 @@ def interrupted(cluster: Cluster, new_run: Callable[[str], Run]) -> Run:
     cluster.bring_back("node2")
     time.sleep(5)  # the other node's processes of the last start are being ended
     cluster.wait_for_nodes()
-    cluster.start_now(job)
+    cluster.requeued(job, 2)
     assert cluster.wait_for_state(job, "COMPLETED", "FAILED", timeout=START_S + 200) == "COMPLETED", run.log()[-5000:]
     return run
 
