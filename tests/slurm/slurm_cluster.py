@@ -87,8 +87,8 @@ class Cluster:
         return self.job(number)["JobState"]
 
     def requeued(self, number: int, times: int, timeout: float = 240) -> None:
-        """Waits until a job that went back into the queue for the n-th time has started again, and spares it the two minutes that Slurm has it wait
-        there. Slurm sets them when the last start's nodes are free again, which may come long after a first request to start: so it is asked until it does."""
+        """Waits until a job that went back into the queue for the n-th time has started again, and spares it the two minutes that Slurm has it
+        wait there. Slurm sets them when the last start's nodes are free again, which may be long after a first request to start."""
         self.wait_for_requeue(number, times, timeout)
 
         def started() -> bool:
