@@ -2,7 +2,8 @@
 """In the place of the trainer's Python: says how node.sh called it, then does what STAND_IN asks.
 
 STAND_IN=CODE   ends with this exit code
-STAND_IN=run    starts one rank, which ends a second after it was asked to stop and says how often it was
+STAND_IN=run    starts one rank, which says a second after it was asked to stop how often it was, and ends later: real ranks leave together, and
+                srun kills what still runs where one has left
 """
 
 import os
@@ -32,6 +33,7 @@ def rank() -> int:
     while time.monotonic() < end:  # a signal cuts a sleep short
         time.sleep(0.05)
     print(f"{HOST}: rank was told {times} times", flush=True)
+    time.sleep(5)
     return 0 if times else 9
 
 
