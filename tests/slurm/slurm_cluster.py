@@ -93,7 +93,9 @@ class Cluster:
 
         def started() -> bool:
             job = self.job(number)
-            if job["JobState"] == "PENDING" and job["Reason"] == "BeginTime":
+            # With a step of the last start still in its list a job starts and waits for ever for its first one.
+            left = self.run("squeue", "--noheader", "--steps", f"--jobs={number}", check=False).strip()
+            if job["JobState"] == "PENDING" and job["Reason"] == "BeginTime" and not left:
                 self.start_now(number)
             return job["JobState"] != "PENDING"
 

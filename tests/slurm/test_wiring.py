@@ -85,7 +85,7 @@ def test_a_run_that_fails_is_tried_again_as_often_as_retries_says(cluster: Clust
     job = stand_in("--nodes=2", behaviour="3", AZR_RETRIES="1")
     cluster.requeued(job.number, 1)
     assert cluster.wait_for_state(job.number, "FAILED", "COMPLETED") == "FAILED"
-    assert cluster.job(job.number)["ExitCode"] == "3:0"
+    assert cluster.job(job.number)["ExitCode"] == "3:0", "\n".join(job.lines())
     assert cluster.job(job.number)["Restarts"] == "1"
 
 
