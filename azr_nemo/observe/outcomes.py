@@ -7,10 +7,10 @@ CLASSES: dict[str, tuple[str, ...]] = {
     "ok": ("right", "solve_rate"),  # a right answer; a proposal that became a new task, which says its solve rate
     "wrong": ("wrong_value",),
     "malformed": tuple(sorted(MALFORMED)),
-    "failed": tuple(status.value for status in Status if status is not Status.OK),  # what the executor says of a program that gave no value
+    "failed": tuple(status.value for status in Status if status not in (Status.OK, Status.SYNTAX)),  # it gave no value that can be compared
     "refused": (
         "banned_name", "duplicate", "generator", "import", "message_carries_program", "no_arguments", "no_entry", "no_parameter", "no_return",
-        "not_one_call", "prompt_too_long", "repeated_input", "too_deep", "too_long",
+        "not_one_call", "prompt_too_long", "repeated_input", "syntax", "too_deep", "too_long",
     ),  # before anything ran, or as it is known already
 }  # fmt: skip
 NAMES = tuple(name for names in CLASSES.values() for name in names)

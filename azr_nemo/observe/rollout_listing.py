@@ -86,4 +86,6 @@ def text(row: dict[str, Any], full: bool) -> Text:
     facts.append(f"{row['response_tokens']} tokens")
     prompt = printable(row["prompt"])
     shown = prompt if full else "\n".join(clip(prompt, PROMPT_LINES, PROMPT_WIDTH))
-    return Text.assemble((" | ".join(facts), "bold"), "\n", (shown, "dim"), "\n", (">>>", "bold"), f" {printable(row['completion'])}\n")
+    return Text.assemble(
+        (" | ".join(facts), "bold"), "\n", (shown, "dim"), "\n", (">>>", "bold"), f" {printable(row['completion']).rstrip()}\n"
+    )

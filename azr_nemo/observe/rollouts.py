@@ -15,7 +15,7 @@ from typing import Self
 from azr_nemo.errors import UserError
 from azr_nemo.observe.rollout_files import FOLDER, Rollout, drop_after, write_step
 
-BEHIND = 2  # steps that may wait to be written; a disk that is slower than training makes the step wait at last
+BEHIND = 2  # steps that may wait while one is being written; a disk that is slower than training makes the step wait at last
 PATIENCE_S = 600.0  # for the disk
 AT_THE_END_S = 10.0  # for the thread to end
 
