@@ -20,8 +20,8 @@ def rollouts(
     status: Annotated[
         str | None,
         typer.Option(
-            help="what came of it, by class: ok (right, or a new task), wrong, malformed (no answer to be read), failed (no value: "
-            "error, timeout, not_literal and the like), refused (by the checks, or a duplicate); or by name: right, wrong_value, error, timeout, duplicate, ..."
+            help="what came of it, by class: ok (right, or a new task), wrong, malformed (no answer to be read), failed (no value: error, timeout, "
+            "not_literal and the like), refused (by the checks, or a duplicate); or by name: right, wrong_value, error, timeout, duplicate, ..."
         ),
     ] = None,
     step: Annotated[int | None, typer.Option(help="of this step alone")] = None,
