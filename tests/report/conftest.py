@@ -9,20 +9,17 @@ import pytest
 import synthetic
 import tiny_run
 from opened import PATIENCE_MS, Opened
-
-sync_api = pytest.importorskip("playwright.sync_api", reason="the report's page is tested with playwright: pip install -e '.[dev]'")
-pytest.importorskip("plotly", reason="the report's charts need plotly: pip install -e '.[report]'")
-pytest.importorskip("pyarrow", reason="rollouts are Parquet files: pip install pyarrow")
+from playwright.sync_api import Browser, sync_playwright
 
 CHROMIUM = os.environ.get("AZR_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 SORTED = "def f(words):\n    return sorted(words)"
 
 
 @pytest.fixture(scope="session")
-def chromium() -> Iterator[object]:
+def chromium() -> Iterator[Browser]:
     if not CHROMIUM:
         pytest.skip("no Chromium here: install one, or set AZR_CHROMIUM to its path")
-    with sync_api.sync_playwright() as playwright:
+    with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"], timeout=PATIENCE_MS)
         yield browser
         browser.close()

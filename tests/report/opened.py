@@ -3,11 +3,15 @@
 from pathlib import Path
 from typing import Any
 
+from playwright.sync_api import Browser, expect
+
 from azr_nemo.observe.report.blocks import blocks
 from azr_nemo.observe.report.page import page, write
 from azr_nemo.observe.report.read import Reader, names
 
 PATIENCE_MS = 60_000  # the machine may be at work
+# Waits by playwright's own loop: wait_for_function evaluates texts in the page, which the page's policy forbids.
+expect.set_options(timeout=PATIENCE_MS)
 
 
 def report_of(to: Path, *runs: Path) -> Path:
@@ -20,7 +24,7 @@ def report_of(to: Path, *runs: Path) -> Path:
 class Opened:
     """A page in a browser context of its own. asked: the addresses that it asked for, its own left out. said: errors on its console."""
 
-    def __init__(self, browser: Any, address: str, **context: Any):
+    def __init__(self, browser: Browser, address: str, **context: Any):
         self.context = browser.new_context(viewport={"width": 1400, "height": 1000}, **context)
         self.context.set_default_timeout(PATIENCE_MS)
         self.asked: list[str] = []

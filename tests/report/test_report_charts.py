@@ -4,6 +4,7 @@ import json
 import math
 import re
 
+import plotly.graph_objects as go
 import pytest
 import synthetic
 from hypothesis import given
@@ -13,8 +14,6 @@ from azr_nemo.observe.report.blocks import blocks, differences, embeddable
 from azr_nemo.observe.report.charts import sections
 from azr_nemo.observe.report.read import Reader
 from azr_nemo.observe.report.verdict import verdicts
-
-go = pytest.importorskip("plotly.graph_objects", reason="the report's charts need plotly: pip install -e '.[report]'")
 
 
 def read(directory, name="run"):

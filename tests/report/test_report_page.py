@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 import synthetic
 from opened import PATIENCE_MS, report_of
+from playwright.sync_api import expect
 
 OPEN_S = 3.0  # within which a page of 10,000 tasks is ready
-LIST = "document.querySelectorAll('#tasks tbody tr td:first-child')"
+FIRST_CELLS = "#tasks .list tbody td:first-child"
 ATTACK = "</script><script>document.title='x'</script><img src=x onerror=\"document.title='y'\"><!--<script>"
 
 
@@ -19,7 +20,7 @@ def small(small_run, tmp_path, open_page):
 
 
 def rows(opened) -> list[str]:
-    return opened.page.locator("#tasks tbody tr td:first-child").all_text_contents()
+    return opened.page.locator(FIRST_CELLS).all_text_contents()
 
 
 def test_the_first_screen_answers_whether_it_learned(small):
@@ -101,7 +102,7 @@ def test_filters_and_search_narrow_the_list(small):
     page.select_option("#origin", "")
     for words, found in (("sorted WORDS", ["#2"]), ("squares", ["#3"]), ("#1", ["#1"]), ("return", ["#3", "#2", "#1"]), ("nowhere", [])):
         page.fill("#search", words)
-        page.wait_for_function(f"(found) => [...{LIST}].map((cell) => cell.textContent).join() === found", arg=",".join(found))
+        expect(page.locator(FIRST_CELLS)).to_have_text(found)
         assert small.counts() == f"{len(found)} of 3 tasks"
 
 
@@ -128,7 +129,7 @@ def test_unticking_a_type_takes_its_lines_away_in_every_chart(small):
     page.wait_for_selector("#learned-held-out .plot .xy .trace")
     assert page.locator("#learned-held-out .trace.scatter").count() == 3
     page.uncheck("#shown label:has-text('abduction') input")
-    page.wait_for_function("document.querySelectorAll('#learned-held-out .trace.scatter').length === 2")
+    expect(page.locator("#learned-held-out .trace.scatter")).to_have_count(2)
 
 
 def test_a_chart_can_be_read_as_numbers(small):
@@ -159,9 +160,9 @@ def test_several_runs_lie_over_each_other_and_their_settings_are_compared(small_
     page.wait_for_selector("#learned-held-out .plot .xy .trace")
     assert page.locator("#learned-held-out .trace.scatter").count() == 6
     page.uncheck("#shown label:has-text('other') input")
-    page.wait_for_function("document.querySelectorAll('#learned-held-out .trace.scatter').length === 3")
+    expect(page.locator("#learned-held-out .trace.scatter")).to_have_count(3)
     page.select_option("#run", "1")
-    page.wait_for_function("document.getElementById('count').textContent === '1 of 1 task'")
+    expect(page.locator("#count")).to_have_text("1 of 1 task")
     assert page.locator("#settings table").first.locator("tbody tr").all_text_contents() == ["seed12"]
 
 
@@ -173,31 +174,33 @@ def test_the_page_follows_the_readers_colours(small_run, tmp_path, open_page, sc
     assert (brightness[0] > brightness[1]) == (scheme == "dark")
 
 
-@pytest.mark.parametrize("where", ["program", "inputs", "outputs", "message", "thought", "answer", "proposal"])
-def test_what_a_model_wrote_is_shown_and_never_obeyed(where, tmp_path, open_page):
+def test_what_a_model_wrote_is_shown_and_never_obeyed(tmp_path, open_page):
     run = tmp_path / "run"
     synthetic.metrics(run, 2)
-    lists = {"inputs": [ATTACK], "outputs": [ATTACK]}
-    task = {"id": 1, "type": "induction"} | ({where: lists.get(where, ATTACK)} if where not in ("answer", "proposal") else {})
-    synthetic.tasks(run / "buffer.sqlite", [task])
-    phases = {"answer": "solve", "proposal": "propose"}
-    synthetic.rollouts(run, 1, [{"task": 1, "phase": phases.get(where, "solve"), "completion": ATTACK if where in phases else "1"}])
+    written = {"program": ATTACK, "message": ATTACK, "thought": ATTACK, "inputs": [ATTACK], "outputs": [ATTACK]}
+    synthetic.tasks(run / "buffer.sqlite", [{"id": 1, "type": "induction"} | written])
+    synthetic.rollouts(run, 1, [{"task": 1, "phase": phase, "completion": ATTACK, "outcome": ATTACK} for phase in ("propose", "solve")])
     opened = open_page(report_of(tmp_path / "report.html", run), "#task-0-1")
-    opened.page.locator("#task h3", has_text="#1 · induction").wait_for()
-    for summary in opened.page.locator("#task details:not([open]) > summary").all():
+    task = opened.page.locator("#task")
+    task.locator("h3", has_text="#1 · induction").wait_for()
+    for summary in task.locator("details:not([open]) > summary").all():
         summary.click()
-    assert ATTACK in opened.page.text_content("#task")
+    assert task.locator("pre").all_text_contents() == [ATTACK] * 5  # program, message, thought, proposal, answer
+    assert task.locator("td code").all_text_contents() == [ATTACK] * 2
+    assert ATTACK in task.locator("details.answer summary").text_content()
+    assert ATTACK in opened.page.locator("#tasks .list tbody").text_content()
+    opened.page.wait_for_timeout(300)
     assert opened.page.title() == "run"
     assert opened.page.locator("img").count() == 0
     assert opened.page.locator("script").count() == opened.page.locator("body > script").count()
 
 
 def test_a_run_whose_name_is_markup_is_still_a_name(tmp_path, open_page):
-    run, other = tmp_path / "<b>bold</b>&amp;", tmp_path / "other"
+    run, other = tmp_path / "<b>bold<>&amp;", tmp_path / "other"
     synthetic.metrics(run, 50)
     synthetic.metrics(other, 5)
     opened = open_page(report_of(tmp_path / "report.html", run, other))
-    assert opened.page.title() == "b>&amp;, other" or opened.page.title().endswith(", other")
+    assert opened.page.title() == "<b>bold<>&amp;, other"
     assert opened.page.locator("main b, h1 b").count() == 0
 
 
@@ -217,14 +220,13 @@ def test_the_policy_stops_scripts_and_requests_that_are_not_the_pages_own(small_
           const image = new Image();
           image.src = "http://127.0.0.1:9/x.png";
           const fetched = await fetch("http://127.0.0.1:9/").then(() => "fetched", (error) => error.message);
-          let evaluated = "ran";
-          try { setTimeout("document.title = 'ran'", 0); new Function("return 1")(); } catch (error) { evaluated = error.name; }
+          setTimeout("document.title = 'ran'", 0);
           await new Promise((done) => setTimeout(done, 300));
-          return [document.title, fetched, evaluated];
+          return [document.title, fetched];
         }"""
     )
     context.close()
-    assert outcome == ["small", "Failed to fetch", "EvalError"]
+    assert outcome == ["small", "Failed to fetch"]
     assert asked == [path.as_uri()], "the policy refuses before anything is sent"
 
 
@@ -279,7 +281,7 @@ def test_ten_thousand_tasks_open_in_three_seconds_and_can_be_searched(tmp_path, 
     assert len(rows(opened)) == 50
     before = processor_seconds(opened)
     opened.page.fill("#search", "word42'")
-    opened.page.wait_for_function("!document.getElementById('count').textContent.startsWith('10,000')")
+    expect(opened.page.locator("#count")).not_to_have_text("10,000 of 10,000 tasks")
     assert processor_seconds(opened) - before < 1.0
     assert 0 < int(opened.counts().split()[0].replace(",", "")) < 1000
     opened.page.locator("button.open").first.click()

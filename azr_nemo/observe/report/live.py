@@ -4,6 +4,7 @@ import hashlib
 import socket
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -90,5 +91,8 @@ def serve(directories: Sequence[Path], titles: Sequence[str], port: int, say: Ca
             listening.bind((HOST, port))
         except OSError as error:
             raise UserError(f"--port {port} cannot be had ({error.strerror}): expected a free one; leave --port out to get one") from None
+        listening.listen()  # whoever reads the address may use it at once
         say(f"http://{HOST}:{listening.getsockname()[1]} (Ctrl-C ends it)")
-        uvicorn.Server(uvicorn.Config(app, log_level="warning")).run(sockets=[listening])
+        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1))
+        with suppress(KeyboardInterrupt):  # how one ends it
+            server.run(sockets=[listening])
