@@ -205,7 +205,7 @@ class RuntimeConfig:
 
 @dataclass
 class LoggingConfig:
-    rollouts: int = 8  # sampled rollouts a step written to rollouts.jsonl
+    rollouts: float = 1.0  # share of each step's rollouts that is written to run_dir/rollouts, from 0 (none) to 1 (all)
     tensorboard: bool = True
     console: str = "auto"  # auto | rich | plain | json
 

@@ -54,7 +54,7 @@ AT_LEAST: dict[str, float] = {
     "selfplay.induction_pairs": 2, "selfplay.proposer_weight": 0, "data.seed_factor": 1, "data.seed_batch": 1, "data.seed_rounds": 1, "warmup.steps": 0,
     "warmup.batch_size": 1, "warmup.programs": 100, "checkpoint.every": 1, "checkpoint.keep": 1,
     "checkpoint.keep_every": 0, "cluster.nodes": 1, "cluster.gpus_per_node": 0,
-    "aligner.micro_batch": 1, "cluster.gpu_memory_gb": 1, "rollout.tensor_parallel": 1, "logging.rollouts": 0,
+    "aligner.micro_batch": 1, "cluster.gpu_memory_gb": 1, "rollout.tensor_parallel": 1,
     "eval.every": 0, "eval.items": 0, "eval.limit": 0, "eval.stop_if_worse": 0,
 }  # fmt: skip
 LONGEST_REMOTE_OUTPUT = 20_000  # characters of one output: four bytes each, packed as text, still fit the server's pipe
@@ -126,6 +126,8 @@ def check(config: RunConfig) -> None:
             raise UserError(f"{key}={value} must be above 0")
     if not config.model.path:
         raise UserError("model.path is empty: give a Hugging Face directory, or choose a model with model=NAME")
+    if not 0 <= config.logging.rollouts <= 1:
+        raise UserError(f"logging.rollouts={config.logging.rollouts:g} is no share: give a number from 0 (write none) to 1 (write all)")
     _check_executor(config.executor)
     _check_engine(config)
     _check_samples(config)

@@ -64,6 +64,8 @@ def test_a_recipe_of_ones_own_is_a_file(tmp_path):
         ("executor=docker", "executor=docker is unknown: there are local, sandbox_fusion"),
         ("executor.patience_s=0", "executor.patience_s=0.0 must be above 0"),
         ("selfplay.batch_size=1", "selfplay.batch_size=1 is too small"),
+        ("logging.rollouts=8", "logging.rollouts=8 is no share: give a number from 0 .* to 1"),
+        ("logging.rollouts=-0.5", "logging.rollouts=-0.5 is no share"),
         ("rollout.temperature=0", "rollout.temperature=0.0 must be above 0"),
         ("selfplay.task_types=[guess]", "choose from deduction, abduction, induction"),
         ("optim.dual_clip=0.5", "must be above 1"),

@@ -127,15 +127,15 @@ def _fit(config: RunConfig, checkpoints: Checkpoints, checkpoint: Checkpoint | N
             buffer = TaskBuffer(buffer_path(run_dir), config.selfplay.buffer_capacity)
             buffer.remove_after(0)
         leading.stack.callback(buffer.close)
-        metrics, rollouts = MetricsLog(run_dir, config.logging.tensorboard), RolloutLog(run_dir, config.logging.rollouts)
+        metrics = MetricsLog(run_dir, config.logging.tensorboard)
         leading.stack.callback(metrics.close)
-        leading.stack.callback(rollouts.close)
+        rollouts = leading.stack.enter_context(RolloutLog(run_dir, config.logging.rollouts, config.seed))
         metrics.rewind(checkpoint.step if checkpoint else -1)
         rollouts.rewind(checkpoint.step if checkpoint else -1)
         engine = LeadingEngine(actor, sampler, config)
         driver = Driver(engine, PhaseClock(memory=MemoryMeter().lap), console, config.seed)  # type: ignore[arg-type]
         selfplay = SelfPlayRun(config, make_session(config, engine, executor, buffer), driver, metrics, rollouts, executor)  # type: ignore[arg-type]
-        callback.before, callback.buffer, callback.config = selfplay.flush, buffer, as_yaml(config)
+        callback.before, callback.buffer, callback.config = selfplay.settle, buffer, as_yaml(config)
         leading.stop.at_once = False
         console.note(f"nemo-aligner {version('nemo-aligner')}: {lineage(SelfPlayPPOTrainer)}, {lineage(type(actor))}")
         if checkpoint:

@@ -6,13 +6,14 @@ from typing import Any
 
 from azr_nemo.config import RunConfig
 from azr_nemo.observe.metrics import MetricsLog
-from azr_nemo.observe.rollouts import Rollout, RolloutLog
+from azr_nemo.observe.rollouts import RolloutLog, examples
 from azr_nemo.sandbox.executor import Executor
 from azr_nemo.selfplay.seed_files import load_seeds
 from azr_nemo.selfplay.seeding import SeedingLoop
 from azr_nemo.selfplay.step import StepResult
 from azr_nemo.trainer.driving import Driver
 from azr_nemo.trainer.executors import limits
+from azr_nemo.trainer.rollouts import rollouts
 from azr_nemo.trainer.session import Session
 
 
@@ -20,10 +21,10 @@ class SelfPlayRun:
     """Drives the step's generators with the run's engine; PPOTrainer's `logger` on rank 0. `executor` is for seed files alone."""
 
     def __init__(
-        self, config: RunConfig, session: Session, driver: Driver, metrics: MetricsLog, rollouts: RolloutLog, executor: Executor
+        self, config: RunConfig, session: Session, driver: Driver, metrics: MetricsLog, log: RolloutLog, executor: Executor
     ) -> None:
         self.config, self.session, self.driver, self.executor = config, session, driver, executor
-        self.metrics, self.rollouts = metrics, rollouts
+        self.metrics, self.rollouts = metrics, log
         self._result: StepResult | None = None
         self._line: tuple[int, dict[str, float]] | None = None  # of the step in hand, until all of its numbers are there
 
@@ -75,10 +76,15 @@ class SelfPlayRun:
             self._collect(step + 1, times | {"throughput/generated_tokens_per_s": speed})
 
     def log_table(self, *args: Any, **kwargs: Any) -> None:
-        """PPOTrainer's table of one rollout a step; rollouts.jsonl has more of them."""
+        """PPOTrainer's table of one rollout a step; the run's rollouts/ has all of them."""
 
     def finalize(self) -> None:
+        self.settle()
+
+    def settle(self) -> None:
+        """Until the logs are on disk. Before a checkpoint: a resumed run can drop what they tell of later steps, not make up for what is missing."""
         self.flush()
+        self.rollouts.flush()
 
     def _collect(self, step: int, metrics: dict[str, Any]) -> None:
         if self._line is None or self._line[0] != step:
@@ -87,20 +93,16 @@ class SelfPlayRun:
         self._line[1].update({name: float(value) for name, value in metrics.items() if isinstance(value, int | float)})
 
     def flush(self) -> None:
-        """Writes the step's line and some of its rollouts, once. Before a checkpoint: a resumed run can drop lines, not make up for them."""
+        """Writes the step's line and its rollouts, once."""
         if self._line is None or self._result is None:
             return
         (step, metrics), self._line = self._line, None
         result, self._result = self._result, None
         self.metrics.write(step, metrics)
         self.driver.console.step_line(step, metrics)
-        advantages = (result.batch.advantages * result.batch.mask).sum(1) / result.batch.mask.sum(1).clamp(min=1)
-        rows = [
-            Rollout(a.prompt.role, a.prompt.type, a.prompt.text.full, a.completion.text, a.outcome, a.reward, float(advantage))
-            for a, advantage in zip(result.attempts, advantages, strict=True)
-        ]
-        chosen = self.rollouts.write(step, rows, random.Random(f"{self.config.seed}/rollouts/{step}"))
-        for rollout in chosen[:2]:
+        rows = rollouts(result)
+        self.rollouts.write(step, rows)
+        for rollout in examples(rows, random.Random(f"{self.config.seed}/examples/{step}")):
             self.driver.console.sample(rollout.role, rollout.type, rollout.completion, rollout.outcome, rollout.reward)
 
 

@@ -58,7 +58,7 @@ class SelfPlayPPOTrainer(PPOTrainer):
         metrics |= said["metrics"] | {
             "rollout_size": self.cfg.model_gbs,  # PPOTrainer counts its consumed samples by it
             "consumed_samples": self.consumed_samples,
-            "table": {"prompt": "", "response": "", "reward": 0.0},  # rollouts.jsonl has them
+            "table": {"prompt": "", "response": "", "reward": 0.0},  # the run's rollouts/ has them
         }
         return data, metrics, self.timer.consume_durations()
 

@@ -231,10 +231,10 @@ def _objects(path: Path, texts: Iterable[tuple[str, str]], whole: bool = False) 
 
 
 def _read_parquet(path: Path) -> Rows:
-    if importlib.util.find_spec("pyarrow") is None:
-        raise UserError(f"reading {path} needs pyarrow: pip install pyarrow, or give the .jsonl file")
+    import pyarrow.parquet as pq
+
     try:
-        return importlib.import_module("pyarrow.parquet").read_table(path).to_pylist()
+        return pq.read_table(path).to_pylist()
     except Exception as error:  # pyarrow's own kinds
         raise UserError(f"{path} cannot be read ({error}): it is damaged or was not downloaded whole; get it again") from None
 

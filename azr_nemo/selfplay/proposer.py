@@ -32,6 +32,7 @@ class Proposed:
     estimates: Row | None = None
     intrinsic: dict[str, float] = field(default_factory=dict)  # what it earns beside learnability, by name
     verdicts: tuple[Verdict, ...] = ()  # of the solver's samples; their mean score is the solve rate
+    task_id: int | None = None  # in the buffer, once it is there
 
     @property
     def type(self) -> TaskType:
@@ -153,4 +154,4 @@ class Proposer:
             earned = reward.malformed if proposed.refusal in MALFORMED else reward.invalid
             outcome = proposed.refusal
         references = tuple(stored.id for stored in proposed.references)
-        return Attempt(proposed.row.prompt, proposed.row.completions[0], earned, outcome, proposed.task, references)
+        return Attempt(proposed.row.prompt, proposed.row.completions[0], earned, outcome, proposed.task, references, phase="propose")

@@ -40,7 +40,9 @@ class Attempt:
     outcome: str
     task: Task | None = None
     references: tuple[int, ...] = ()
-    advantage: float = 0.0  # of each token of the response
+    advantage: float | None = None  # mean over the response's tokens; None for what was not compared with others, as it is not trained on
+    phase: str = "solve"  # propose | estimate | solve
+    task_id: int | None = None  # of the task in the buffer: the one that a proposal became, or that was answered
 
 
 def ask(rows: list[Row], phase: str) -> Generator[PromptBatch, Completions, None]:

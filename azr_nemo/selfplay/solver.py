@@ -55,9 +55,17 @@ class Solver:
     def _fits(self, task: Task) -> bool:
         return self.fits(KINDS[task.type].solve_prompt(task, self.options).full)
 
-    def attempts(self, row: Row, task: Task) -> list[Attempt]:
+    def attempts(self, row: Row, task: Task, task_id: int | None = None, phase: str = "solve") -> list[Attempt]:
         """One attempt per sample of the row, with its reward."""
         return [
-            Attempt(row.prompt, row.completions[k], solver_reward(verdict, self.config.reward), verdict.reason, task)
+            Attempt(
+                row.prompt,
+                row.completions[k],
+                solver_reward(verdict, self.config.reward),
+                verdict.reason,
+                task,
+                phase=phase,
+                task_id=task_id,
+            )
             for k, verdict in enumerate(row.outcomes())
         ]

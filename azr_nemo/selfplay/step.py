@@ -20,11 +20,13 @@ BASELINES = "baselines"  # the buffer's note of moving averages, by group: they 
 
 @dataclass(frozen=True)
 class StepResult:
-    """What a step leaves: the batch to train on, all attempts in the order of their groups (the batch may leave some out), and its metrics."""
+    """What a step leaves: the batch to train on, its attempts in the order of their groups (the batch may leave some out), the step's metrics,
+    and every attempt, those that are not trained on too: proposals, estimates, solutions."""
 
     batch: TrainingBatch
     attempts: list[Attempt]
     metrics: dict[str, float]
+    rollouts: list[Attempt]
 
 
 class SelfPlay:
@@ -48,12 +50,17 @@ class SelfPlay:
         yield from self.estimate(fresh)
         proposed_rows = self.proposer.attempts(proposals)
         self.store(fresh, number)
+        for proposed, attempt in zip(proposals, proposed_rows, strict=True):
+            attempt.task_id = proposed.task_id
+        estimated_rows = [
+            attempt for p in fresh if p.estimates and p.task for attempt in self.solver.attempts(p.estimates, p.task, p.task_id, "estimate")
+        ]
 
         # SOLVE: tasks of this step and of the buffer.
         tasks = self.solver.draw(number, rng)
         rows = [self.solver.row(stored.task, self.config.selfplay.solve_samples) for stored in tasks]
         yield from ask(rows, "solve")
-        solved_rows = [attempt for row, stored in zip(rows, tasks, strict=True) for attempt in self.solver.attempts(row, stored.task)]
+        solved_rows = [a for row, stored in zip(rows, tasks, strict=True) for a in self.solver.attempts(row, stored.task, stored.id)]
         with self.buffer.transaction():
             for row, stored in zip(rows, tasks, strict=True):
                 self.buffer.record(stored.id, sum(v.score == 1 for v in row.outcomes()), len(row.outcomes()))
@@ -63,14 +70,15 @@ class SelfPlay:
         if self.config.selfplay.train_propose:
             trained += proposed_rows
         if self.config.selfplay.reuse_estimates:
-            trained += [a for p in fresh if p.estimates and p.task for a in self.solver.attempts(p.estimates, p.task)]
+            trained += estimated_rows
         metrics = measure(proposals, proposed_rows, solved_rows, self.buffer)
         trained = in_group_order(trained)
         before = {int(group): value for group, value in self.buffer.read_note(BASELINES).items()}
         batch, after = training_batch(trained, self.config, before)
         if after != before:
             self.buffer.write_note(BASELINES, {str(group): value for group, value in after.items()})
-        return StepResult(batch, trained, {**metrics, "train/rows": len(batch.prompt_ids)})
+        metrics["train/rows"] = len(batch.prompt_ids)
+        return StepResult(batch, trained, metrics, [*proposed_rows, *estimated_rows, *solved_rows])
 
     def estimate(self, fresh: list[Proposed]) -> Generator[PromptBatch, Completions, None]:
         """Samples each new task n times at the rollout temperature: never greedily, or every solve rate would be 0 or 1."""
@@ -91,9 +99,9 @@ class SelfPlay:
                     continue
                 assert proposed.task is not None
                 references = [stored.id for stored in proposed.references]
-                task = self.buffer.add(proposed.task, step, references=references)
-                if task is not None:
-                    self.buffer.record(task, sum(v.score == 1 for v in proposed.verdicts), len(proposed.verdicts))
+                proposed.task_id = self.buffer.add(proposed.task, step, references=references)
+                if proposed.task_id is not None:
+                    self.buffer.record(proposed.task_id, sum(v.score == 1 for v in proposed.verdicts), len(proposed.verdicts))
 
     def _kept(self, solve_rate: float) -> bool:
         match self.config.selfplay.valid_program_filter:

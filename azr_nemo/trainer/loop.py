@@ -14,7 +14,7 @@ from azr_nemo.models import resolve_model
 from azr_nemo.observe.console import Console
 from azr_nemo.observe.memory import MemoryMeter
 from azr_nemo.observe.metrics import MetricsLog, read_metrics
-from azr_nemo.observe.rollouts import Rollout, RolloutLog
+from azr_nemo.observe.rollouts import RolloutLog, examples
 from azr_nemo.observe.timing import PhaseClock
 from azr_nemo.sandbox.executor import Executor
 from azr_nemo.selfplay.buffer import TaskBuffer
@@ -28,6 +28,7 @@ from azr_nemo.trainer.dry_run import check_run
 from azr_nemo.trainer.dtype import with_dtype
 from azr_nemo.trainer.executors import limits, make_executor
 from azr_nemo.trainer.guard import Guard
+from azr_nemo.trainer.rollouts import rollouts
 from azr_nemo.trainer.run_directory import Outcome, RunDirectory
 from azr_nemo.trainer.saving import Saver
 from azr_nemo.trainer.session import Session, buffer_path, make_session
@@ -132,12 +133,12 @@ def lead(
         stack.callback(buffer.close)
         metrics = MetricsLog(run_dir, config.logging.tensorboard)
         stack.callback(metrics.close)
-        rollouts = RolloutLog(run_dir, config.logging.rollouts)
-        stack.callback(rollouts.close)
+        log = stack.enter_context(RolloutLog(run_dir, config.logging.rollouts, config.seed))
         session = make_session(config, engine, executor, buffer)
         driver = Driver(engine, PhaseClock(memory=MemoryMeter().lap), console, config.seed)
-        saver = stack.enter_context(Saver(checkpoints, engine, as_yaml(config), config.checkpoint.asynchronous, config.runtime.watchdog_s))
-        run = Run(config, run_dir, engine, session, buffer, driver, console, saver, metrics, rollouts, stop)
+        saver = Saver(checkpoints, engine, as_yaml(config), config.checkpoint.asynchronous, config.runtime.watchdog_s, log.flush)
+        stack.enter_context(saver)
+        run = Run(config, run_dir, engine, session, buffer, driver, console, saver, metrics, log, stop)
         try:
             if checkpoint:
                 resume(run, checkpoint)
@@ -149,6 +150,7 @@ def lead(
         except StoppedAtOnce:
             outcome = Outcome("stopped", done, stop.requested)
         saver.wait()
+        log.close()
         stop.leave()
         engine.close(outcome.exit_code)
     return outcome
@@ -258,11 +260,8 @@ def report(run: Run, step: int, result: StepResult, trained: dict[str, float], s
         "throughput/trained_tokens_per_s": float(result.batch.mask.sum()) / max(times.get("time/update_s", 0.0), 1e-9),
     }
     run.metrics.write(step, metrics)
-    rows = [
-        Rollout(a.prompt.role, a.prompt.type, a.prompt.text.full, a.completion.text, a.outcome, a.reward, a.advantage)
-        for a in result.attempts
-    ]
-    chosen = run.rollouts.write(step, rows, random.Random(f"{run.config.seed}/rollouts/{step}"))
+    rows = rollouts(result)
+    run.rollouts.write(step, rows)
     run.console.step_line(step, metrics)
-    for rollout in chosen[:2]:
+    for rollout in examples(rows, random.Random(f"{run.config.seed}/examples/{step}")):
         run.console.sample(rollout.role, rollout.type, rollout.completion, rollout.outcome, rollout.reward)

@@ -1,6 +1,7 @@
 """Saving on rank 0: a step's state is taken at once, and a checkpoint is made of it by a thread while the next steps run."""
 
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -17,11 +18,20 @@ AFTER_AN_ERROR_S = 60.0  # for a checkpoint in the making, when the run has fail
 
 class Saver:
     """Makes one checkpoint after another. A context that waits for the last one; when the run fails it still gets its time, and only a second
-    stop request leaves it undone. limit_s: longest wait for the ranks' parts."""
+    stop request leaves it undone. limit_s: longest wait for the ranks' parts. logs: waits for what the run's logs have not written yet; a resumed
+    run drops what they tell of later steps, and cannot make up for what is missing."""
 
-    def __init__(self, checkpoints: Checkpoints, engine: MegatronEngine, config: str, asynchronous: bool, limit_s: float):
+    def __init__(
+        self,
+        checkpoints: Checkpoints,
+        engine: MegatronEngine,
+        config: str,
+        asynchronous: bool,
+        limit_s: float,
+        logs: Callable[[], None] = lambda: None,
+    ):
         self.checkpoints, self.engine, self.config = checkpoints, engine, config
-        self.asynchronous, self.limit_s = asynchronous, limit_s
+        self.asynchronous, self.limit_s, self.logs = asynchronous, limit_s, logs
         self._thread: threading.Thread | None = None
         self._failure: BaseException | None = None
 
@@ -41,6 +51,7 @@ class Saver:
             try:
                 write_image(buffer, directory / "buffer.sqlite")
                 (directory / "config.yaml").write_text(self.config)
+                self.logs()
             finally:
                 sizes = saving.wait(self.limit_s)  # also after a failure here: until then the other ranks write into the directory
             return sizes

@@ -87,6 +87,6 @@ def small_run(tmp_path: Path) -> Path:
     synthetic.rollouts(
         run_dir,
         2,
-        [{"task": 2, "phase": "solve"}, {"task": 2}, {"task": 3, "phase": "propose", "role": "propose", "outcome": "solve_rate=0.50"}],
+        [{"task": 2, "phase": "solve"}, {"task": 2}, {"task": 3, "phase": "propose", "outcome": "solve_rate=0.50"}],
     )
     return run_dir

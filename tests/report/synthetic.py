@@ -6,31 +6,14 @@ import random
 import sqlite3
 from collections.abc import Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
+from azr_nemo.observe.rollout_files import Rollout, path_of, write_step
 from azr_nemo.selfplay.storage import open_database
-from azr_nemo.tasks.task import TaskType
+from azr_nemo.tasks.task import Role, TaskType
 
-SCHEMA = pa.schema(
-    {
-        "step": pa.int32(),
-        "phase": pa.string(),
-        "role": pa.string(),
-        "type": pa.string(),
-        "task": pa.int64(),
-        "references": pa.list_(pa.int64()),
-        "prompt": pa.string(),
-        "completion": pa.string(),
-        "outcome": pa.string(),
-        "reward": pa.float32(),
-        "advantage": pa.float32(),
-        "response_tokens": pa.int32(),
-    }
-)
 TYPES = [kind.value for kind in TaskType]
 
 
@@ -85,14 +68,9 @@ def tasks(path: Path, rows: Sequence[dict[str, Any]]) -> None:
 
 def rollouts(directory: Path, step: int, rows: Sequence[dict[str, Any]]) -> Path:
     """Writes the rollouts of a step. What a row leaves out is that of a right answer."""
-    usual = {
-        "step": step, "phase": "estimate", "role": "solve", "type": "deduction", "task": None, "references": [], "prompt": "p",
-        "completion": "2", "outcome": "right", "reward": 1.0, "advantage": None, "response_tokens": 1,
-    }  # fmt: skip
-    path = directory / "rollouts" / f"step-{step:06d}.parquet"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(pa.Table.from_pylist([usual | row for row in rows], SCHEMA), path)
-    return path
+    usual = Rollout("estimate", Role.SOLVE, TaskType.DEDUCTION, None, (), "p", "2", "right", 1.0, None, 1)
+    write_step(directory, step, [replace(usual, **row) for row in rows])
+    return path_of(directory, step)
 
 
 def large(directory: Path, count: int, attempts: int, length: int = 300) -> None:
@@ -100,7 +78,8 @@ def large(directory: Path, count: int, attempts: int, length: int = 300) -> None
     rng = random.Random(0)
     words = [f"word{n}" for n in range(500)]
     metrics(directory, 100)
-    rows, answers = [], []
+    rows: list[dict[str, Any]] = []
+    answers: dict[int, list[dict[str, Any]]] = {step: [] for step in range(1, 101)}
     for id in range(1, count + 1):
         step = 1 + 99 * id // (count + 1)
         solved = rng.randint(0, attempts)
@@ -130,8 +109,8 @@ def large(directory: Path, count: int, attempts: int, length: int = 300) -> None
                 }
             )
     tasks(directory / "buffer.sqlite", rows)
-    for step in range(1, 101):
-        rollouts(directory, step, [answer for answer in answers if answer["step"] == step])
+    for step, given in answers.items():
+        rollouts(directory, step, given)
 
 
 def damage(path: Path) -> None:

@@ -101,7 +101,7 @@ def test_answers_are_those_of_the_task_the_newest_first_and_all_are_counted(tmp_
         rows = [{"task": 7, "completion": f"{step}.{k}", "outcome": "right" if k else "wrong_value"} for k in range(5)]
         synthetic.rollouts(tmp_path, step, [*rows, {"task": None, "completion": "of no task"}])
     notes: list[str] = []
-    tried = AttemptFiles(tmp_path / "rollouts").read(notes)
+    tried = AttemptFiles(tmp_path).read(notes)
     assert notes == []
     assert list(tried) == [7]
     assert [answer.completion for answer in tried[7].answers] == ["3.4", "3.3", "3.2", "3.1", "3.0", "2.4", "2.3", "2.2"][:SHOWN]
@@ -155,7 +155,7 @@ def test_a_text_that_is_cut_keeps_its_ends_and_says_how_much_is_missing(length):
 
 def test_a_long_answer_says_how_long_it_was(tmp_path):
     synthetic.rollouts(tmp_path, 1, [{"task": 1, "completion": "a" * 9000 + "z"}])
-    (answer,) = AttemptFiles(tmp_path / "rollouts").read([])[1].answers
+    (answer,) = AttemptFiles(tmp_path).read([])[1].answers
     assert answer.length == 9001
     assert shortened(answer.completion, LONGEST, answer.length).endswith("z")
     assert "… 5,001 characters left out …" in shortened(answer.completion, LONGEST, answer.length)

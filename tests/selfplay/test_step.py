@@ -260,6 +260,33 @@ def test_rows_that_teach_nothing_can_be_left_out_of_the_update_but_not_of_the_lo
     assert result.batch.mask.shape[1] == max(len(ids) for ids in result.batch.response_ids)
 
 
+def test_every_completion_is_told_of_with_its_task_and_only_what_is_trained_on_has_an_advantage(tmp_path):
+    play = self_play(tmp_path, configured(train_propose=False))
+    result, _ = drive(play)
+    assert [row.phase for row in result.rollouts] == ["propose"] * 12 + ["estimate"] * 6 + ["solve"] * 12
+    assert all((row.advantage is not None) == (row.phase == "solve") for row in result.rollouts)
+    new = {kind: play.buffer.recent(kind, 1)[0].id for kind in TaskType}
+    for row in result.rollouts:
+        if row.phase == "propose":
+            assert row.task_id == (new[row.prompt.type] if row.outcome == "solve_rate=0.50" else None)
+            assert row.references
+        elif row.phase == "estimate":
+            assert row.task_id == new[row.prompt.type]
+        else:
+            assert play.buffer.get(row.task_id).task == row.task
+    assert [row.outcome for row in result.rollouts[12:18]] == ["right", "wrong_value"] * 3
+    reused, _ = drive(self_play(tmp_path / "reused", configured(reuse_estimates=True)))
+    assert all(row.advantage is not None for row in reused.rollouts)
+
+
+def test_a_task_that_the_filter_keeps_out_of_the_buffer_has_no_id(tmp_path):
+    config = configured(valid_program_filter="non_extremes")
+    config.rollout.estimate_samples = 1  # the one estimate is right: every new task is always solved
+    result, _ = drive(self_play(tmp_path, config))
+    assert {row.outcome for row in result.rollouts if row.phase == "propose"} >= {"solve_rate=1.00"}
+    assert all(row.task_id is None for row in result.rollouts if row.phase != "solve")
+
+
 def rewarding(how="sum", **coefs) -> RunConfig:
     config = configured()
     config.reward.intrinsic_combine = how

@@ -114,6 +114,30 @@ def test_stopping_at_once_waits_for_nothing(saver, engine, buffer, checkpoints):
     assert checkpoints.find("auto") is None
 
 
+def test_a_checkpoint_is_complete_once_the_logs_are_written(checkpoints, engine, buffer):
+    written = threading.Event()
+    saver = Saver(checkpoints, engine, "seed: 1\n", asynchronous=True, limit_s=60.0, logs=lambda: written.wait(60))
+    saver.save(1, buffer)
+    engine.parts[0].written.set()
+    saver.wait(0.3)
+    assert checkpoints.find("auto") is None
+    written.set()
+    saver.wait()
+    assert checkpoints.find("auto").step == 1
+
+
+def test_a_checkpoint_whose_logs_cannot_be_written_is_none(checkpoints, engine, buffer):
+    def full():
+        raise UserError("cannot write rollouts (No space left on device)")
+
+    saver = Saver(checkpoints, engine, "seed: 1\n", asynchronous=True, limit_s=60.0, logs=full)
+    saver.save(1, buffer)
+    engine.parts[0].written.set()
+    with pytest.raises(UserError, match=r"the checkpoint of step 1 could not be written .* the disk is full"):
+        saver.wait()
+    assert checkpoints.find("auto") is None
+
+
 def test_a_failed_write_ends_the_run_at_its_next_step_and_leaves_the_checkpoint_before(saver, engine, buffer, checkpoints):
     saver.save(1, buffer)
     engine.parts[0].written.set()

@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from run_server import Run, RunServer
 
+from azr_nemo.observe.rollout_files import read_rollouts
+
 SEEDS = Path(__file__).parent.parent / "data" / "seeds.jsonl"
 SETTINGS = [
     "recipe=tiny-1n0g-megatron",
@@ -65,4 +67,4 @@ def state(run_dir: Path, step: int) -> dict[str, Any]:
         rows = {table: database.execute(f"SELECT * FROM {table} ORDER BY 1").fetchall() for table in ("tasks", "notes", "sqlite_sequence")}
     lines = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
     rewards = [{name: value for name, value in line.items() if name == "step" or "reward" in name} for line in lines]
-    return {"weights": files, "counts": common, "buffer": rows, "metrics": rewards, "rollouts": (run_dir / "rollouts.jsonl").read_text()}
+    return {"weights": files, "counts": common, "buffer": rows, "metrics": rewards, "rollouts": list(read_rollouts(run_dir))}

@@ -6,6 +6,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from azr_nemo.errors import UserError
+from azr_nemo.observe.rollout_files import read_table, stored_steps
+
 SHOWN = 8  # answers of a task that are kept in full, the newest
 LONGEST = 4000  # characters of one that is kept; pages may cut further
 COLUMNS = ["step", "phase", "task", "completion", "outcome", "reward", "advantage", "response_tokens"]
@@ -43,8 +46,8 @@ class Tried:
 class AttemptFiles:
     """The Parquet files of a run's rollouts, one a step. What was read of a file is kept until that file changes."""
 
-    def __init__(self, folder: Path):
-        self.folder = folder
+    def __init__(self, run_dir: Path):
+        self.run_dir = run_dir
         self._read: dict[Path, tuple[Stamp, dict[int, Tried]]] = {}
 
     def read(self, notes: list[str]) -> dict[int, Tried]:
@@ -55,12 +58,12 @@ class AttemptFiles:
         self._read = {path: kept for path, kept in self._read.items() if path in files}
         together: dict[int, Tried] = {}
         damaged = 0
-        for path, stamp in files.items():  # the newest first, so that the newest answers are kept
+        for path, stamp in files.items():
             kept = self._read.get(path)
             if kept is None or kept[0] != stamp:
                 try:
                     kept = self._read[path] = (stamp, _by_task(path))
-                except (OSError, ValueError, KeyError):  # pyarrow's errors are all one of these
+                except UserError:
                     damaged += 1
                     continue
             for task, tried in kept[1].items():
@@ -74,10 +77,11 @@ class AttemptFiles:
         return tuple(self._files().items())
 
     def _files(self) -> dict[Path, Stamp]:
+        """The newest first."""
         return dict(self._stamps())
 
     def _stamps(self) -> Iterator[tuple[Path, Stamp]]:
-        for path in sorted(self.folder.glob("step-*.parquet"), reverse=True):
+        for path in reversed(stored_steps(self.run_dir).values()):
             try:
                 found = path.stat()
             except FileNotFoundError:  # a resumed run has just taken it back
@@ -96,10 +100,8 @@ def shortened(text: str, limit: int, length: int | None = None) -> str:
 
 def _by_task(path: Path) -> dict[int, Tried]:
     import pyarrow.compute as pc  # a moment to import, and only runs with rollouts need it
-    import pyarrow.parquet as pq
 
-    with path.open("rb") as file:
-        table = pq.read_table(file, columns=COLUMNS)
+    table = read_table(path, COLUMNS)
     tasks: dict[int, Tried] = {}
     for row in reversed(table.filter(pc.is_valid(table["task"])).to_pylist()):
         tried = tasks.setdefault(row["task"], Tried())

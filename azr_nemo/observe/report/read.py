@@ -77,7 +77,7 @@ class Reader:
 
     def __init__(self, directory: Path, name: str):
         self.directory, self.name = directory, name
-        self._attempts = AttemptFiles(directory / "rollouts")
+        self._attempts = AttemptFiles(directory)
 
     def read(self) -> Run:
         """Raises UserError when there is no run or it has not finished a step yet. Whatever else is missing or damaged becomes a note."""

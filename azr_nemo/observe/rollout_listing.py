@@ -1,0 +1,91 @@
+"""Finds rollouts of a run and writes them for a reader: `azr-nemo rollouts`."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from rich.text import Text
+
+from azr_nemo.errors import UserError
+from azr_nemo.observe.outcomes import CLASSES, NAMES, matches
+from azr_nemo.observe.rollout_files import FOLDER, read_table, stored_steps
+from azr_nemo.observe.text import clip, printable
+from azr_nemo.tasks.task import Role, TaskType
+
+PHASES = ("propose", "estimate", "solve")
+PROMPT_LINES, PROMPT_WIDTH = 8, 140  # of a prompt that is not shown whole
+CHOICES = {
+    "role": tuple(role.value for role in Role),
+    "phase": PHASES,
+    "task": tuple(kind.value for kind in TaskType),
+    "status": (*CLASSES, *NAMES),
+}
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Which rollouts: those that are all of this; None for any. status: an outcome's name or class. contains: in the prompt or the completion."""
+
+    role: str | None = None
+    phase: str | None = None
+    task: str | None = None
+    status: str | None = None
+    step: int | None = None
+    contains: str | None = None
+
+    def __post_init__(self) -> None:
+        """Raises UserError for a word that no rollout can have."""
+        for name, choices in CHOICES.items():
+            value = getattr(self, name)
+            if value is not None and value.partition("=")[0] not in choices:
+                raise UserError(f"--{name} {printable(value)} is unknown: choose one of {', '.join(choices)}")
+
+
+def find(run_dir: Path, wanted: Wanted) -> Iterator[dict[str, Any]]:
+    """The rollouts that are wanted, as {"step", **Rollout}: the latest step first, within a step in the order of its phases.
+
+    Raises UserError when the run has none at all, none of that step, or a file that cannot be read.
+    """
+    steps = stored_steps(run_dir)
+    if not steps:
+        raise UserError(
+            f"{run_dir} has no rollouts: expected {run_dir / FOLDER}/step-*.parquet, which a run writes unless logging.rollouts=0; check the path"
+        )
+    if wanted.step is not None and wanted.step not in steps:
+        raise UserError(f"{run_dir} has no rollouts of step {wanted.step}: the steps that it has lie between {min(steps)} and {max(steps)}")
+    chosen = [path for step, path in steps.items() if wanted.step in (None, step)]
+    return chain.from_iterable(_of_step(path, wanted) for path in reversed(chosen))
+
+
+def _of_step(path: Path, wanted: Wanted) -> Iterator[dict[str, Any]]:
+    """Texts are only read where the short columns have a match."""
+    facts = read_table(path, ["role", "phase", "type", "outcome"]).to_pydict()
+    asked = [(facts[column], value) for column, value in (("role", wanted.role), ("phase", wanted.phase), ("type", wanted.task)) if value]
+    places = [
+        place
+        for place, outcome in enumerate(facts["outcome"])
+        if all(column[place] == value for column, value in asked) and (wanted.status is None or matches(outcome, wanted.status))
+    ]
+    if places:
+        for row in read_table(path).take(places).to_pylist():
+            if wanted.contains is None or wanted.contains in row["prompt"] or wanted.contains in row["completion"]:
+                yield row
+
+
+def text(row: dict[str, Any], full: bool) -> Text:
+    """One rollout to read: its facts, the prompt (its ends alone, unless `full`) and the completion, with control characters spelt out."""
+    facts = [f"step {row['step']}", f"{row['phase']} {row['type']}", printable(row["outcome"]), f"reward {row['reward']:g}"]
+    if row["advantage"] is not None:
+        facts.append(f"advantage {row['advantage']:.3g}")
+    if row["task"] is not None:
+        facts.append(f"task {row['task']}")
+    if row["references"]:
+        facts.append(f"references {', '.join(map(str, row['references']))}")
+    facts.append(f"{row['response_tokens']} tokens")
+    prompt = printable(row["prompt"])
+    shown = prompt if full else "\n".join(clip(prompt, PROMPT_LINES, PROMPT_WIDTH))
+    return Text.assemble(
+        (" | ".join(facts), "bold"), "\n", (shown, "dim"), "\n", (">>>", "bold"), f" {printable(row['completion']).rstrip()}\n"
+    )
