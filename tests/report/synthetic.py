@@ -99,9 +99,8 @@ def large(directory: Path, count: int, attempts: int, length: int = 300) -> None
         for k in range(attempts):
             right = k < solved
             text = " ".join(rng.choices(words, k=length // 8))
-            answers.append(
+            answers[step].append(
                 {
-                    "step": step,
                     "task": id,
                     "completion": text,
                     "outcome": "right" if right else "wrong_value",

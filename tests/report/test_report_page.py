@@ -183,8 +183,9 @@ def test_what_a_model_wrote_is_shown_and_never_obeyed(tmp_path, open_page):
     opened = open_page(report_of(tmp_path / "report.html", run), "#task-0-1")
     task = opened.page.locator("#task")
     task.locator("h3", has_text="#1 · induction").wait_for()
-    for summary in task.locator("details:not([open]) > summary").all():
-        summary.click()
+    closed = task.locator("details:not([open]) > summary")
+    while closed.count():
+        closed.first.click()
     assert task.locator("pre").all_text_contents() == [ATTACK] * 5  # program, message, thought, proposal, answer
     assert task.locator("td code").all_text_contents() == [ATTACK] * 2
     assert ATTACK in task.locator("details.answer summary").text_content()
