@@ -3,7 +3,7 @@
 import html
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from azr_nemo.observe.palette import COLOURS, RUNS
 from azr_nemo.observe.report.read import Run, Series, Value, thinned
@@ -16,6 +16,7 @@ SHARE = {"tickformat": ".0%", "rangemode": "tozero"}
 FROM_ZERO = {"rangemode": "tozero"}
 
 Json = dict[str, Any]
+Step = TypeVar("Step", int, float)  # a float where it stands for several
 
 
 @dataclass(frozen=True)
@@ -121,7 +122,7 @@ def _interval(run: Run, name: str, series: Series, colour: str) -> Json:
     }
 
 
-def bins(steps: Sequence[float], most: int) -> list[list[float]]:
+def bins(steps: Sequence[Step], most: int) -> list[list[Step]]:
     """The steps in at most so many groups of neighbours."""
     size = max(1, -(-len(steps) // most))
     return [list(steps[start : start + size]) for start in range(0, len(steps), size)]
