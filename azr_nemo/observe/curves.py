@@ -1,7 +1,7 @@
 """Draws a run: what must be read together in the first row, the rest below it. A panel without data is left out."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -11,19 +11,13 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from azr_nemo.tasks.task import TaskType
+from azr_nemo.observe.palette import COLOURS, PHASES
+from azr_nemo.observe.smoothing import RAW_STEPS, running_mean, window
 
 if TYPE_CHECKING:
     from azr_nemo.observe.summary import Points, Summary
 
-# Okabe and Ito's palette: told apart by colour-blind readers too.
-COLOURS = {TaskType.DEDUCTION: "#0072B2", TaskType.ABDUCTION: "#D55E00", TaskType.INDUCTION: "#009E73"}
-PHASES = {
-    "warm_start": "#999999", "seed": "#BBBBBB", "propose": "#0072B2", "estimate": "#56B4E9", "solve": "#009E73", "execute": "#F0E442",
-    "update": "#D55E00", "refit": "#882255", "evaluate": "#E69F00", "save": "#CC79A7", "other": "#666666",
-}  # fmt: skip
 COLUMNS = 4
-RAW_STEPS = 40  # beyond this many, single steps are drawn faintly behind a running mean
 BARS = 60
 
 Panel = Callable[[Axes, "Summary"], bool]
@@ -47,7 +41,7 @@ def draw(summary: "Summary") -> Figure:
         axes.set_xlim(min(known) - margin, max(known) + margin)  # the same in all panels, so that they can be read together
         panel(axes, summary)
     smoothed = len(summary.steps) > RAW_STEPS
-    note = f" · thin: each step, thick: mean of {_window(len(summary.steps))}" if smoothed else ""
+    note = f" · thin: each step, thick: mean of {window(len(summary.steps))}" if smoothed else ""
     figure.suptitle(
         f"{summary.run_dir.resolve().name} · {len(summary.steps)} step{'s' * (len(summary.steps) != 1)}{note}",
         fontsize=13,
@@ -151,16 +145,7 @@ def _curve(axes: Axes, points: "Points", colour: str, label: str | None = None) 
         axes.plot(steps, values, color=colour, marker="o", markersize=3.5, label=label)
         return
     axes.plot(steps, values, color=colour, linewidth=0.7, alpha=0.3)
-    axes.plot(steps, _running_mean(values, _window(len(values))), color=colour, linewidth=2, label=label)
-
-
-def _window(steps: int) -> int:
-    return max(3, steps // 20)
-
-
-def _running_mean(values: Sequence[float], window: int) -> list[float]:
-    """The mean of the latest `window` values up to each one: a point never knows of later steps."""
-    return [sum(part) / len(part) for part in (values[max(0, end - window) : end] for end in range(1, len(values) + 1))]
+    axes.plot(steps, running_mean(values, window(len(values))), color=colour, linewidth=2, label=label)
 
 
 PANELS: tuple[Panel, ...] = (

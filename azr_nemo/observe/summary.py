@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Group, RenderableType
@@ -118,22 +119,29 @@ class Summary:
 
 def summarise(run_dir: Path) -> Summary:
     """Reads the metrics of a run, finished or still going. Raises UserError when there is no run or it has not finished a step yet."""
+    rows = rows_by_step(run_dir)
+    series: dict[str, Points] = {}
+    for step, row in rows.items():
+        for name, value in row.items():
+            if isinstance(value, int | float):
+                series.setdefault(name, []).append((step, float(value)))
+    return Summary(run_dir, series, window=min(10, max(1, len(series["step/seconds"]) // 4)))
+
+
+def rows_by_step(run_dir: Path) -> dict[int, dict[str, Any]]:
+    """The metrics of each step, ascending; None for values that were not finite. Raises UserError when there is no run or it has not finished
+    a step yet."""
     path = run_dir / "metrics.jsonl"
     if not path.is_file():
         raise UserError(
             f"{run_dir} holds no metrics.jsonl: expected the directory of a run; check the path, or start one with azr-nemo train"
         )
-    rows: dict[int, dict[str, float]] = {}
+    rows: dict[int, dict[str, Any]] = {}
     for row in read_metrics(path):  # a step may have several lines, a later one completes an earlier one
-        rows.setdefault(row["step"], {}).update(row)
-    series: dict[str, Points] = {}
-    for step in sorted(rows):
-        for name, value in rows[step].items():
-            if name not in ("step", "time") and isinstance(value, int | float):
-                series.setdefault(name, []).append((step, float(value)))
-    if "step/seconds" not in series:
+        rows.setdefault(row["step"], {}).update({name: value for name, value in row.items() if name not in ("step", "time")})
+    if not any(isinstance(row.get("step/seconds"), int | float) for row in rows.values()):
         raise UserError(f"the run in {run_dir} has not finished a step yet: expected at least one; wait for its first step line")
-    return Summary(run_dir, series, window=min(10, max(1, len(series["step/seconds"]) // 4)))
+    return dict(sorted(rows.items()))
 
 
 def plot(run_dir: Path, out_png: Path) -> None:

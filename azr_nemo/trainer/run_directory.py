@@ -1,16 +1,33 @@
-"""A run's directory: made once, locked by the one process that writes to it, and told how the run ended.
+"""A run's directory: made once, locked by the one process that writes to it, told what runs in it and how the run ended.
 
+versions.json    the versions of Python and of the packages that decide what a run does, at its latest start
 outcome    one line, written last of all: `done STEP`, `worse STEP` or `stopped STEP SIGNAL`. Without it the run failed or was killed.
 """
 
 import fcntl
+import json
 import os
+import platform
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from azr_nemo.errors import UserError
+
+PACKAGES = ("azr-nemo", "torch", "megatron-core", "transformers", "nemo-aligner", "nemo-toolkit", "tensorrt-llm", "numpy")
+
+
+def versions() -> dict[str, str]:
+    """Of Python and of those of PACKAGES that are installed."""
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
 
 
 @dataclass(frozen=True)
@@ -46,13 +63,18 @@ class RunDirectory:
             os.close(self._lock)
             raise UserError(f"run_dir={path} is in use by another process: wait for it, or choose another with run_dir=DIR") from None
         (path / "outcome").unlink(missing_ok=True)
+        self._write("versions.json", json.dumps(versions(), indent=1))
 
     def conclude(self, outcome: Outcome) -> None:
-        """Writes how the run ended. A full disk must not turn a run that is saved into a failed one, so it is left without the file then."""
-        aside = self.path / ".outcome.writing"
+        """Writes how the run ended."""
+        self._write("outcome", str(outcome))
+
+    def _write(self, name: str, text: str) -> None:
+        """A full disk must not turn a run that is saved into a failed one, so it is left without the file then."""
+        aside = self.path / f".{name}.writing"
         try:
-            aside.write_text(f"{outcome}\n")
-            os.replace(aside, self.path / "outcome")
+            aside.write_text(f"{text}\n")
+            os.replace(aside, self.path / name)
         except OSError:
             aside.unlink(missing_ok=True)
 

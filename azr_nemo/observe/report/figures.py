@@ -1,0 +1,138 @@
+"""The parts that the report's charts are made of: traces and layouts as plotly's JSON, without colours of the page, which knows light and dark."""
+
+import html
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, TypeVar
+
+from azr_nemo.observe.palette import COLOURS, RUNS
+from azr_nemo.observe.report.read import Run, Series, Value, thinned
+from azr_nemo.observe.smoothing import RAW_STEPS, running_mean, window
+from azr_nemo.tasks.task import TaskType
+
+DASHES = {TaskType.DEDUCTION: "solid", TaskType.ABDUCTION: "dash", TaskType.INDUCTION: "dot"}
+SYMBOLS = {TaskType.DEDUCTION: "circle", TaskType.ABDUCTION: "square", TaskType.INDUCTION: "diamond"}
+SHARE = {"tickformat": ".0%", "rangemode": "tozero"}
+FROM_ZERO = {"rangemode": "tozero"}
+
+Json = dict[str, Any]
+Step = TypeVar("Step", int, float)  # a float where it stands for several
+
+
+@dataclass(frozen=True)
+class Chart:
+    """One picture. data, layout: plotly's. about: what it shows, for whoever cannot see it and below its title. A trace's `meta` says which run
+    and task type it belongs to, so that the page can hide it."""
+
+    id: str
+    title: str
+    about: str
+    data: list[Json]
+    layout: Json = field(default_factory=dict)
+
+    def json(self) -> Json:
+        return asdict(self)
+
+
+def axis(title: str, **more: Any) -> Json:
+    return {"title": {"text": title}, **more}
+
+
+def by_type(id: str, title: str, about: str, runs: Sequence[Run], pattern: str, y: Json, interval: bool = False) -> Chart:
+    """A line for each run and task type of a metric whose name has the type in it. interval: with the ends in NAME_low and NAME_high."""
+    data = [
+        trace
+        for place, run in enumerate(runs)
+        for kind in TaskType
+        for trace in curve(run, place, pattern.format(kind.value), kind.value, len(runs), kind, interval)
+    ]
+    return Chart(id, title, about, data, {"xaxis": axis("step"), "yaxis": y})
+
+
+def by_run(id: str, title: str, about: str, runs: Sequence[Run], metrics: dict[str, str], y: Json, interval: bool = False) -> Chart:
+    """A line for each run and metric. metrics: their names, with a label each."""
+    data = [
+        trace
+        for place, run in enumerate(runs)
+        for line, (name, label) in enumerate(metrics.items())
+        for trace in curve(run, place, name, label, len(runs), None, interval, list(DASHES.values())[line % 3], line)
+    ]
+    return Chart(id, title, about, data, {"xaxis": axis("step"), "yaxis": y, "showlegend": len(metrics) > 1})
+
+
+def curve(
+    run: Run,
+    place: int,
+    name: str,
+    label: str,
+    runs: int,
+    kind: TaskType | None = None,
+    interval: bool = False,
+    dash: str | None = None,
+    line: int = 0,
+) -> list[Json]:
+    """The traces of one metric of one run, none when it has no value. A long run gets its single steps thin and a running mean thick."""
+    if name not in run.series:
+        return []
+    series = thinned(run.series[name])
+    if runs > 1:
+        colour = RUNS[place % len(RUNS)]
+    else:
+        colour = COLOURS[kind] if kind else RUNS[line % len(RUNS)]
+    label = f"{run.name} · {label}" if runs > 1 else label
+    style = dash if kind is None else DASHES[kind] if runs > 1 else "solid"
+    trace: Json = {
+        "type": "scatter",
+        "mode": "lines+markers",
+        "name": plain(label),
+        "x": series.steps,
+        "y": series.values,
+        "connectgaps": False,
+        "line": {"color": colour, "dash": style, "width": 2},
+        "marker": {"color": colour, "size": 6, "symbol": SYMBOLS[kind] if kind else "circle"},
+        "meta": {"run": place, "type": kind.value if kind else None},
+    }
+    if interval:
+        return [trace | _interval(run, name, series, colour)]
+    if len(series.steps) <= RAW_STEPS:
+        return [trace]
+    size = window(len(series.steps))
+    thin = trace | {"opacity": 0.3, "line": trace["line"] | {"width": 1}, "marker": trace["marker"] | {"size": 2}, "showlegend": False}
+    thick = trace | {"y": running_mean(series.values, size), "mode": "lines", "name": plain(f"{label}, mean of {size} steps")}
+    return [thin | {"hoverinfo": "skip"}, thick]
+
+
+def _interval(run: Run, name: str, series: Series, colour: str) -> Json:
+    low, high = (run.series.get(f"{name}_{side}", Series([], [])).at() for side in ("low", "high"))
+
+    def reach(ends: dict[float, float], way: int) -> list[Value]:
+        pairs = zip(series.steps, series.values, strict=True)
+        return [way * (ends[step] - value) if value is not None and step in ends else None for step, value in pairs]
+
+    return {
+        "error_y": {
+            "type": "data",
+            "symmetric": False,
+            "array": reach(high, 1),
+            "arrayminus": reach(low, -1),
+            "color": colour,
+            "thickness": 1.2,
+            "width": 3,
+        }
+    }
+
+
+def bins(steps: Sequence[Step], most: int) -> list[list[Step]]:
+    """The steps in at most so many groups of neighbours."""
+    size = max(1, -(-len(steps) // most))
+    return [list(steps[start : start + size]) for start in range(0, len(steps), size)]
+
+
+def plain(text: str) -> str:
+    """A text that plotly shows as it is: its labels know some HTML."""
+    return html.escape(text, quote=False)
+
+
+def present(runs: Sequence[Run], test: Callable[[str], bool]) -> list[str]:
+    """The names of metrics that any of the runs has, in the order of their first appearance."""
+    return [name for name in dict.fromkeys(name for run in runs for name in run.series) if test(name)]
