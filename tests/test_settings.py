@@ -113,7 +113,7 @@ def test_the_dual_clip_is_ppos(loss):
 def test_mini_batches_must_divide_the_rows_that_a_step_has():
     rows = ["selfplay.batch_size=6", "selfplay.task_types=[deduction,abduction]", "data.seed_factor=1"]
     assert load_settings([*rows, "optim.mini_batches=8"]).optim.mini_batches == 8
-    with pytest.raises(UserError, match="optim.mini_batches=8 does not divide the 12 rows"):
+    with pytest.raises(UserError, match=r"optim\.mini_batches=8 does not divide the 12 rows"):
         load_settings([*rows, "optim.mini_batches=8", "selfplay.train_propose=false"])
 
 
