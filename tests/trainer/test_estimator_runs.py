@@ -5,11 +5,10 @@ The model has learnt four programs nearly by heart, so that some of what it prop
 
 import json
 import os
-from pathlib import Path
 
 import pytest
 from run_server import RunServer
-from self_play_job import SEEDS, SETTINGS, memorise
+from self_play_job import SETTINGS, memorise
 
 from azr_nemo.algorithms.estimators import ESTIMATORS
 from azr_nemo.algorithms.losses import LOSSES
