@@ -11,9 +11,8 @@ class ModelConfig:
     path: str = ""  # a Hugging Face directory, `embedded:smollm2_135m`, or `scratch:tiny` (random weights, made from the seed)
     # bfloat16 (fp32 master weights) | float32 | auto: bfloat16 where the hardware multiplies it fast, else float32; a resumed run keeps its own
     dtype: str = "auto"
-    fp32_logits: bool = (
-        False  # the trainer computes logits in fp32 from the model's last hidden states and output weights, whatever its dtype
-    )
+    # The trainer multiplies the last hidden states with the output layer in fp32, whatever the dtype: twice the memory for logits, more time
+    fp32_logits: bool = False
     seed: int = 1  # of random weights, for scratch models
     # Shape of a published model (a file of azr_nemo/models/architectures), so that a recipe can be checked and sized before its weights are at hand
     architecture: str = ""

@@ -81,10 +81,10 @@ class Actor:
         """Learns from all rows: one optimizer step, or `optim.mini_batches` of them over the shuffled rows, all at one learning rate.
 
         With a single step the policy that is improved is the one being evaluated: its old log-probabilities are its current ones, detached,
-        and cost no second forward pass. Every ratio is then 1 and clipping takes part only through its gradient. With several, they are
-        computed first. Metrics are means over the steps, each a mean over its response tokens; tokens is their sum. The rollout engine's
-        log-probabilities enter the loss with `optim.importance_sampling=on` alone: rollout_kl is the mean of log p_rollout - log p_trainer,
-        before the first step, and rollout_kl_k3 its low-variance estimate (http://joschu.net/blog/kl-approx.html).
+        and cost no second forward pass. Every ratio is then 1 and no clip bites. With several, they are computed first. Metrics are means over
+        the steps, each a mean over its response tokens; tokens is their sum. The rollout engine's log-probabilities enter the loss with
+        `optim.importance_sampling=on` alone: rollout_kl is the mean of log p_rollout - log p_trainer, before the first step, and rollout_kl_k3
+        its low-variance estimate (http://joschu.net/blog/kl-approx.html).
         """
         started = time.perf_counter()
         if self.supervised:

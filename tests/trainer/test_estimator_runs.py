@@ -33,7 +33,7 @@ def short(task, references, history):
 def run(tmp_path_factory):
     """run(name, *overrides): the metrics of the steps of a run that ended well."""
     out = tmp_path_factory.mktemp("runs")
-    memorise(out)
+    memorise(out, steps=160)
     (out / "modules").mkdir()
     (out / "modules" / "my_package.py").write_text(MINE)
     path = os.pathsep.join(filter(None, [str(out / "modules"), os.environ.get("PYTHONPATH", "")]))
@@ -41,7 +41,7 @@ def run(tmp_path_factory):
 
         def start(name, *overrides):
             own = [f"model.path={out / 'model'}", f"run_dir={out / name}", "selfplay.steps=2", "checkpoint.every=2"]
-            ended = server.start(["train", *SETTINGS, *own, *overrides], out / f"{name}.log").wait()
+            ended = server.start(["train", *SETTINGS, *own, *overrides], out / f"{name}.log").wait(600)
             assert ended.code == 0, ended.output
             lines = [json.loads(line) for line in (out / name / "metrics.jsonl").read_text().splitlines()]
             return [line for line in lines if line["step"]]
@@ -72,8 +72,8 @@ def test_every_loss_trains_in_mini_batches(run, loss):
     )
 
 
-# Enough estimates, at a temperature where some of them go wrong.
-LEARNABLE = ["rollout.estimate_samples=8", "rollout.temperature=1.0"]
+# Enough proposals and estimates, at a temperature where most hold and some go wrong.
+LEARNABLE = ["selfplay.batch_size=16", "rollout.estimate_samples=8", "rollout.temperature=0.5"]
 
 
 def test_all_intrinsic_rewards_can_be_on(run):
