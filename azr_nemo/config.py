@@ -11,6 +11,8 @@ class ModelConfig:
     path: str = ""  # a Hugging Face directory, `embedded:smollm2_135m`, or `scratch:tiny` (random weights, made from the seed)
     # bfloat16 (fp32 master weights) | float32 | auto: bfloat16 where the hardware multiplies it fast, else float32; a resumed run keeps its own
     dtype: str = "auto"
+    # The trainer multiplies the last hidden states with the output layer in fp32, whatever the dtype: twice the memory for logits, more time
+    fp32_logits: bool = False
     seed: int = 1  # of random weights, for scratch models
     # Shape of a published model (a file of azr_nemo/models/architectures), so that a recipe can be checked and sized before its weights are at hand
     architecture: str = ""
@@ -102,6 +104,9 @@ class AdvantageConfig:
 
 @dataclass
 class OptimConfig:
+    loss: str = "ppo"  # ppo | gspo | cispo
+    aggregation: str = "token_mean"  # token_mean | sequence_mean
+    mini_batches: int = 1  # optimizer steps that a step's rows are split into; with one, ratios are 1 and no clip bites
     lr: float = 1e-6
     weight_decay: float = 0.01
     beta1: float = 0.9
@@ -109,9 +114,12 @@ class OptimConfig:
     eps: float = 1e-8
     grad_clip: float = 1.0
     lr_warmup_steps: int = 0
-    clip_low: float = 0.2
+    clip_low: float = 0.2  # 1: no bound from below
     clip_high: float = 0.2  # 0.28 in the published main branch
-    dual_clip: float = 0.0  # 0: off; 3.0 in the published main branch
+    dual_clip: float = 0.0  # of ppo; 0: off; 3.0 in the published main branch
+    # off | metrics | on: weigh tokens by the trainer's over the rollout engine's probability, at most importance_cap; metrics: only measure it
+    importance_sampling: str = "off"
+    importance_cap: float = 2.0
     entropy: float = 0.001
 
 

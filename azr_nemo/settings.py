@@ -15,7 +15,9 @@ from hydra.errors import ConfigCompositionException, HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from azr_nemo.algorithms.aggregation import AGGREGATIONS
 from azr_nemo.algorithms.estimators import ESTIMATORS
+from azr_nemo.algorithms.losses import LOSSES
 from azr_nemo.config import ExecutorConfig, RunConfig
 from azr_nemo.errors import UserError
 from azr_nemo.rewards.intrinsic.combine import COMBINE
@@ -37,6 +39,9 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     "reward.intrinsic_combine": COMBINE,
     "selfplay.valid_program_filter": ("all", "non_one", "non_extremes"),
     "advantage.weighting": ("token", "sequence"),
+    "optim.loss": tuple(LOSSES),
+    "optim.aggregation": AGGREGATIONS,
+    "optim.importance_sampling": ("off", "metrics", "on"),
     "selfplay.prompt_style": ("r1", "completion"),
     "selfplay.reference_sampling": ("uniform", "recent", "depth"),
     "selfplay.solve_from": ("current", "previous", "buffer", "mixed"),
@@ -49,7 +54,7 @@ AT_LEAST: dict[str, float] = {
     "rollout.max_batch_rows": 1, "executor.workers": 0, "executor.memory_mb": 16, "executor.output_chars": 1,
     "executor.recycle_after": 1, "executor.queue": 1,
     "executor.concurrency": 1, "executor.attempts": 1, "optim.lr": 0, "optim.weight_decay": 0, "optim.grad_clip": 0,
-    "optim.lr_warmup_steps": 0, "optim.entropy": 0, "selfplay.steps": 1, "selfplay.batch_size": 2, "selfplay.references": 0,
+    "optim.lr_warmup_steps": 0, "optim.mini_batches": 1, "optim.entropy": 0, "selfplay.steps": 1, "selfplay.batch_size": 2, "selfplay.references": 0,
     "selfplay.propose_samples": 1, "selfplay.solve_samples": 1,
     "selfplay.induction_pairs": 2, "selfplay.proposer_weight": 0, "data.seed_factor": 1, "data.seed_batch": 1, "data.seed_rounds": 1, "warmup.steps": 0,
     "warmup.batch_size": 1, "warmup.programs": 100, "checkpoint.every": 1, "checkpoint.keep": 1,
@@ -64,6 +69,8 @@ ABOVE_ZERO = (
     "executor.cpu_s",
     "executor.patience_s",
     "optim.eps",
+    "optim.importance_cap",
+    "optim.clip_high",
     "warmup.lr",
     "rollout.memory_fraction",
     "runtime.watchdog_s",
@@ -117,7 +124,8 @@ def check(config: RunConfig) -> None:
     node = OmegaConf.structured(config)
     for key, choices in CHOICES.items():
         if (value := OmegaConf.select(node, key)) not in choices:
-            raise UserError(f"{key}={value} is unknown: choose one of {', '.join(map(str, choices))}")
+            quotes = '; in YAML "on" and "off" need quotes' if "on" in choices else ""
+            raise UserError(f"{key}={value} is unknown: choose one of {', '.join(map(str, choices))}{quotes}")
     for key, least in AT_LEAST.items():
         if (value := OmegaConf.select(node, key)) < least:
             raise UserError(f"{key}={value} is too small: it must be at least {least:g}")
@@ -134,14 +142,28 @@ def check(config: RunConfig) -> None:
     components(config.reward)
     if not config.selfplay.task_types or set(config.selfplay.task_types) - {"deduction", "abduction", "induction"}:
         raise UserError(f"selfplay.task_types={config.selfplay.task_types}: choose from deduction, abduction, induction")
-    if not 0 < config.optim.clip_low < 1 or config.optim.clip_high <= 0:
-        raise UserError("optim.clip_low must lie between 0 and 1 and optim.clip_high above 0")
-    if config.optim.dual_clip and config.optim.dual_clip <= 1:
-        raise UserError(f"optim.dual_clip={config.optim.dual_clip} must be above 1, or 0 for off")
+    _check_loss(config)
     if config.selfplay.buffer_capacity < config.selfplay.batch_size * config.data.seed_factor:
         raise UserError(
             f"selfplay.buffer_capacity={config.selfplay.buffer_capacity} cannot hold the seeds "
             f"(selfplay.batch_size x data.seed_factor = {config.selfplay.batch_size * config.data.seed_factor}): raise it"
+        )
+
+
+def _check_loss(config: RunConfig) -> None:
+    """The bounds of the loss, and rows that its mini-batches share out evenly."""
+    optim, selfplay = config.optim, config.selfplay
+    if not 0 < optim.clip_low <= 1:
+        raise UserError(f"optim.clip_low={optim.clip_low} must be above 0 and at most 1, where it is no bound")
+    if optim.dual_clip and optim.loss != "ppo":
+        raise UserError(f"optim.dual_clip={optim.dual_clip} is for optim.loss=ppo: set it to 0 with optim.loss={optim.loss}")
+    if optim.dual_clip and optim.dual_clip <= 1:
+        raise UserError(f"optim.dual_clip={optim.dual_clip} must be above 1, or 0 for off")
+    rows = selfplay.batch_size * len(selfplay.task_types) * (2 if selfplay.train_propose else 1)
+    if rows % optim.mini_batches:
+        raise UserError(
+            f"optim.mini_batches={optim.mini_batches} does not divide the {rows} rows of a step "
+            "(selfplay.batch_size x task types x roles): choose a divisor"
         )
 
 

@@ -69,6 +69,14 @@ def test_a_recipe_of_ones_own_is_a_file(tmp_path):
         ("rollout.temperature=0", "rollout.temperature=0.0 must be above 0"),
         ("selfplay.task_types=[guess]", "choose from deduction, abduction, induction"),
         ("optim.dual_clip=0.5", "must be above 1"),
+        ("optim.loss=reinforce", "optim.loss=reinforce is unknown: choose one of ppo, gspo, cispo"),
+        ("optim.aggregation=token", "optim.aggregation=token is unknown: choose one of token_mean, sequence_mean"),
+        ("optim.mini_batches=0", "optim.mini_batches=0 is too small"),
+        ("optim.mini_batches=7", "optim.mini_batches=7 does not divide the 192 rows of a step"),
+        ("optim.importance_sampling=true", 'choose one of off, metrics, on; in YAML "on" and "off" need quotes'),
+        ("optim.importance_cap=0", "optim.importance_cap=0.0 must be above 0"),
+        ("optim.clip_low=1.5", "optim.clip_low=1.5 must be above 0 and at most 1"),
+        ("optim.clip_high=0", "optim.clip_high=0.0 must be above 0"),
         ("selfplay.buffer_capacity=3", "cannot hold the seeds"),
         ("model.path=''", "model.path is empty"),
     ],
@@ -96,6 +104,28 @@ def test_the_default_imports_are_written_once_in_effect():
 def test_an_estimator_that_has_nothing_to_compare_is_refused(overrides, named):
     with pytest.raises(UserError, match=named):
         load_settings(overrides)
+
+
+@pytest.mark.parametrize("loss", ["gspo", "cispo"])
+def test_the_dual_clip_is_ppos(loss):
+    with pytest.raises(UserError, match=f"set it to 0 with optim.loss={loss}"):
+        load_settings([f"optim.loss={loss}", "optim.dual_clip=3"])
+
+
+def test_mini_batches_must_divide_the_rows_that_a_step_has():
+    rows = ["selfplay.batch_size=6", "selfplay.task_types=[deduction,abduction]", "data.seed_factor=1"]
+    assert load_settings([*rows, "optim.mini_batches=8"]).optim.mini_batches == 8
+    with pytest.raises(UserError, match=r"optim\.mini_batches=8 does not divide the 12 rows"):
+        load_settings([*rows, "optim.mini_batches=8", "selfplay.train_propose=false"])
+
+
+@pytest.mark.parametrize("value", ["off", "on", "metrics"])
+def test_importance_sampling_is_a_word_in_yaml_and_on_the_command_line(value, tmp_path):
+    config = load_settings([f"optim.importance_sampling={value}"])
+    (tmp_path / "config.yaml").write_text(as_yaml(config))
+    assert from_yaml(tmp_path / "config.yaml").optim.importance_sampling == config.optim.importance_sampling == value
+    (tmp_path / "own.yaml").write_text(f'# @package _global_\noptim:\n  importance_sampling: "{value}"\n')
+    assert load_settings([f"recipe={tmp_path / 'own.yaml'}"]).optim.importance_sampling == value
 
 
 def test_every_estimator_has_a_group_file():

@@ -3,7 +3,7 @@
     A[i, t] = r[i] - mean_p        over the answers to the prompt p of row i
 
 Dividing by the deviation favours prompts that are nearly always or nearly never solved; here it is left out. The other bias, dividing each
-answer's loss by its own length, is a matter of the loss: `optim.aggregation=token` has none.
+answer's loss by its own length, is a matter of the loss: `optim.aggregation=token_mean` has none.
 """
 
 import torch

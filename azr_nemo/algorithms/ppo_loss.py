@@ -4,8 +4,7 @@
     loss  = max(-A * ratio, -A * clip(ratio, 1 - low, 1 + high))
     loss  = min(loss, -c * A)   where A < 0                              (dual clip, c > 1)
 
-Elementwise: the caller decides over what to average. `token_mean` is Absolute Zero's choice: over all response tokens of the whole batch,
-so that neither micro-batches nor data-parallel ranks change the result.
+Elementwise: over what to average is another choice (aggregation.py).
 """
 
 import torch
@@ -32,8 +31,3 @@ def ppo_loss(
         clipped = clipped | ((advantages < 0) & (ceiling < loss))
         loss = torch.where(advantages < 0, torch.minimum(loss, ceiling), loss)
     return loss, {"ratio": ratio.detach(), "clipped": clipped.detach().float()}
-
-
-def token_mean(values: Tensor, mask: Tensor, total_tokens: Tensor | float) -> Tensor:
-    """Sum of masked values over the token count of the whole batch, which may span more micro-batches and ranks than this one."""
-    return (values * mask).sum() / total_tokens

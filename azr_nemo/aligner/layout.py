@@ -40,6 +40,14 @@ def check_settings(config: RunConfig) -> None:
     """Raises UserError for a setting that this engine does not have."""
     if config.advantage.name != "trr_plus_plus":
         raise UserError(f"advantage.name={config.advantage.name}: engine=aligner has trr_plus_plus alone; use engine=megatron for others")
+    only = {"optim.loss": "ppo", "optim.aggregation": "token_mean", "optim.mini_batches": 1, "optim.importance_sampling": "off"}
+    for key, value in only.items():
+        if (asked := getattr(config.optim, key.removeprefix("optim."))) != value:
+            raise UserError(f"{key}={asked}: engine=aligner has {value} alone; set it to that, or use engine=megatron")
+    if config.model.fp32_logits:
+        raise UserError(
+            "model.fp32_logits=true: engine=aligner computes logits in the model's dtype; set it to false, or use engine=megatron"
+        )
     if config.warmup.steps:
         raise UserError("warmup.steps: engine=aligner has no warm start; set warmup.steps=0")
     if config.selfplay.reuse_estimates:

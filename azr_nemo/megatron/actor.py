@@ -1,7 +1,7 @@
 """The model being trained: log-probabilities, PPO and supervised steps, through Megatron's schedules, data parallelism and optimizer.
 
-One optimizer step covers all rows of a batch. Rows are packed into micro-batches, yet the loss is a mean over the response tokens of the
-whole batch, so the result depends neither on the packing nor on the number of data-parallel ranks.
+An optimizer step covers all rows of a batch, or of one of its mini-batches. Its rows are packed into micro-batches, yet the loss is a mean over
+all its response tokens, or all its responses, so the result depends neither on the packing nor on the number of data-parallel ranks.
 """
 
 import time
@@ -17,14 +17,17 @@ from megatron.core.pipeline_parallel import get_forward_backward_func
 from torch import Tensor
 from transformers import PretrainedConfig
 
-from azr_nemo.algorithms.ppo_loss import ppo_loss
+from azr_nemo.algorithms.aggregation import token_weights
+from azr_nemo.algorithms.importance_sampling import importance_weights
+from azr_nemo.algorithms.losses import LOSSES, Bounds, Moved
 from azr_nemo.config import RunConfig
 from azr_nemo.megatron import distributed
-from azr_nemo.megatron.batches import MicroBatch, pack
+from azr_nemo.megatron.batches import MicroBatch, mini_batches, pack
 from azr_nemo.megatron.huggingface import open_weights
 from azr_nemo.megatron.model import bare, build_model
 from azr_nemo.megatron.optimizer import make_optimizer, make_scheduler
 from azr_nemo.megatron.platform import Platform, choose_dtype
+from azr_nemo.megatron.sampling import request_seed
 from azr_nemo.megatron.weights import import_weights
 from azr_nemo.selfplay.engine import Example
 from azr_nemo.selfplay.exchange import TrainingBatch
@@ -40,7 +43,7 @@ class Actor:
         """Builds the model and imports model_dir's weights; `distributed.start` must have run."""
         self.config, self.hf_config, self.platform = config, hf_config, platform
         self.dtype = choose_dtype(config.model.dtype, platform)
-        model = build_model(hf_config, platform, config.engine, self.dtype, config.rollout.temperature)
+        model = build_model(hf_config, platform, config.engine, self.dtype, config.rollout.temperature, config.model.fp32_logits)
         with open_weights(model_dir) as get:
             import_weights(model, hf_config, get)
         ddp = DistributedDataParallelConfig(
@@ -75,48 +78,71 @@ class Actor:
         return out
 
     def update(self, batch: TrainingBatch) -> dict[str, float]:
-        """One optimizer step of PPO over all rows.
+        """Learns from all rows: one optimizer step, or `optim.mini_batches` of them over the shuffled rows, all at one learning rate.
 
-        Since all rows go into a single step, the policy that is improved is the one being evaluated: its old log-probabilities are its
-        current ones, detached, and cost no second forward pass. Every ratio is then 1 and clipping takes part only through its gradient.
-        The rollout engine's log-probabilities enter the metrics alone: rollout_kl is the mean of log p_rollout - log p_trainer, and
-        rollout_kl_k3 its low-variance estimate (http://joschu.net/blog/kl-approx.html).
+        With a single step the policy that is improved is the one being evaluated: its old log-probabilities are its current ones, detached,
+        and cost no second forward pass. Every ratio is then 1 and no clip bites. With several, they are computed first. Metrics are means over
+        the steps, each a mean over its response tokens; tokens is their sum. The rollout engine's log-probabilities enter the loss with
+        `optim.importance_sampling=on` alone: rollout_kl is the mean of log p_rollout - log p_trainer, before the first step, and rollout_kl_k3
+        its low-variance estimate (http://joschu.net/blog/kl-approx.html).
         """
+        started = time.perf_counter()
         if self.supervised:
             # What a warm start leaves in Adam's moments must not steer self-play, and weights that were warm-started in an earlier run
             # must continue exactly like these.
             self.reset_optimizer()
             self.supervised = False
+        self.scheduler.step(1)
+        if self.config.optim.mini_batches == 1:
+            steps = [self._learn(batch, None)]
+        else:
+            old = self.logprobs(batch.prompt_ids, batch.response_ids)
+            # The scheduler counts self-play steps and is in the checkpoint, so a resumed run deals the rows as one that was not interrupted.
+            seed = request_seed(self.config.seed, self.scheduler.num_steps)
+            parts = mini_batches(len(batch.prompt_ids), self.config.optim.mini_batches, seed)
+            steps = [self._learn(batch.take(rows), old[rows]) for rows in parts]
+        means = {name: sum(step[name] for step in steps) / len(steps) for name in steps[0]}
+        return {**means, "tokens": sum(step["tokens"] for step in steps), "update_s": time.perf_counter() - started}
+
+    def _learn(self, batch: TrainingBatch, old_logprobs: Tensor | None) -> dict[str, float]:
+        """One optimizer step over all rows. old_logprobs: [B, T], or None where they are the current ones."""
         optim = self.config.optim
+        bounds = Bounds(optim.clip_low, optim.clip_high, optim.dual_clip)
         advantages, rollout = batch.advantages.float(), batch.rollout_logprobs.float()
+        weights = token_weights(batch.mask.float(), optim.aggregation)
 
         def score(rows: MicroBatch, logprobs: Tensor, entropies: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-            index = rows.rows.cpu(), rows.times.cpu()
-            current = logprobs.detach()
-            losses, stats = ppo_loss(
-                logprobs,
-                current,
-                advantages[index].to(logprobs.device),
-                clip_low=optim.clip_low,
-                clip_high=optim.clip_high,
-                dual_clip=optim.dual_clip,
-            )
+            def here(values: Tensor) -> Tensor:
+                return values[rows.rows.cpu(), rows.times.cpu()].to(logprobs.device)
+
+            old = logprobs.detach() if old_logprobs is None else here(old_logprobs)
+            losses, stats = LOSSES[optim.loss](Moved(logprobs, old, here(advantages), rows.rows.to(logprobs.device)), bounds)
             # log p_trainer - log p_rollout, of tokens drawn from the rollout policy
-            difference = current - rollout[index].to(logprobs.device)
+            difference = old - here(rollout)
             sums = {
-                "pg_loss": losses,
                 "entropy": entropies,
                 "clip_fraction": stats["clipped"],
                 "rollout_kl": -difference,
                 "rollout_kl_k3": difference.exp() - 1 - difference,
             }
-            loss = losses.sum() - optim.entropy * entropies.sum()
-            return loss, {name: values.detach().sum() for name, values in sums.items()}
+            if optim.importance_sampling != "off":
+                importance, capped = importance_weights(old, here(rollout), optim.importance_cap)
+                sums |= {"is_weight_mean": importance, "is_capped": capped}
+                if optim.importance_sampling == "on":
+                    losses = losses * importance
+            weight = here(weights)
+            policy = (losses * weight).sum()
+            loss = policy - optim.entropy * (entropies * weight).sum()
+            return loss, {
+                "loss": loss.detach(),
+                "pg_loss": policy.detach(),
+                **{name: values.detach().sum() for name, values in sums.items()},
+            }
 
-        self.scheduler.step(1)
-        names = ("pg_loss", "entropy", "clip_fraction", "rollout_kl", "rollout_kl_k3")
-        metrics = self._step(self._pack(batch.prompt_ids, batch.response_ids, batch.mask), score, names)
-        return {"loss": metrics["pg_loss"] - optim.entropy * metrics["entropy"], **metrics}
+        names = ["loss", "pg_loss", "entropy", "clip_fraction", "rollout_kl", "rollout_kl_k3"]
+        if optim.importance_sampling != "off":
+            names += ["is_weight_mean", "is_capped"]
+        return self._step(self._pack(batch.prompt_ids, batch.response_ids, batch.mask), score, names)
 
     def supervise(self, examples: list[Example], lr: float | None = None) -> dict[str, float]:
         """One optimizer step of cross-entropy on the responses, at learning rate lr, or the warm start's peak."""
@@ -137,7 +163,7 @@ class Actor:
         multiple = engine.tensor_parallel if engine.sequence_parallel else 1
         return pack(prompts, responses, mask, engine.micro_batch_tokens, share, shares, multiple)
 
-    def _step(self, batches: list[MicroBatch], score: Score, names: tuple[str, ...]) -> dict[str, float]:
+    def _step(self, batches: list[MicroBatch], score: Score, names: Sequence[str]) -> dict[str, float]:
         started = time.perf_counter()
         with self.platform.scope():
             self.model.zero_grad_buffer()
@@ -152,7 +178,7 @@ class Actor:
         means = {name: value / tokens for name, value in sums.items()}
         return {**means, "grad_norm": float(norm), "lr": max(rates), "tokens": tokens, "update_s": time.perf_counter() - started}
 
-    def _run(self, batches: list[MicroBatch], score: Score, names: tuple[str, ...], learn: bool) -> dict[str, float]:
+    def _run(self, batches: list[MicroBatch], score: Score, names: Sequence[str], learn: bool) -> dict[str, float]:
         """Forward (and backward) over this rank's micro-batches; all ranks' sums of what score calls by names, and the token count."""
 
         def forward(iterator: Any, model: torch.nn.Module) -> tuple[Any, Any]:
@@ -188,7 +214,7 @@ class Actor:
         return _total(statistics, (*names, "tokens"))
 
 
-def _total(statistics: list[dict[str, Tensor]], names: tuple[str, ...]) -> dict[str, float]:
+def _total(statistics: list[dict[str, Tensor]], names: Sequence[str]) -> dict[str, float]:
     sums = torch.zeros(len(names), dtype=torch.float64)
     # Only last stages have statistics, and a tensor-parallel group's ranks all have the same.
     if parallel_state.get_tensor_model_parallel_rank() == 0:

@@ -1,4 +1,4 @@
-"""Rows of token ids laid end to end in micro-batches without padding, the same on every rank."""
+"""Which rows go into which optimizer step, and rows laid end to end in micro-batches without padding; the same on every rank."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -31,6 +31,12 @@ class MicroBatch:
         starts = torch.tensor([0, *self.lengths]).cumsum(0).to(device, torch.int32)
         longest = max(self.lengths)
         return PackedSeqParams("thd", cu_seqlens_q=starts, cu_seqlens_kv=starts, max_seqlen_q=longest, max_seqlen_kv=longest)
+
+
+def mini_batches(rows: int, count: int, seed: int) -> list[Tensor]:
+    """The numbers 0 .. rows - 1, shuffled and dealt to `count` optimizer steps, or to as many as there are rows; sizes differ by one at most."""
+    order = torch.randperm(rows, generator=torch.Generator().manual_seed(seed))
+    return list(order.tensor_split(max(1, min(count, rows))))
 
 
 def pack(

@@ -1,7 +1,8 @@
 """Log-probability and entropy of chosen tokens straight from hidden states, with a vocabulary that may be split over ranks.
 
 Only the positions that are learnt from reach the output layer, the softmax is computed in fp32 a few rows at a time, and nothing larger
-than the logits in the model's dtype is kept for the backward pass.
+than the logits is kept for the backward pass. Logits are in the model's dtype, or in fp32 from the start: those of bfloat16 go in steps of 1/8
+from 16 on, an error that log-probabilities inherit (MiniMax-M1, arXiv 2506.13585, recommends fp32 for the output layer).
 """
 
 from typing import Any
@@ -20,9 +21,16 @@ BLOCK = {"cpu": 2**20, "cuda": 2**27}
 class _TokenScores(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, first: int, temperature: float, group: dist.ProcessGroup | None
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        targets: Tensor,
+        first: int,
+        temperature: float,
+        group: dist.ProcessGroup | None,
+        fp32_logits: bool,
     ) -> tuple[Tensor, Tensor]:
-        logits = hidden @ weight.t()
+        logits = hidden.float() @ weight.float().t() if fp32_logits else hidden @ weight.t()
         # A target of another rank's part of the vocabulary counts 0 here and is added in by the reduction.
         local = targets - first
         owned = (local >= 0) & (local < weight.size(0))
@@ -63,18 +71,28 @@ class _TokenScores(torch.autograd.Function):
             logp.add_(entropy[rows, None]).mul_(-grad_entropy[rows, None]).sub_(grad_logprob[rows, None]).mul_(p)
             logp.scatter_add_(-1, local[rows, None], torch.where(owned[rows], grad_logprob[rows], 0.0)[:, None])
             logits[rows] = logp.div_(ctx.temperature).to(logits.dtype)
-        return logits @ weight, logits.t() @ hidden, None, None, None, None
+        # In the logits' dtype, and rounded to the parameter's at the end alone.
+        grad_hidden, grad_weight = logits @ weight.to(logits.dtype), logits.t() @ hidden.to(logits.dtype)
+        return grad_hidden.to(hidden.dtype), grad_weight.to(weight.dtype), None, None, None, None, None
 
 
 def token_scores(
-    hidden: Tensor, weight: Tensor, targets: Tensor, *, first: int = 0, temperature: float = 1.0, group: dist.ProcessGroup | None = None
+    hidden: Tensor,
+    weight: Tensor,
+    targets: Tensor,
+    *,
+    first: int = 0,
+    temperature: float = 1.0,
+    group: dist.ProcessGroup | None = None,
+    fp32_logits: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """Log-probabilities of targets and entropies, both [N] fp32, under softmax(hidden @ weight.T / temperature).
 
     hidden: [N, H]. weight: [V_local, H], this rank's rows of the output layer, of which `first` is the first token id. targets: [N] token
-    ids. group: the ranks that hold the other rows. Differentiable once in hidden and weight.
+    ids. group: the ranks that hold the other rows. fp32_logits: hidden @ weight.T itself is computed, and kept, in fp32. Differentiable once in
+    hidden and weight.
     """
-    return _TokenScores.apply(hidden, weight, targets, first, temperature, group)
+    return _TokenScores.apply(hidden, weight, targets, first, temperature, group, fp32_logits)
 
 
 def _blocks(logits: Tensor) -> list[slice]:
@@ -90,6 +108,7 @@ class ScoringGPT(GPTModel):
 
     temperature: float = 1.0
     true_vocab: int = 0
+    fp32_logits: bool = False
 
     def _postprocess(self, hidden_states: Tensor, labels: Tensor | None = None, loss_mask: Tensor | None = None, **rest: Any) -> Any:
         if not self.post_process or labels is None or loss_mask is None:
@@ -105,4 +124,5 @@ class ScoringGPT(GPTModel):
             hidden = gather_from_sequence_parallel_region(hidden_states, group=group)[chosen]
         else:
             hidden = copy_to_tensor_model_parallel_region(hidden_states[chosen], group=group)
-        return token_scores(hidden, weight, labels.t()[chosen], first=first, temperature=self.temperature, group=group)
+        targets = labels.t()[chosen]
+        return token_scores(hidden, weight, targets, first=first, temperature=self.temperature, group=group, fp32_logits=self.fp32_logits)

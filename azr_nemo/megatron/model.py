@@ -16,11 +16,17 @@ from azr_nemo.megatron.platform import Platform
 
 
 def build_model(
-    config: PretrainedConfig, platform: Platform, engine: EngineConfig, dtype: torch.dtype, temperature: float = 1.0
+    config: PretrainedConfig,
+    platform: Platform,
+    engine: EngineConfig,
+    dtype: torch.dtype,
+    temperature: float = 1.0,
+    fp32_logits: bool = False,
 ) -> torch.nn.Module:
     """This rank's stage and slice, with weights not yet set; wrapped in Megatron's Float16Module for bfloat16.
 
     `distributed.start` must have run, and `check_layout` passed. temperature: divides the logits before log-probabilities are taken.
+    fp32_logits: computes them in fp32 there (azr_nemo.megatron.head).
     """
     architecture = read_architecture(config)
     with platform.scope():
@@ -36,7 +42,7 @@ def build_model(
             position_embedding_type="rope",
             rotary_base=architecture.rope_theta,
         )
-        model.temperature, model.true_vocab = temperature, architecture.vocab
+        model.temperature, model.true_vocab, model.fp32_logits = temperature, architecture.vocab, fp32_logits
         # Megatron's own llama3 scaling fixes all of its numbers but one, so the frequencies come from the model's configuration.
         model.rotary_pos_emb.inv_freq = inverse_frequencies(config).to(platform.device)
         model = model.to(platform.device)

@@ -183,9 +183,10 @@ class MegatronEngine:
         return Completion(self.text.decode(sample.token_ids), request.prompt_ids, sample.token_ids, sample.logprobs, sample.finished)
 
     def update(self, batch: TrainingBatch) -> dict[str, float]:
-        """One PPO step over all rows, then a refit. Metrics: loss, pg_loss, entropy, grad_norm, clip_fraction, rollout_kl, rollout_kl_k3,
-        lr, tokens, update_s, refit_s (all per response token where they are means). Log-probabilities cost no seconds of their own: they
-        are those of the update's forward pass."""
+        """Learns from all rows in `optim.mini_batches` optimizer steps, then refits. Metrics: loss, pg_loss, entropy, grad_norm, clip_fraction,
+        rollout_kl, rollout_kl_k3, lr, tokens, update_s, refit_s, and is_weight_mean and is_capped where importance sampling is measured (all
+        but the losses per response token where they are means). With one optimizer step log-probabilities cost no seconds of their own: they
+        are those of its forward pass; with several, update_s has the forward pass before them too."""
         return self._lead(Command("update", tensors=_pack_rows(batch)))
 
     def supervise(self, examples: list[Example], lr: float | None = None) -> dict[str, float]:

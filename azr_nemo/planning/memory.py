@@ -145,6 +145,9 @@ def training_bytes(size: Sizing, stage: int) -> tuple[int, int]:
     logits = batch.learnt * (model.padded_vocab(layout.tensor) // layout.tensor)
     block = logits if size.padded else min(logits, BLOCKS[size.accelerated])
     head = logits * size.width + 2 * FP32 * block + states + table
+    if size.fp32_logits and size.width < FP32:
+        # Logits, and the gradients of hidden states and table before they are rounded, are twice as wide.
+        head += logits * (FP32 - size.width) + 2 * (states + table)
     # A tied embedding's gradient from the head waits for the one from the first layer.
     waiting = table if model.tied and first else 0
     return activations + states, max(head, layer + waiting)

@@ -76,7 +76,8 @@ class Work:
 @dataclass(frozen=True)
 class Sizing:
     """A run in numbers. width: bytes of the model's dtype. gpus_per_node: 0 on a CPU. capacity: bytes of a rank's GPU, or of
-    this machine's memory. padded: rows are padded and every position reaches the output layer, as in NeMo-Aligner."""
+    this machine's memory. padded: rows are padded and every position reaches the output layer, as in NeMo-Aligner. mini_batches: optimizer steps
+    of an update. fp32_logits: the head's products are in fp32."""
 
     model: Architecture
     layout: Layout
@@ -91,6 +92,8 @@ class Sizing:
     gpus_per_node: int
     capacity: int
     padded: bool = False
+    mini_batches: int = 1
+    fp32_logits: bool = False
 
     @property
     def accelerated(self) -> bool:
@@ -98,8 +101,8 @@ class Sizing:
 
     @property
     def micro_batches(self) -> int:
-        """Of a step, on one data-parallel rank, at the assumed mean lengths."""
-        share = -(-self.work.trained_tokens // self.layout.data)
+        """Of an optimizer step, on one data-parallel rank, at the assumed mean lengths."""
+        share = -(-self.work.trained_tokens // (self.layout.data * self.mini_batches))
         return max(1, -(-share // self.micro_batch_tokens))
 
 
@@ -149,6 +152,8 @@ def sizing(config: RunConfig, model: Architecture, mean_prompt: int = 0, mean_re
         gpus_per_node=cluster.gpus_per_node,
         capacity=cluster.gpu_memory_gb * 10**9 if cluster.gpus_per_node else machine_memory(),
         padded=padded,
+        mini_batches=config.optim.mini_batches,
+        fp32_logits=config.model.fp32_logits,
     )
 
 

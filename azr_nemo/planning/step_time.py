@@ -82,13 +82,15 @@ def generation_seconds(size: Sizing, hardware: Hardware, prompts: int, samples: 
 
 
 def training_operations(size: Sizing, recomputed: bool) -> float:
-    """Floating-point operations of a step's update over all ranks: forward once, backward twice, and forward again where it is recomputed."""
+    """Floating-point operations of a step's update over all ranks: forward once, backward twice, and forward again where it is recomputed, and
+    where several optimizer steps need log-probabilities from before the first."""
     model, work = size.model, size.work
     row = work.trained_tokens / work.rows
-    passes = 4 if recomputed and size.recompute else 3
+    before = 1 if recomputed and size.mini_batches > 1 else 0
+    passes = before + (4 if recomputed and size.recompute else 3)
     # Causal: a token sees half of its row on average.
     layers = work.trained_tokens * (2 * multiplied_parameters(model) + 2 * model.layers * model.heads * model.head_dim * row)
-    return passes * layers + 3 * 2 * model.vocab * model.hidden * work.learnt_tokens
+    return passes * layers + (before + 3) * 2 * model.vocab * model.hidden * work.learnt_tokens
 
 
 def update_seconds(size: Sizing, hardware: Hardware) -> float:
@@ -98,7 +100,7 @@ def update_seconds(size: Sizing, hardware: Hardware) -> float:
     talk = 0.0
     if layout.tensor > 1:
         # Two reductions a layer in each pass, two all-gathers and reduce-scatters with sequence parallelism: the same bytes.
-        passes = 3 if size.recompute else 2
+        passes = (3 if size.recompute else 2) + (1 if size.mini_batches > 1 else 0)
         tokens = size.work.trained_tokens / layout.data * model.layers / layout.pipeline
         bytes_sent = tokens * passes * 2 * model.hidden * size.width * 2 * (layout.tensor - 1) / layout.tensor
         talk = bytes_sent / _link(size, hardware, layout.tensor)
@@ -113,7 +115,7 @@ def gradient_seconds(size: Sizing, hardware: Hardware) -> float:
     step = parameters / shards * OPTIMIZER_BYTES / (hardware.bandwidth * hardware.reading)
     share = (layout.data - 1) / layout.data
     each = FP32 + size.width if size.distributed_optimizer else 2 * FP32
-    return step + parameters * each * share / _link(size, hardware, layout.tensor * layout.data)
+    return size.mini_batches * (step + parameters * each * share / _link(size, hardware, layout.tensor * layout.data))
 
 
 def refit_seconds(size: Sizing, hardware: Hardware) -> float:

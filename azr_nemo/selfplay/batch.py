@@ -15,7 +15,7 @@ def in_group_order(attempts: list[Attempt]) -> list[Attempt]:
 
 
 def training_batch(rows: list[Attempt], config: RunConfig, baselines: dict[int, float]) -> tuple[TrainingBatch, dict[int, float]]:
-    """The rows of one optimizer step, as they come, and the moving averages after them (of `advantage.name=role_baseline` alone).
+    """The rows of one update, as they come, and the moving averages after them (of `advantage.name=role_baseline` alone).
 
     Writes each row's advantage into its attempt. Truncated responses are rows like any other. With `advantage.filter_zero_variance` rows without
     an advantage are left out, unless that would be all of them.

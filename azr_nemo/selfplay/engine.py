@@ -33,7 +33,7 @@ class Engine(Protocol):
         ...
 
     def update(self, batch: TrainingBatch) -> dict[str, float]:
-        """One optimizer step of PPO over all rows, then a refit; returns metrics (loss, grad_norm, clip_fraction, entropy, ...)."""
+        """Learns from all rows, in as many optimizer steps as configured, then refits; returns metrics (loss, grad_norm, clip_fraction, ...)."""
         ...
 
     def supervise(self, examples: list[Example], lr: float | None = None) -> dict[str, float]:

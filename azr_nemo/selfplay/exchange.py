@@ -47,7 +47,7 @@ class PromptBatch:
 
 @dataclass(frozen=True)
 class TrainingBatch:
-    """B rows of one optimizer step, in the order of their groups.
+    """B rows of one update, in the order of their groups.
 
     prompt_ids, response_ids: B lists of token ids. rollout_logprobs: [B, T], right-padded with 0. mask: [B, T] float, 1 on response tokens.
     advantages: [B, T], 0 where mask is 0. rewards: [B]. groups: [B], indices into GROUPS. T is the longest response.
@@ -60,3 +60,16 @@ class TrainingBatch:
     advantages: Tensor
     rewards: Tensor
     groups: Tensor
+
+    def take(self, rows: Tensor) -> "TrainingBatch":
+        """These rows alone, by their numbers (int64), in this order; T stays."""
+        chosen = rows.tolist()
+        return TrainingBatch(
+            prompt_ids=[self.prompt_ids[row] for row in chosen],
+            response_ids=[self.response_ids[row] for row in chosen],
+            rollout_logprobs=self.rollout_logprobs[rows],
+            mask=self.mask[rows],
+            advantages=self.advantages[rows],
+            rewards=self.rewards[rows],
+            groups=self.groups[rows],
+        )

@@ -35,7 +35,7 @@ class Driver:
             return stop.value
 
     def update(self, batch: TrainingBatch) -> dict[str, float]:
-        """One optimizer step and the refit of the rollout engine; its metrics. The refit is a phase of its own, as the engine times it."""
+        """The update and the refit of the rollout engine; its metrics. The refit is a phase of its own, as the engine times it."""
         with self.clock.phase("update"), self.console.phase("update"):
             metrics = self.engine.update(batch)
         self.clock.move("update", "refit", metrics.get("refit_s", 0.0))

@@ -1,11 +1,11 @@
-"""The PPO surrogate: its bounds, where gradients stop, and its averages."""
+"""The PPO surrogate: its bounds, and where gradients stop."""
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from azr_nemo.algorithms.ppo_loss import ppo_loss, token_mean
+from azr_nemo.algorithms.ppo_loss import ppo_loss
 
 CLIP = {"clip_low": 0.2, "clip_high": 0.28}
 numbers = st.floats(-3, 3, allow_nan=False)
@@ -59,10 +59,3 @@ def test_the_dual_clip_bounds_the_loss_of_bad_actions(new, advantage):
 def test_a_dual_clip_that_would_bite_on_policy_is_refused():
     with pytest.raises(ValueError, match="above 1"):
         ppo_loss(torch.zeros(1), torch.zeros(1), torch.ones(1), **CLIP, dual_clip=0.5)
-
-
-def test_the_token_mean_does_not_depend_on_how_the_batch_is_cut():
-    values, mask = torch.randn(6, 5), (torch.rand(6, 5) > 0.4).float()
-    total = mask.sum()
-    parts = sum(token_mean(values[i : i + 2], mask[i : i + 2], total) for i in (0, 2, 4))
-    torch.testing.assert_close(parts, token_mean(values, mask, total))

@@ -39,6 +39,23 @@ def trtllm() -> RunConfig:
     return config
 
 
+@pytest.mark.parametrize(
+    ("override", "has"),
+    [
+        ("optim.loss=gspo", "ppo alone"),
+        ("optim.aggregation=sequence_mean", "token_mean alone"),
+        ("optim.mini_batches=2", "1 alone"),
+        ("optim.importance_sampling=metrics", "off alone"),
+        ("model.fp32_logits=true", "the model's dtype"),
+    ],
+)
+def test_what_the_update_does_not_have_here_is_refused_by_name(override, has):
+    sentence = refused(override)
+    assert sentence.startswith(f"{override}: engine=aligner")
+    assert has in sentence
+    assert sentence.endswith("use engine=megatron")
+
+
 def test_a_stop_string_with_a_comma_is_refused():
     assert "has a comma" in refused("rollout.name=trtllm", "aligner.stop_strings=['a,b']")
 

@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from tiny_models import EchoRollout, run_config, training_batch
 
 import azr_nemo.rollout
+from azr_nemo.config import RunConfig
 from azr_nemo.errors import UserError
 from azr_nemo.megatron import distributed
 from azr_nemo.megatron.commands import Command, announce, receive
@@ -25,8 +26,20 @@ LAYOUTS: dict[str, dict[str, int]] = {
     "tp2-sequence": {"tensor_parallel": 2, "sequence_parallel": True},
     "pp2": {"pipeline_parallel": 2, "recompute": True},
     "dp2": {},
+    "dp2-gspo": {},
+    "pp2-gspo": {"pipeline_parallel": 2},
 }
 PROMPTS = [Prompt(PromptText("x" * n), Role.SOLVE, TaskType.DEDUCTION, samples=n) for n in (3, 1, 2)]
+
+
+def settings(layout: str) -> RunConfig:
+    """The layouts of gspo also have means over responses, several optimizer steps an update, whose rows the ranks share, and importance weights."""
+    config = run_config(**LAYOUTS[layout])
+    config.optim.eps = 1e-3
+    if layout.endswith("gspo"):
+        config.optim.loss, config.optim.aggregation = "gspo", "sequence_mean"
+        config.optim.mini_batches, config.optim.importance_sampling = 3, "on"
+    return config
 
 
 class FailingRollout(EchoRollout):
@@ -37,9 +50,8 @@ class FailingRollout(EchoRollout):
 
 
 def layouts(model_dir: Path, out: Path) -> None:
-    for name, layout in LAYOUTS.items():
-        config = run_config(**layout)
-        config.optim.eps = 1e-3
+    for name in LAYOUTS:
+        config = settings(name)
         worker = Worker(config, model_dir)
         batch = training_batch()
         logprobs = worker.actor.logprobs(batch.prompt_ids, batch.response_ids)

@@ -64,9 +64,9 @@ SETTINGS = [
 ]
 
 
-def memorise(out: Path) -> None:
+def memorise(out: Path, steps: int = 90) -> None:
     """Makes OUT/model: a tiny model that has learnt four programs nearly by heart, so that some of what it proposes holds and is solved."""
-    config = load_settings([*SETTINGS, f"run_dir={out / 'none'}", "warmup.steps=90", "warmup.batch_size=8", "warmup.lr=3e-3"])
+    config = load_settings([*SETTINGS, f"run_dir={out / 'none'}", f"warmup.steps={steps}", "warmup.batch_size=8", "warmup.lr=3e-3"])
     model_dir = resolve_model(config.model)
     engine = build_engine(config, model_dir)
     assert engine is not None

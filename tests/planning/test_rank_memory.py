@@ -64,6 +64,13 @@ def test_the_last_stage_has_the_logits_and_the_first_most_micro_batches() -> Non
     assert first.scratch < last.scratch
 
 
+def test_fp32_logits_are_twice_as_wide_where_the_model_is_not() -> None:
+    size = make_sizing(model=replace(MODEL, vocab=1000))
+    wide = memory(replace(size, fp32_logits=True)).scratch - memory(size).scratch
+    assert wide == 500 * 1000 * 2 + 2 * (500 * 32 + 1000 * 32) * 2  # logits; gradients of hidden states and table before they are rounded
+    assert memory(replace(size, width=4, fp32_logits=True)) == memory(replace(size, width=4))
+
+
 def test_recomputation_keeps_each_layers_input_and_one_layer() -> None:
     found = memory(make_sizing(recompute=True, model=replace(MODEL, layers=40)))
     stream = 1000 * 32 * 2

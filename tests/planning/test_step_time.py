@@ -43,6 +43,16 @@ def test_training_is_six_operations_for_a_parameter_and_token_and_eight_when_rec
     assert update_seconds(size, IDEAL) == pytest.approx((3 * layers + head) / 1e12)
 
 
+def test_mini_batches_cost_a_forward_pass_and_an_optimizer_step_each() -> None:
+    size = make_sizing()
+    several = replace(size, mini_batches=4)
+    forward = training_operations(size, recomputed=True) / 3
+    assert training_operations(several, recomputed=True) == pytest.approx(4 * forward)
+    assert training_operations(several, recomputed=False) == training_operations(size, recomputed=False)  # MFU counts what learns
+    assert gradient_seconds(several, IDEAL) == pytest.approx(4 * gradient_seconds(size, IDEAL))
+    assert replace(several, micro_batch_tokens=65).micro_batches == 2  # of the eight rows
+
+
 def test_a_pipeline_idles_for_one_micro_batch_a_stage() -> None:
     size = make_sizing(layout=Layout(pipeline=4), micro_batch_tokens=65)
     assert size.micro_batches == 8
