@@ -37,6 +37,9 @@ def measure(proposals: list[Proposed], proposed: list[Attempt], solved: list[Att
             f"solve/{kind}/truncated": mean(not a.completion.finished for a in answers),
             f"buffer/{kind}/size": buffer.count(kind),
         }
+        if composite := [p for p in rows if p.given.texts]:
+            metrics[f"composite/{kind}/asked"] = len(composite) / len(rows)
+            metrics[f"composite/{kind}/valid"] = mean(p.task is not None for p in composite)
         for name in sorted({name for p in fresh for name in p.intrinsic}):
             metrics[f"intrinsic/{kind}/{name}"] = mean(p.intrinsic[name] for p in fresh if name in p.intrinsic)
     metrics["response/propose_tokens"] = mean(len(a.completion.response_ids) for a in proposed)
