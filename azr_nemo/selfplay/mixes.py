@@ -21,10 +21,10 @@ class Mix:
 
 MIXES = {
     "current": Mix(1.0),
-    "previous": Mix(1.0, newest=1, oldest=1),
-    "recent": Mix(1.0, oldest=None),  # the published max_new, whose window is this step and the one before
+    "previous": Mix(1.0, newest=1, oldest=1),  # the published max_new, which draws before anything is proposed
+    "recent": Mix(1.0, oldest=None),
     "mixed": Mix(0.5),
-    "previous_mixed": Mix(0.5, newest=1, oldest=1),  # half_new
-    "buffer": Mix(0.0),  # uniform_total
-    "newer": Mix(0.0, others="recent"),  # step
+    "previous_mixed": Mix(0.5, newest=1, oldest=1),  # its half_new
+    "buffer": Mix(0.0),  # its uniform_total
+    "newer": Mix(0.0, others="recent"),  # its step
 }
