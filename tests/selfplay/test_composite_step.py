@@ -2,6 +2,7 @@
 
 import json
 import random
+import shutil
 from pathlib import Path
 
 import pytest
@@ -222,12 +223,14 @@ def test_a_schedule_that_makes_no_sense_is_one_sentence(overrides, sentence):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_a_real_run_of_composite_prompts_goes_on_exactly_where_it_stopped(tmp_path):
     settings = ["selfplay.composite.chance=1", "selfplay.composite.functions_max=1", "selfplay.references=1", "logging.rollouts=12"]
     finish(start(tmp_path / "whole", *settings, "selfplay.steps=2"))
-    finish(start(tmp_path / "halves", *settings, "selfplay.steps=1"))
-    finish(start(tmp_path / "halves", *settings, "selfplay.steps=2"))
-    assert state(tmp_path / "whole", 2) == state(tmp_path / "halves", 2)
+    shutil.copytree(tmp_path / "whole", tmp_path / "again")
+    again = [*settings, "selfplay.steps=2", f"resume={tmp_path / 'again' / 'checkpoints' / 'step_000001'}"]
+    assert "resumed after step 1" in finish(start(tmp_path / "again", *again))
+    assert state(tmp_path / "whole", 2) == state(tmp_path / "again", 2)
     rollouts = [json.loads(line) for line in (tmp_path / "whole" / "rollouts.jsonl").read_text().splitlines()]
     triplets = [row for row in rollouts if row["role"] == "propose" and row["type"] != "induction"]
     assert {row["step"] for row in triplets} == {1, 2}
