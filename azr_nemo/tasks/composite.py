@@ -4,8 +4,9 @@ What is run, stored and solved is one complete program: every import once, then 
 comments). A program becomes the function g_i by a renaming of its syntax tree: `f` is called g_i wherever it is used, also by itself, and every
 other top-level name, say `helper`, becomes g_i_helper, so that no two functions share a name. Nothing is evaluated.
 
-The renaming is only done where it provably keeps the program's meaning; `as_function` refuses the others. The published code renames direct
-calls of `f` alone, leaves helpers to collide, and renames the very programs that it keeps.
+The renaming is only done where each name means the same wherever it stands; `as_function` refuses the others. What a function computes stays the
+same then, but for texts in which Python itself states a name, such as a dataclass's repr. The published code renames direct calls of `f` alone,
+leaves helpers to collide, and renames the very programs that it keeps.
 """
 
 import ast
