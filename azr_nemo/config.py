@@ -124,9 +124,7 @@ class CompositeConfig:
     ramp: int = 0  # steps over which the chance rises evenly to `chance`; 0: at once
     functions_min: int = 1  # functions of one prompt: drawn evenly from min to max
     functions_max: int = 2
-    grow_every: int = (
-        0  # steps after which the most that is drawn rises by one, from functions_min to functions_max; 0: functions_max at once
-    )
+    grow_every: int = 0  # steps after which one more may be drawn, from functions_min up to functions_max; 0: functions_max at once
 
 
 @dataclass
