@@ -124,6 +124,18 @@ class OptimConfig:
 
 
 @dataclass
+class CompositeConfig:
+    """Deduction and abduction proposals that must build on programs of the buffer, as functions g_0, g_1, ... (docs/algorithm.md)."""
+
+    chance: float = 0.0  # that a prompt asks for it, once the ramp is over; 0: never
+    start: int = 1  # the first step with such prompts
+    ramp: int = 0  # steps over which the chance rises evenly to `chance`; 0: at once
+    functions_min: int = 1  # functions of one prompt: drawn evenly from min to max
+    functions_max: int = 2
+    grow_every: int = 0  # steps after which one more may be drawn, from functions_min up to functions_max; 0: functions_max at once
+
+
+@dataclass
 class SelfPlayConfig:
     steps: int = 100
     batch_size: int = 64  # rows per (role, task type)
@@ -132,12 +144,15 @@ class SelfPlayConfig:
     task_types: list[str] = field(default_factory=lambda: ["deduction", "abduction", "induction"])
     prompt_style: str = "r1"  # r1 | completion
     references: int = 6
-    reference_sampling: str = (
-        "uniform"  # uniform | recent (newer is likelier) | depth (a requested length first, then tasks of that length)
-    )
+    # uniform | recent (newer is likelier) | long (by lines) | hard (seldom solved) | learnable (solved about half the time)
+    # | depth (a requested length first, then tasks of that length)
+    reference_sampling: str = "uniform"
+    composite: CompositeConfig = field(default_factory=CompositeConfig)
     induction_pairs: int = 10
-    # current: this step's tasks topped up from the buffer | previous | buffer: uniform over all of it | mixed: half and half
+    # current: this step's tasks topped up from the buffer | previous: those of the step before | recent: of the last solve_window steps
+    # | mixed: half current, half buffer | previous_mixed: half previous, half buffer | buffer: uniform over all of it | newer: newer is likelier
     solve_from: str = "current"
+    solve_window: int = 2  # of solve_from=recent: how many steps, this one included
     reuse_estimates: bool = False  # train on the estimates too
     train_propose: bool = True
     proposer_weight: float = 1.0  # scales the proposer's advantages

@@ -22,6 +22,8 @@ from azr_nemo.config import ExecutorConfig, RunConfig
 from azr_nemo.errors import UserError
 from azr_nemo.rewards.intrinsic.combine import COMBINE
 from azr_nemo.rewards.intrinsic.registry import BUILT_IN, components
+from azr_nemo.selfplay.mixes import MIXES
+from azr_nemo.selfplay.weights import WEIGHTS
 
 PACKAGE = Path(__file__).parent
 # In a wheel `conf` and `recipes` lie inside the package, in a checkout beside it.
@@ -43,8 +45,8 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     "optim.aggregation": AGGREGATIONS,
     "optim.importance_sampling": ("off", "metrics", "on"),
     "selfplay.prompt_style": ("r1", "completion"),
-    "selfplay.reference_sampling": ("uniform", "recent", "depth"),
-    "selfplay.solve_from": ("current", "previous", "buffer", "mixed"),
+    "selfplay.reference_sampling": ("uniform", *WEIGHTS, "depth"),
+    "selfplay.solve_from": tuple(MIXES),
     "logging.console": ("auto", "rich", "plain", "json"),
     "aligner.checkpoint_format": ("zarr", "torch_dist"),
 }
@@ -55,7 +57,8 @@ AT_LEAST: dict[str, float] = {
     "executor.recycle_after": 1, "executor.queue": 1,
     "executor.concurrency": 1, "executor.attempts": 1, "optim.lr": 0, "optim.weight_decay": 0, "optim.grad_clip": 0,
     "optim.lr_warmup_steps": 0, "optim.mini_batches": 1, "optim.entropy": 0, "selfplay.steps": 1, "selfplay.batch_size": 2, "selfplay.references": 0,
-    "selfplay.propose_samples": 1, "selfplay.solve_samples": 1,
+    "selfplay.propose_samples": 1, "selfplay.solve_samples": 1, "selfplay.solve_window": 1, "selfplay.composite.chance": 0,
+    "selfplay.composite.start": 1, "selfplay.composite.ramp": 0, "selfplay.composite.functions_min": 1, "selfplay.composite.grow_every": 0,
     "selfplay.induction_pairs": 2, "selfplay.proposer_weight": 0, "data.seed_factor": 1, "data.seed_batch": 1, "data.seed_rounds": 1, "warmup.steps": 0,
     "warmup.batch_size": 1, "warmup.programs": 100, "checkpoint.every": 1, "checkpoint.keep": 1,
     "checkpoint.keep_every": 0, "cluster.nodes": 1, "cluster.gpus_per_node": 0,
@@ -139,6 +142,7 @@ def check(config: RunConfig) -> None:
     _check_executor(config.executor)
     _check_engine(config)
     _check_samples(config)
+    _check_composite(config)
     components(config.reward)
     if not config.selfplay.task_types or set(config.selfplay.task_types) - {"deduction", "abduction", "induction"}:
         raise UserError(f"selfplay.task_types={config.selfplay.task_types}: choose from deduction, abduction, induction")
@@ -183,6 +187,21 @@ def _check_samples(config: RunConfig) -> None:
             )
     if not 0 <= config.advantage.decay < 1:
         raise UserError(f"advantage.decay={config.advantage.decay} must be at least 0 and below 1")
+
+
+def _check_composite(config: RunConfig) -> None:
+    composite = config.selfplay.composite
+    if composite.chance > 1:
+        raise UserError(f"selfplay.composite.chance={composite.chance} is a probability: it must be at most 1")
+    if composite.functions_max < composite.functions_min:
+        raise UserError(
+            f"selfplay.composite.functions_max={composite.functions_max} is below functions_min={composite.functions_min}: raise it"
+        )
+    if composite.chance and not {"deduction", "abduction"} & set(config.selfplay.task_types):
+        raise UserError(
+            f"selfplay.composite.chance={composite.chance} is for deduction and abduction, and selfplay.task_types has neither: "
+            "add one, or set it to 0"
+        )
 
 
 def _check_engine(config: RunConfig) -> None:

@@ -19,6 +19,7 @@ from typing import Any, Self
 
 from azr_nemo.errors import UserError
 from azr_nemo.selfplay.storage import explained, image_of, open_database, read_image, write_image
+from azr_nemo.selfplay.weights import WEIGHTS, Candidate
 from azr_nemo.tasks.program import body_lines, canonical_input, program_hash
 from azr_nemo.tasks.task import Task, TaskType
 
@@ -68,7 +69,7 @@ class TaskBuffer:
         self.path, self.capacity = path, capacity
         self._lock = threading.RLock()
         self._depth = 0
-        self._candidates: dict[tuple, list[tuple[int, int]]] = {}  # (id, step) per query, until the next write
+        self._candidates: dict[tuple, list[Candidate]] = {}  # per query, until the next write
         self._db = open_database(path)
 
     @classmethod
@@ -238,22 +239,22 @@ class TaskBuffer:
     ) -> list[StoredTask]:
         """Draws up to `count` distinct tasks of a type; fewer when fewer exist. The draw depends on rng and the buffer's content alone.
 
-        strategy: uniform, or recent (weight = creation step + 1, as the reference's `step`, which fails while all is step 0).
+        strategy: uniform, or the name of a weight (azr_nemo/selfplay/weights.py).
         since_step: only tasks created at this step or later. exclude: ids. lines: only programs whose body has this many lines.
         """
         rows = self._query(type, since_step, lines)
         if exclude:
             left_out = set(exclude)
-            rows = [row for row in rows if row[0] not in left_out]
+            rows = [row for row in rows if row.id not in left_out]
         count = min(count, len(rows))
         if strategy == "uniform":
-            ids = [id for id, _ in rng.sample(rows, count)]
-        elif strategy == "recent":
+            ids = [row.id for row in rng.sample(rows, count)]
+        elif strategy in WEIGHTS:
             # Efraimidis and Spirakis (2006): the largest log(u) / weight are a weighted draw without replacement.
-            keyed = [(math.log(1.0 - rng.random()) / (max(step, 0) + 1), id) for id, step in rows]
+            keyed = [(math.log(1.0 - rng.random()) / WEIGHTS[strategy](row), row.id) for row in rows]
             ids = [id for _, id in nlargest(count, keyed)]
         else:
-            raise ValueError(f"no sampling strategy {strategy!r}: uniform or recent")
+            raise ValueError(f"no sampling strategy {strategy!r}: uniform, {', '.join(WEIGHTS)}")
         found = {stored.id: stored for chunk in _chunks(ids) for stored in self._stored(f"id IN ({_marks(chunk)})", *chunk)}
         return [found[id] for id in ids]
 
@@ -265,17 +266,17 @@ class TaskBuffer:
         )[0]
         return BufferStatistics(tasks, seeds, programs, lines, rate)
 
-    def _query(self, type: TaskType, since_step: int | None, lines: int | None) -> list[tuple[int, int]]:
-        """(id, step) of the tasks that may be drawn. A step draws for hundreds of prompts between two writes, so the list is kept."""
+    def _query(self, type: TaskType, since_step: int | None, lines: int | None) -> list[Candidate]:
+        """The tasks that may be drawn. A step draws for hundreds of prompts between two writes, so the list is kept."""
         query = (type, since_step, lines)
         with self._lock:
             if query not in self._candidates:
-                sql, values = "SELECT id, step FROM tasks WHERE type = ?", list[Any]([type.value])
+                sql, values = "SELECT id, step, lines, attempts, solved FROM tasks WHERE type = ?", list[Any]([type.value])
                 for condition, value in ((" AND step >= ?", since_step), (" AND lines = ?", lines)):
                     if value is not None:
                         sql += condition
                         values.append(value)
-                self._candidates[query] = self._rows(sql + " ORDER BY id", *values)
+                self._candidates[query] = [Candidate(*row) for row in self._rows(sql + " ORDER BY id", *values)]
             return self._candidates[query]
 
     def _stored(self, condition: str, *values: Any) -> list[StoredTask]:

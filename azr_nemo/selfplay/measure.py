@@ -7,6 +7,7 @@ from azr_nemo.rewards.answer import MALFORMED
 from azr_nemo.selfplay.buffer import TaskBuffer
 from azr_nemo.selfplay.proposer import Proposed
 from azr_nemo.selfplay.rows import Attempt
+from azr_nemo.tasks.composite import own_part
 from azr_nemo.tasks.program import body_lines
 from azr_nemo.tasks.task import TaskType
 
@@ -27,7 +28,7 @@ def measure(proposals: list[Proposed], proposed: list[Attempt], solved: list[Att
             f"propose/{kind}/format": mean(p.refusal not in MALFORMED for p in rows),
             f"propose/{kind}/new": mean(p.fresh for p in valid),
             f"propose/{kind}/novel": mean(p.novel for p in valid),
-            f"propose/{kind}/lines": mean(body_lines(p.task.program) for p in valid if p.task),
+            f"propose/{kind}/lines": mean(body_lines(own_part(p.given.texts, p.task.program)) for p in valid if p.task),
             f"propose/{kind}/solve_rate": mean(p.solve_rate for p in fresh),
             f"propose/{kind}/learnable": mean(0 < p.solve_rate < 1 for p in fresh),
             f"propose/{kind}/reward": mean(earned),
@@ -37,6 +38,9 @@ def measure(proposals: list[Proposed], proposed: list[Attempt], solved: list[Att
             f"solve/{kind}/truncated": mean(not a.completion.finished for a in answers),
             f"buffer/{kind}/size": buffer.count(kind),
         }
+        if composite := [p for p in rows if p.given.texts]:
+            metrics[f"composite/{kind}/asked"] = len(composite) / len(rows)
+            metrics[f"composite/{kind}/valid"] = mean(p.task is not None for p in composite)
         for name in sorted({name for p in fresh for name in p.intrinsic}):
             metrics[f"intrinsic/{kind}/{name}"] = mean(p.intrinsic[name] for p in fresh if name in p.intrinsic)
     metrics["response/propose_tokens"] = mean(len(a.completion.response_ids) for a in proposed)

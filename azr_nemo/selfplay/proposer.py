@@ -12,11 +12,13 @@ from azr_nemo.rewards.intrinsic.combine import combine, values
 from azr_nemo.rewards.intrinsic.registry import components
 from azr_nemo.rewards.learnability import learnability
 from azr_nemo.selfplay.buffer import StoredTask, TaskBuffer
+from azr_nemo.selfplay.composite import Given, give, refuse_idle
 from azr_nemo.selfplay.exchange import Completion, Prompt
 from azr_nemo.selfplay.history import BufferHistory
 from azr_nemo.selfplay.rows import Attempt, Row, settled
 from azr_nemo.selfplay.validation import Validator
 from azr_nemo.tasks import KINDS
+from azr_nemo.tasks.composite import own_part
 from azr_nemo.tasks.task import PromptOptions, PromptText, Refusal, Role, Task, TaskType, Verdict
 
 
@@ -26,6 +28,7 @@ class Proposed:
 
     row: Row
     references: list[StoredTask]
+    given: Given = field(default_factory=Given)  # the functions that it must build on
     task: Task | None = None
     refusal: str = ""  # why there is no task, or `duplicate`
     novel: bool = False  # its program was not known before
@@ -37,6 +40,11 @@ class Proposed:
     @property
     def type(self) -> TaskType:
         return self.row.prompt.type
+
+    @property
+    def lineage(self) -> tuple[int, ...]:
+        """Ids of all tasks that its proposer was shown, references first."""
+        return tuple(dict.fromkeys(stored.id for stored in (*self.references, *self.given.tasks)))
 
     @property
     def fresh(self) -> bool:
@@ -58,24 +66,31 @@ class Proposer:
         self.buffer, self.validator, self.options, self.config, self.fits = buffer, validator, options, config, fits
         self.intrinsic = components(config.reward)
 
-    def rows(self, rng: random.Random) -> list[Proposed]:
+    def rows(self, rng: random.Random, step: int) -> list[Proposed]:
         """`selfplay.batch_size` proposals per task type, their references drawn from the buffer as it stands, `propose_samples` of them alike."""
         settings = self.config.selfplay
         types = [TaskType(name) for name in settings.task_types]
-        return [row for kind in types for _ in range(settings.batch_size // settings.propose_samples) for row in self.alike(kind, rng)]
+        return [
+            row for kind in types for _ in range(settings.batch_size // settings.propose_samples) for row in self.alike(kind, rng, step)
+        ]
 
-    def alike(self, kind: TaskType, rng: random.Random) -> list[Proposed]:
+    def alike(self, kind: TaskType, rng: random.Random, step: int) -> list[Proposed]:
         """`selfplay.propose_samples` proposals that answer the same prompt."""
-        first = self.row(kind, rng)
+        first = self.row(kind, rng, step)
         return [first, *(self._ask_again(first) for _ in range(self.config.selfplay.propose_samples - 1))]
 
     @staticmethod
     def _ask_again(proposed: Proposed) -> Proposed:
-        return Proposed(Row(proposed.row.prompt, proposed.row.read), proposed.references)
+        return Proposed(Row(proposed.row.prompt, proposed.row.read), proposed.references, proposed.given)
 
-    def row(self, kind: TaskType, rng: random.Random) -> Proposed:
-        """One proposal of this type, its references drawn from the buffer as it stands; seeding asks for these too."""
+    def row(self, kind: TaskType, rng: random.Random, step: int = 0) -> Proposed:
+        """One proposal of this type, its references and functions drawn from the buffer as it stands; seeding, step 0, asks for these too."""
         references, options = self._references(kind, rng)
+        given = give(self.config.selfplay.composite, self.buffer, kind, step, rng)
+        if given.texts and self.fits(KINDS[kind].propose_prompt([], replace(options, functions=given.texts)).full):
+            options = replace(options, functions=given.texts)
+        else:
+            given = Given()
         text = self._prompt(kind, references, options)
         shown = [stored.task for stored in references]
         prompt = Prompt(text, Role.PROPOSE, kind, 1, self.config.rollout.max_propose_tokens, self.config.rollout.temperature)
@@ -86,15 +101,15 @@ class Proposer:
             proposal = KINDS[kind].parse_proposal(text.prefill + completion.text, shown, options)
             return settled(proposal) if isinstance(proposal, Refusal) else self.validator.submit(proposal)
 
-        return Proposed(Row(prompt, read), references)
+        return Proposed(Row(prompt, read), references, given)
 
     def _references(self, kind: TaskType, rng: random.Random) -> tuple[list[StoredTask], PromptOptions]:
         """Deduction and abduction see several tasks of their own type; induction describes one program of either."""
         settings, count = self.config.selfplay, self.config.selfplay.references
         if kind is TaskType.INDUCTION:
             kind, count = rng.choice([TaskType.DEDUCTION, TaskType.ABDUCTION]), 1
-        recency = "recent" if settings.reference_sampling == "recent" else "uniform"
-        references = self.buffer.sample(kind, count, rng, strategy=recency)
+        strategy = "uniform" if settings.reference_sampling == "depth" else settings.reference_sampling
+        references = self.buffer.sample(kind, count, rng, strategy=strategy)
         if settings.reference_sampling != "depth" or not references or count == 1:
             return references, self.options
         # Ask for the length of one drawn task and show others of that length: what is asked then varies as much as the buffer does.
@@ -118,8 +133,9 @@ class Proposer:
     def settle(self, proposals: list[Proposed]) -> None:
         """Collects the validator's results and marks what is already known: in the buffer, or earlier in this very batch."""
         keys, programs = set(), set()
-        for proposed in proposals:
-            (result,) = proposed.row.outcomes()
+        results = [result for proposed in proposals for result in proposed.row.outcomes()]
+        results = refuse_idle(self.validator, [proposed.given for proposed in proposals], results)
+        for proposed, result in zip(proposals, results, strict=True):
             if isinstance(result, Refusal):
                 proposed.refusal = result.reason
                 continue
@@ -146,12 +162,12 @@ class Proposer:
             if self.intrinsic and 0 < proposed.solve_rate < 1:
                 assert proposed.task is not None
                 shown = [stored.task for stored in proposed.references]
-                proposed.intrinsic = values(self.intrinsic, proposed.task, shown, history)
+                own = replace(proposed.task, program=own_part(proposed.given.texts, proposed.task.program))
+                proposed.intrinsic = values(self.intrinsic, own, shown, history)
                 earned = combine(earned, list(proposed.intrinsic.values()), reward.intrinsic_combine)
         elif proposed.refusal == "duplicate":
             earned, outcome = reward.duplicate, "duplicate"
         else:
             earned = reward.malformed if proposed.refusal in MALFORMED else reward.invalid
             outcome = proposed.refusal
-        references = tuple(stored.id for stored in proposed.references)
-        return Attempt(proposed.row.prompt, proposed.row.completions[0], earned, outcome, proposed.task, references, phase="propose")
+        return Attempt(proposed.row.prompt, proposed.row.completions[0], earned, outcome, proposed.task, proposed.lineage, phase="propose")

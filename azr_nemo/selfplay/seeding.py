@@ -130,7 +130,7 @@ class SeedingLoop:
                 if not proposed.fresh or proposed.task is None:
                     refused[proposed.refusal] += 1
                     continue
-                references = [stored.id for stored in proposed.references]
+                references = proposed.lineage
                 tasks = both_ways(proposed.task) if proposed.type in TRIPLETS else [proposed.task]
                 ids = [self.buffer.add(task, step=0, seed=True, references=references) for task in tasks]
                 if ids == [None] * len(ids):  # an earlier one of this round became the same task of the other type

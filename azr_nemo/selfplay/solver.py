@@ -8,6 +8,7 @@ from azr_nemo.config import RunConfig
 from azr_nemo.rewards.answer import solver_reward
 from azr_nemo.selfplay.buffer import StoredTask, TaskBuffer
 from azr_nemo.selfplay.exchange import Completion, Prompt
+from azr_nemo.selfplay.mixes import MIXES
 from azr_nemo.selfplay.rows import Attempt, Row, settled
 from azr_nemo.selfplay.verification import Verifier
 from azr_nemo.tasks import KINDS
@@ -42,14 +43,14 @@ class Solver:
         return [stored for name in self.config.selfplay.task_types for stored in self._draw(TaskType(name), step, rng)]
 
     def _draw(self, kind: TaskType, step: int, rng: random.Random) -> list[StoredTask]:
-        size, source = self.config.selfplay.batch_size // self.config.selfplay.solve_samples, self.config.selfplay.solve_from
-        wanted = {"current": size, "previous": size, "mixed": size // 2, "buffer": 0}[source]
-        since = step - 1 if source == "previous" else step
-        recent = [s for s in self.buffer.recent(kind, since) if s.step == since and self._fits(s.task)]
-        chosen = rng.sample(recent, min(wanted, len(recent)))
+        settings = self.config.selfplay
+        size, mix = settings.batch_size // settings.solve_samples, MIXES[settings.solve_from]
+        steps = mix.steps(step, settings.solve_window)
+        first = [stored for created in steps for stored in self.buffer.recent(kind, created) if self._fits(stored.task)]
+        chosen = rng.sample(first, min(int(size * mix.share), len(first)))
         taken = {stored.id for stored in chosen}
         # A few more than are missing, for those whose prompt is too long.
-        others = self.buffer.sample(kind, 2 * size, rng, exclude=taken)
+        others = self.buffer.sample(kind, 2 * size, rng, strategy=mix.others, exclude=taken)
         return chosen + [s for s in others if self._fits(s.task)][: size - len(chosen)]
 
     def _fits(self, task: Task) -> bool:

@@ -41,7 +41,7 @@ class SelfPlay:
         rng = random.Random(f"{self.config.seed}/step/{number}")
 
         # PROPOSE: references from the buffer as it stands; the executor validates while later proposals are still being written.
-        proposals = self.proposer.rows(rng)
+        proposals = self.proposer.rows(rng, number)
         yield from ask([proposed.row for proposed in proposals], "propose")
         self.proposer.settle(proposals)
 
@@ -98,8 +98,7 @@ class SelfPlay:
                 if not self._kept(proposed.solve_rate):
                     continue
                 assert proposed.task is not None
-                references = [stored.id for stored in proposed.references]
-                proposed.task_id = self.buffer.add(proposed.task, step, references=references)
+                proposed.task_id = self.buffer.add(proposed.task, step, references=proposed.lineage)
                 if proposed.task_id is not None:
                     self.buffer.record(proposed.task_id, sum(v.score == 1 for v in proposed.verdicts), len(proposed.verdicts))
 

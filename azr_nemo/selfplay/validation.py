@@ -5,7 +5,7 @@ from typing import TypeAlias
 
 from azr_nemo.sandbox.executor import Executor, Limits, Outcome, Request
 from azr_nemo.tasks import KINDS
-from azr_nemo.tasks.task import Proposal, Refusal, Result, Task
+from azr_nemo.tasks.task import Calls, Proposal, Refusal, Result, Task
 
 Validated: TypeAlias = Task | Refusal
 
@@ -40,6 +40,10 @@ class Validator:
 
         self.executor.submit(Request(proposal.program, proposal.inputs, self.limits, deterministic=True)).add_done_callback(judge)
         return verdict
+
+    def run(self, calls: list[Calls]) -> list[list[Result]]:
+        """What came of calls that need not be deterministic, in order. Raises ExecutorUnavailable when the sandbox fails."""
+        return [results(outcomes) for outcomes in self.executor.run(Request(call.program, call.inputs, self.limits) for call in calls)]
 
     def validate(self, proposals: list[Proposal]) -> list[Validated]:
         """Validates all, in parallel, and returns what came of each, in order."""

@@ -111,6 +111,7 @@ class PromptOptions:
     pairs: int = 10  # induction: how many inputs a proposer gives
     allowed_imports: tuple[str, ...] = field(default=())  # what a proposed program may import; empty: the default list
     lines: int | None = None  # a requested length of the program's body
+    functions: tuple[str, ...] = ()  # g_0, g_1, ... that a proposed deduction or abduction program must call (tasks/composite.py)
     # What is taken out of a proposed program: comments and docstrings; top-level statements but imports, functions and classes; prints.
     strip_comments: bool = False
     strip_globals: bool = False

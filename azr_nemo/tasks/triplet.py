@@ -1,5 +1,6 @@
 """What deduction and abduction share: both are proposed as a program with one input, and differ in what the solver is not shown."""
 
+from azr_nemo.tasks.composite import complete, prelude
 from azr_nemo.tasks.fences import fence, tagged
 from azr_nemo.tasks.program import check, parse_arguments, strip, with_entry
 from azr_nemo.tasks.prompting import answered, prompt, response
@@ -14,7 +15,8 @@ class Triplet:
     asked: str  # what it answers with
 
     def propose_prompt(self, references: list[Task], options: PromptOptions) -> PromptText:
-        return prompt("propose_triplet", "python", options, kind=self.type.value, references=references)
+        given = prelude(options.functions) if options.functions else ""
+        return prompt("propose_triplet", "python", options, kind=self.type.value, references=references, given=given)
 
     def parse_proposal(self, text: str, references: list[Task], options: PromptOptions) -> Proposal | Refusal:
         answer = answered(text, options)
@@ -28,7 +30,10 @@ class Triplet:
             program = with_entry(program)
         argument = inputs[0].strip()
         refusal = check(program, options.allowed_imports) or parse_arguments(argument)
-        return refusal if isinstance(refusal, Refusal) else Proposal(self.type, program, (argument,))
+        if isinstance(refusal, Refusal):
+            return refusal
+        whole = complete(options.functions, program, options.allowed_imports) if options.functions else program
+        return whole if isinstance(whole, Refusal) else Proposal(self.type, whole, (argument,))
 
     def proposal_text(self, proposal: Proposal, options: PromptOptions) -> str:
         return response(fence("python", proposal.program) + fence("input", proposal.inputs[0]), "python", options)

@@ -7,6 +7,7 @@ from random import Random
 from azr_nemo.tasks import KINDS
 from azr_nemo.tasks.program import body_lines
 from azr_nemo.tasks.task import PromptOptions, PromptText, Proposal, Role, Task, TaskType
+from azr_nemo.warmup.composite import outsourced
 from azr_nemo.warmup.generator import one_pair
 
 # Solving is harder to learn than proposing; of the proposals those of induction, where the model must count its inputs.
@@ -19,12 +20,16 @@ MIXTURE = {
     (Role.PROPOSE, TaskType.INDUCTION): 0.16,
 }
 
+COMPOSITE = 0.5  # of the deduction and abduction proposals, with `selfplay.composite` on
+TRIES = 20  # about one program in four can be taken apart
 
-def examples(tasks: list[Task], options: PromptOptions, references: int, seed: int) -> Iterator[tuple[PromptText, str]]:
+
+def examples(tasks: list[Task], options: PromptOptions, references: int, seed: int, functions: int = 0) -> Iterator[tuple[PromptText, str]]:
     """An endless stream of (prompt, ideal completion), the same for the same arguments. tasks: induction tasks with several pairs.
 
     references: how many tasks a proposer is shown. Deduction and abduction proposals carry the requested length that self-play asks for
-    with `selfplay.reference_sampling=depth`, so that asking for a length means something.
+    with `selfplay.reference_sampling=depth`, so that asking for a length means something. functions: the most that a composite proposal is
+    given; 0: there are none of those.
     """
     rng = Random(f"examples/{seed}")
     forms, weights = list(MIXTURE), list(MIXTURE.values())
@@ -43,7 +48,18 @@ def examples(tasks: list[Task], options: PromptOptions, references: int, seed: i
             shown = [one_pair(other, kind, rng.randrange(len(other.inputs))) for other in rng.sample(tasks, min(references, len(tasks)))]
             wanted = replace(options, lines=body_lines(task.program) if rng.random() < 0.7 else None)
             proposal = Proposal(kind, asked.program, asked.inputs)
+            if functions and rng.random() < COMPOSITE and (made := _composite(tasks, kind, rng.randint(1, functions), rng)):
+                wanted = replace(wanted, functions=made[0], lines=wanted.lines and body_lines(made[1].program))
+                proposal = made[1]
             yield KINDS[kind].propose_prompt(shown, wanted), KINDS[kind].proposal_text(proposal, wanted)
+
+
+def _composite(tasks: list[Task], kind: TaskType, most: int, rng: Random) -> tuple[tuple[str, ...], Proposal] | None:
+    """Functions and the proposal that calls them, of the first of some tasks that can be taken apart."""
+    for task in rng.sample(tasks, min(TRIES, len(tasks))):
+        if parts := outsourced(task.program, most):
+            return parts[0], Proposal(kind, parts[1], (rng.choice(task.inputs),))
+    return None
 
 
 def _solve(task: Task, options: PromptOptions) -> tuple[PromptText, str]:

@@ -40,7 +40,7 @@ def batches(
     """`warmup.steps` batches of tokenised examples whose prompt and response are within the rollout's limits. encode_response adds the end
     token and nothing else. Raises UserError when the limits leave room for none."""
     limits = config.rollout.max_prompt_tokens, min(config.rollout.max_propose_tokens, config.rollout.max_solve_tokens) + 64
-    stream = examples(tasks, options, config.selfplay.references, config.warmup.seed)
+    stream = examples(tasks, options, config.selfplay.references, config.warmup.seed, composite_functions(config))
     for _ in range(config.warmup.steps):
         batch: list[Example] = []
         drawn = 0
@@ -63,6 +63,11 @@ def warm_start(engine: Engine, stream: Iterator[list[Example]], config: WarmupCo
         on_step(step, engine.supervise(batch, lr_at(step, config))["loss"])
 
 
+def composite_functions(config: RunConfig) -> int:
+    """The most functions that self-play's composite prompts will give; 0 while there are none."""
+    return config.selfplay.composite.functions_max if config.selfplay.composite.chance else 0
+
+
 def warm_start_key(model_dir: Path, config: RunConfig) -> str:
     """Hash (16 hex digits) of all that decides the warm-started weights: the model's, the settings', the prompts' and the generator's."""
     digest = hashlib.sha256()
@@ -74,7 +79,7 @@ def warm_start_key(model_dir: Path, config: RunConfig) -> str:
     parts = [
         asdict(config.warmup),
         config.model.dtype,
-        [selfplay.prompt_style, selfplay.references, selfplay.induction_pairs],
+        [selfplay.prompt_style, selfplay.references, selfplay.induction_pairs, composite_functions(config)],
         [config.rollout.max_prompt_tokens, config.rollout.max_propose_tokens, config.rollout.max_solve_tokens],
         [config.optim.weight_decay, config.optim.beta1, config.optim.beta2, config.optim.grad_clip],
     ]

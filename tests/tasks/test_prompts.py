@@ -29,6 +29,11 @@ def prompts(style: str) -> dict[str, PromptText]:
         made[f"solve_{kind}"] = KINDS[kind].solve_prompt(references(kind)[0], options)
     made["propose_deduction_lines"] = KINDS[TaskType.DEDUCTION].propose_prompt(references(TaskType.DEDUCTION), replace(options, lines=3))
     made["propose_abduction_first"] = KINDS[TaskType.ABDUCTION].propose_prompt([], options)
+    functions = FIRST.replace("def f(", "def g_0("), SECOND.replace("def f(", "def g_1(")
+    for given, name in ((functions, "two"), (functions[:1], "one")):
+        made[f"propose_deduction_given_{name}"] = KINDS[TaskType.DEDUCTION].propose_prompt(
+            references(TaskType.DEDUCTION), replace(options, functions=given)
+        )
     wordless = replace(references(TaskType.INDUCTION)[0], message="")
     made["solve_induction_wordless"] = KINDS[TaskType.INDUCTION].solve_prompt(wordless, options)
     return made
