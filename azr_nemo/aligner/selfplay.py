@@ -7,23 +7,22 @@ from typing import Any
 from azr_nemo.config import RunConfig
 from azr_nemo.observe.metrics import MetricsLog
 from azr_nemo.observe.rollouts import Rollout, RolloutLog
-from azr_nemo.sandbox.executor import Executor
-from azr_nemo.selfplay.seed_files import load_seeds
-from azr_nemo.selfplay.seeding import SeedingLoop
+from azr_nemo.sandbox.metered import MeteredExecutor
 from azr_nemo.selfplay.step import StepResult
 from azr_nemo.trainer.driving import Driver
-from azr_nemo.trainer.executors import limits
+from azr_nemo.trainer.reporting import StepReport
+from azr_nemo.trainer.seeding import ask_for_seeds, read_seeds
 from azr_nemo.trainer.session import Session
 
 
 class SelfPlayRun:
-    """Drives the step's generators with the run's engine; PPOTrainer's `logger` on rank 0. `executor` is for seed files alone."""
+    """Drives the step's generators with the run's engine; PPOTrainer's `logger` on rank 0. `executor` is the session's."""
 
     def __init__(
-        self, config: RunConfig, session: Session, driver: Driver, metrics: MetricsLog, rollouts: RolloutLog, executor: Executor
+        self, config: RunConfig, session: Session, driver: Driver, metrics: MetricsLog, rollouts: RolloutLog, executor: MeteredExecutor
     ) -> None:
         self.config, self.session, self.driver, self.executor = config, session, driver, executor
-        self.metrics, self.rollouts = metrics, rollouts
+        self.report, self.rollouts = StepReport(config, metrics, driver.console), rollouts
         self._result: StepResult | None = None
         self._line: tuple[int, dict[str, float]] | None = None  # of the step in hand, until all of its numbers are there
 
@@ -44,19 +43,14 @@ class SelfPlayRun:
 
     def seed(self) -> None:
         """The tasks of `data.seed_files`, then what the model proposes until there are enough; held-out accuracy before training."""
-        console, selfplay = self.driver.console, self.config.selfplay
-        buffer = self.session.selfplay.buffer
-        if self.config.data.seed_files:
-            files = [Path(name) for name in self.config.data.seed_files]
-            bounds = limits(self.config.executor)
-            report = load_seeds(files, buffer, self.executor, tuple(selfplay.imports), bounds, selfplay.induction_pairs)
-            for sentence in report.sentences():
+        console, buffer = self.driver.console, self.session.selfplay.buffer
+        if files := [Path(name) for name in self.config.data.seed_files]:
+            for sentence in read_seeds(self.config, files, buffer, self.executor, console).sentences():
                 console.note(sentence)
-        seeding = SeedingLoop(self.session.proposer, lambda progress: console.note(progress.sentence()))
-        for warning in self.driver.drive(seeding.run(), "seeding").warnings:
-            console.note(warning)
-        self.metrics.write(0, self.evaluate(0))
+        ask_for_seeds(self.session.proposer, self.driver)
+        self.report.start(self.evaluate(0))
         self.driver.clock.lap()
+        self.executor.lap()
 
     def log_metrics(self, metrics: dict[str, Any], step: int | None = None, prefix: str = "") -> None:
         """PPOTrainer's logger: what it reports of a step becomes the step's one line in metrics.jsonl, under the names of docs/metrics.md."""
@@ -72,7 +66,7 @@ class SelfPlayRun:
             times = self.driver.clock.lap()
             generating = sum(times.get(f"time/{phase}_s", 0.0) for phase in ("propose", "estimate", "solve"))
             speed = self.driver.tokens / max(generating, 1e-9)
-            self._collect(step + 1, times | {"throughput/generated_tokens_per_s": speed})
+            self._collect(step + 1, times | self.executor.lap() | {"throughput/generated_tokens_per_s": speed})
 
     def log_table(self, *args: Any, **kwargs: Any) -> None:
         """PPOTrainer's table of one rollout a step; rollouts.jsonl has more of them."""
@@ -92,16 +86,13 @@ class SelfPlayRun:
             return
         (step, metrics), self._line = self._line, None
         result, self._result = self._result, None
-        self.metrics.write(step, metrics)
-        self.driver.console.step_line(step, metrics)
+        self.report.step(step, metrics, result.attempts)
         advantages = (result.batch.advantages * result.batch.mask).sum(1) / result.batch.mask.sum(1).clamp(min=1)
         rows = [
             Rollout(a.prompt.role, a.prompt.type, a.prompt.text.full, a.completion.text, a.outcome, a.reward, float(advantage))
             for a, advantage in zip(result.attempts, advantages, strict=True)
         ]
-        chosen = self.rollouts.write(step, rows, random.Random(f"{self.config.seed}/rollouts/{step}"))
-        for rollout in chosen[:2]:
-            self.driver.console.sample(rollout.role, rollout.type, rollout.completion, rollout.outcome, rollout.reward)
+        self.rollouts.write(step, rows, random.Random(f"{self.config.seed}/rollouts/{step}"))
 
 
 class Silent:
