@@ -46,12 +46,12 @@ class RichView:
             SpinnerColumn(), TextColumn("{task.description}", markup=False), BarColumn(bar_width=28), _Count(), _Eta(), _Info(),
             console=self._out, auto_refresh=False,
         )  # fmt: skip
-        self._live = Live(get_renderable=self.picture, console=self._out, transient=True, refresh_per_second=REFRESH_HZ)
         self._bars: dict[Phase, TaskID] = {}
         self._overall: TaskID | None = None
         self._latest: dict[str, float] = {}
         self._eta: float | None = None
         self._explained = False
+        self._live = Live(get_renderable=self.picture, console=self._out, transient=True, refresh_per_second=REFRESH_HZ)
 
     def picture(self) -> RenderableType:
         """What is drawn below the lines at this moment."""

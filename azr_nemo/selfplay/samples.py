@@ -23,4 +23,4 @@ def shown(attempt: Attempt) -> str:
     if attempt.prompt.role is Role.PROPOSE or task is None:
         return attempt.completion.text
     pairs = [f"f({given}) = {output}" for given, output in zip(task.inputs, task.outputs, strict=True)]
-    return "\n".join([task.program, *pairs, "", attempt.completion.text.strip("\n")])
+    return "\n".join([task.program, *pairs, "answer:", attempt.completion.text.strip("\n")])
