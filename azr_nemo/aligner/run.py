@@ -2,7 +2,7 @@
 
 import importlib.util
 import signal
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from importlib.metadata import version
 from pathlib import Path
 
@@ -118,7 +118,8 @@ def _fit(config: RunConfig, checkpoints: Checkpoints, checkpoint: Checkpoint | N
     weights = checkpoint.path / FOLDER if checkpoint else Path(config.model.path)
     if checkpoint and not weights.is_dir():
         raise UserError(f"{checkpoint.path} is not a checkpoint of engine=aligner: give resume=PATH of one, or another run_dir")
-    trainer, actor, optimizer, scheduler = model.build(config, weights)
+    with leading.console.phase("load model") if leading else nullcontext():
+        trainer, actor, optimizer, scheduler = model.build(config, weights)
     counters = restore(actor, trainer.strategy, scheduler, checkpoint.path) if checkpoint else None
     source = PromptSource(config.selfplay.steps, layout.global_batch_size(config), config.rollout.max_batch_rows, actor.tokenizer.eos_id)
     sampler = Sampler(actor, source, config)

@@ -189,7 +189,8 @@ def begin(run: Run, load_files: Callable[[], None]) -> None:
 def resume(run: Run, checkpoint: Checkpoint) -> None:
     """Takes up the run where the checkpoint left it; what was logged of later steps is dropped, as they run again."""
     try:
-        run.engine.load(checkpoint.path)
+        with run.console.phase("load checkpoint"):
+            run.engine.load(checkpoint.path)
     except UserError as error:
         before = run.saver.checkpoints.before(checkpoint)
         raise UserError(f"{error}; if it is damaged, resume={before} goes on from the one before it" if before else str(error)) from error
