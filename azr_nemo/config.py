@@ -227,10 +227,29 @@ class RuntimeConfig:
 
 
 @dataclass
+class AlarmsConfig:
+    """When a metric `alarm/NAME` becomes 1 (azr_nemo/observe/alarms.py). A fall is from the run's highest mean over `window` steps, as a share of
+    it. A threshold of 0 turns its alarm off."""
+
+    window: int = 10  # steps that are averaged
+    diversity_fall: float = 0.3  # of the share of different programs among a step's valid proposals
+    duplicates: float = 0.5  # share of valid proposals that are in the buffer already
+    format_fall: float = 0.3  # of the share of proposals and answers that can be read
+    rollout_kl: float = 0.02  # nats a token between the rollout engine and the trainer
+    entropy_fall: float = 0.8  # of the entropy of a token
+
+
+@dataclass
 class LoggingConfig:
     rollouts: float = 1.0  # share of each step's rollouts that is written to run_dir/rollouts, from 0 (none) to 1 (all)
     tensorboard: bool = True
     console: str = "auto"  # auto | rich | plain | json
+    samples_every: int = 10  # steps between those that show three sampled tasks, beginning with the first; 0: none
+    wandb: bool = False  # Weights & Biases too; needs the extra [wandb]. Its own variables hold: WANDB_API_KEY, WANDB_ENTITY, WANDB_MODE
+    wandb_offline: bool = False  # keep its files in the run directory, for `wandb sync`
+    wandb_project: str = "azr-nemo"
+    wandb_run_id: str = ""  # the run of Weights & Biases to go on with; empty: the one that run_dir/wandb.json names, else a new one
+    alarms: AlarmsConfig = field(default_factory=AlarmsConfig)
 
 
 @dataclass

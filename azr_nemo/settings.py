@@ -18,7 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 from azr_nemo.algorithms.aggregation import AGGREGATIONS
 from azr_nemo.algorithms.estimators import ESTIMATORS
 from azr_nemo.algorithms.losses import LOSSES
-from azr_nemo.config import ExecutorConfig, RunConfig
+from azr_nemo.config import ExecutorConfig, LoggingConfig, RunConfig
 from azr_nemo.errors import UserError
 from azr_nemo.rewards.intrinsic.combine import COMBINE
 from azr_nemo.rewards.intrinsic.registry import BUILT_IN, components
@@ -64,7 +64,10 @@ AT_LEAST: dict[str, float] = {
     "checkpoint.keep_every": 0, "cluster.nodes": 1, "cluster.gpus_per_node": 0,
     "aligner.micro_batch": 1, "cluster.gpu_memory_gb": 1, "rollout.tensor_parallel": 1,
     "eval.every": 0, "eval.items": 0, "eval.limit": 0, "eval.stop_if_worse": 0,
+    "logging.samples_every": 0, "logging.alarms.window": 1, "logging.alarms.diversity_fall": 0, "logging.alarms.duplicates": 0,
+    "logging.alarms.format_fall": 0, "logging.alarms.rollout_kl": 0, "logging.alarms.entropy_fall": 0,
 }  # fmt: skip
+SHARES = tuple(f"logging.alarms.{name}" for name in ("diversity_fall", "duplicates", "format_fall", "entropy_fall"))
 LONGEST_REMOTE_OUTPUT = 20_000  # characters of one output: four bytes each, packed as text, still fit the server's pipe
 ABOVE_ZERO = (
     "rollout.temperature",
@@ -132,6 +135,9 @@ def check(config: RunConfig) -> None:
     for key, least in AT_LEAST.items():
         if (value := OmegaConf.select(node, key)) < least:
             raise UserError(f"{key}={value} is too small: it must be at least {least:g}")
+    for key in SHARES:
+        if (value := OmegaConf.select(node, key)) >= 1:
+            raise UserError(f"{key}={value} is a share: it must be below 1, or 0 for off")
     for key in ABOVE_ZERO:
         if (value := OmegaConf.select(node, key)) <= 0:
             raise UserError(f"{key}={value} must be above 0")
@@ -143,6 +149,7 @@ def check(config: RunConfig) -> None:
     _check_engine(config)
     _check_samples(config)
     _check_composite(config)
+    _check_wandb(config.logging)
     components(config.reward)
     if not config.selfplay.task_types or set(config.selfplay.task_types) - {"deduction", "abduction", "induction"}:
         raise UserError(f"selfplay.task_types={config.selfplay.task_types}: choose from deduction, abduction, induction")
@@ -215,6 +222,16 @@ def _check_engine(config: RunConfig) -> None:
         from azr_nemo.aligner.layout import check_settings
 
         check_settings(config)
+
+
+def _check_wandb(config: LoggingConfig) -> None:
+    if config.wandb and not config.wandb_project:
+        raise UserError("logging.wandb_project is empty: name the project of Weights & Biases that the run belongs to")
+    if config.wandb_run_id and not re.fullmatch(r"[\w-]{1,64}", config.wandb_run_id):
+        raise UserError(f"logging.wandb_run_id={config.wandb_run_id} is not an id: letters, digits, - and _, at most 64")
+    for key in ("wandb_offline", "wandb_run_id"):
+        if getattr(config, key) and not config.wandb:
+            raise UserError(f"logging.{key} is for Weights & Biases, which is off: set logging.wandb=true, or leave it out")
 
 
 def _check_executor(config: ExecutorConfig) -> None:

@@ -90,6 +90,25 @@ def test_a_wrong_setting_is_one_sentence(override, sentence):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("overrides", "sentence"),
+    [
+        (["logging.samples_every=-1"], r"logging\.samples_every=-1 is too small: it must be at least 0"),
+        (["logging.alarms.window=0"], r"logging\.alarms\.window=0 is too small: it must be at least 1"),
+        (["logging.alarms.duplicates=1"], r"logging\.alarms\.duplicates=1\.0 is a share: it must be below 1, or 0 for off"),
+        (["logging.alarms.entropy_fall=-0.1"], r"logging\.alarms\.entropy_fall=-0\.1 is too small"),
+        (["logging.wandb_run_id=abc"], r"logging\.wandb_run_id is for Weights & Biases, which is off: set logging\.wandb=true"),
+        (["logging.wandb_offline=true"], r"logging\.wandb_offline is for Weights & Biases, which is off"),
+        (["logging.wandb=true", "logging.wandb_run_id=a/b"], r"logging\.wandb_run_id=a/b is not an id"),
+        (["logging.wandb=true", "logging.wandb_project=''"], r"logging\.wandb_project is empty: name the project"),
+    ],
+)
+def test_what_is_logged_is_checked_before_anything_runs(overrides, sentence):
+    with pytest.raises(UserError, match=sentence):
+        load_settings(overrides)
+    load_settings(["logging.wandb=true", "logging.wandb_run_id=abc-1_2", "logging.wandb_offline=true", "logging.alarms.duplicates=0"])
+
+
 def test_the_default_imports_are_written_once_in_effect():
     assert tuple(SelfPlayConfig().imports) == IMPORTS
 

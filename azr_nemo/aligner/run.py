@@ -2,7 +2,7 @@
 
 import importlib.util
 import signal
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from importlib.metadata import version
 from pathlib import Path
 
@@ -14,11 +14,14 @@ from azr_nemo.observe.memory import MemoryMeter
 from azr_nemo.observe.metrics import MetricsLog
 from azr_nemo.observe.rollouts import RolloutLog
 from azr_nemo.observe.timing import PhaseClock
+from azr_nemo.observe.weights_and_biases import require_wandb
+from azr_nemo.sandbox.metered import MeteredExecutor
 from azr_nemo.selfplay.buffer import TaskBuffer
 from azr_nemo.settings import as_yaml
 from azr_nemo.trainer.checkpoints import Checkpoint, Checkpoints
 from azr_nemo.trainer.driving import Driver
 from azr_nemo.trainer.executors import make_executor
+from azr_nemo.trainer.reporting import open_sinks
 from azr_nemo.trainer.run_directory import Outcome, RunDirectory
 from azr_nemo.trainer.session import buffer_path, make_session
 from azr_nemo.trainer.stopping import SIGNALS, StopRequest
@@ -97,7 +100,9 @@ def _fit(config: RunConfig, checkpoints: Checkpoints, checkpoint: Checkpoint | N
     """From the model to the last step; returns the steps that are done."""
     executor = None
     if leading:
-        executor = leading.stack.enter_context(make_executor(config.executor))
+        if config.logging.wandb:
+            require_wandb()
+        executor = MeteredExecutor(leading.stack.enter_context(make_executor(config.executor)))
         leading.console.note(f"executor: {executor.describe()}")
     cpu.prepare()
     quiet()
@@ -113,7 +118,8 @@ def _fit(config: RunConfig, checkpoints: Checkpoints, checkpoint: Checkpoint | N
     weights = checkpoint.path / FOLDER if checkpoint else Path(config.model.path)
     if checkpoint and not weights.is_dir():
         raise UserError(f"{checkpoint.path} is not a checkpoint of engine=aligner: give resume=PATH of one, or another run_dir")
-    trainer, actor, optimizer, scheduler = model.build(config, weights)
+    with leading.console.phase("load model") if leading else nullcontext():
+        trainer, actor, optimizer, scheduler = model.build(config, weights)
     counters = restore(actor, trainer.strategy, scheduler, checkpoint.path) if checkpoint else None
     source = PromptSource(config.selfplay.steps, layout.global_batch_size(config), config.rollout.max_batch_rows, actor.tokenizer.eos_id)
     sampler = Sampler(actor, source, config)
@@ -127,14 +133,14 @@ def _fit(config: RunConfig, checkpoints: Checkpoints, checkpoint: Checkpoint | N
             buffer = TaskBuffer(buffer_path(run_dir), config.selfplay.buffer_capacity)
             buffer.remove_after(0)
         leading.stack.callback(buffer.close)
-        metrics = MetricsLog(run_dir, config.logging.tensorboard)
+        metrics = MetricsLog(run_dir, config.logging.tensorboard, open_sinks(config, run_dir, console))
         leading.stack.callback(metrics.close)
         rollouts = leading.stack.enter_context(RolloutLog(run_dir, config.logging.rollouts, config.seed))
         metrics.rewind(checkpoint.step if checkpoint else -1)
         rollouts.rewind(checkpoint.step if checkpoint else -1)
         engine = LeadingEngine(actor, sampler, config)
         driver = Driver(engine, PhaseClock(memory=MemoryMeter().lap), console, config.seed)  # type: ignore[arg-type]
-        selfplay = SelfPlayRun(config, make_session(config, engine, executor, buffer), driver, metrics, rollouts, executor)  # type: ignore[arg-type]
+        selfplay = SelfPlayRun(config, make_session(config, engine, executor, buffer, console), driver, metrics, rollouts, executor)  # type: ignore[arg-type]
         callback.before, callback.buffer, callback.config = selfplay.settle, buffer, as_yaml(config)
         leading.stop.at_once = False
         console.note(f"nemo-aligner {version('nemo-aligner')}: {lineage(SelfPlayPPOTrainer)}, {lineage(type(actor))}")

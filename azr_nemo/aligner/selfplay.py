@@ -1,30 +1,28 @@
 """What rank 0 alone has: the executor's and the buffer's session, its driver, and the run's logs, which PPOTrainer writes to as its logger."""
 
-import random
 from pathlib import Path
 from typing import Any
 
 from azr_nemo.config import RunConfig
 from azr_nemo.observe.metrics import MetricsLog
-from azr_nemo.observe.rollouts import RolloutLog, examples
-from azr_nemo.sandbox.executor import Executor
-from azr_nemo.selfplay.seed_files import load_seeds
-from azr_nemo.selfplay.seeding import SeedingLoop
+from azr_nemo.observe.rollouts import RolloutLog
+from azr_nemo.sandbox.metered import MeteredExecutor
 from azr_nemo.selfplay.step import StepResult
 from azr_nemo.trainer.driving import Driver
-from azr_nemo.trainer.executors import limits
+from azr_nemo.trainer.reporting import StepReport
 from azr_nemo.trainer.rollouts import rollouts
+from azr_nemo.trainer.seeding import ask_for_seeds, read_seeds
 from azr_nemo.trainer.session import Session
 
 
 class SelfPlayRun:
-    """Drives the step's generators with the run's engine; PPOTrainer's `logger` on rank 0. `executor` is for seed files alone."""
+    """Drives the step's generators with the run's engine; PPOTrainer's `logger` on rank 0. `executor` is the session's."""
 
     def __init__(
-        self, config: RunConfig, session: Session, driver: Driver, metrics: MetricsLog, log: RolloutLog, executor: Executor
+        self, config: RunConfig, session: Session, driver: Driver, metrics: MetricsLog, log: RolloutLog, executor: MeteredExecutor
     ) -> None:
         self.config, self.session, self.driver, self.executor = config, session, driver, executor
-        self.metrics, self.rollouts = metrics, log
+        self.report, self.rollouts = StepReport(config, metrics, driver.console), log
         self._result: StepResult | None = None
         self._line: tuple[int, dict[str, float]] | None = None  # of the step in hand, until all of its numbers are there
 
@@ -45,19 +43,14 @@ class SelfPlayRun:
 
     def seed(self) -> None:
         """The tasks of `data.seed_files`, then what the model proposes until there are enough; held-out accuracy before training."""
-        console, selfplay = self.driver.console, self.config.selfplay
-        buffer = self.session.selfplay.buffer
-        if self.config.data.seed_files:
-            files = [Path(name) for name in self.config.data.seed_files]
-            bounds = limits(self.config.executor)
-            report = load_seeds(files, buffer, self.executor, tuple(selfplay.imports), bounds, selfplay.induction_pairs)
-            for sentence in report.sentences():
+        console, buffer = self.driver.console, self.session.selfplay.buffer
+        if files := [Path(name) for name in self.config.data.seed_files]:
+            for sentence in read_seeds(self.config, files, buffer, self.executor, console).sentences():
                 console.note(sentence)
-        seeding = SeedingLoop(self.session.proposer, lambda progress: console.note(progress.sentence()))
-        for warning in self.driver.drive(seeding.run(), "seeding").warnings:
-            console.note(warning)
-        self.metrics.write(0, self.evaluate(0))
+        ask_for_seeds(self.session.proposer, self.driver)
+        self.report.start(self.evaluate(0))
         self.driver.clock.lap()
+        self.executor.lap()
 
     def log_metrics(self, metrics: dict[str, Any], step: int | None = None, prefix: str = "") -> None:
         """PPOTrainer's logger: what it reports of a step becomes the step's one line in metrics.jsonl, under the names of docs/metrics.md."""
@@ -73,7 +66,7 @@ class SelfPlayRun:
             times = self.driver.clock.lap()
             generating = sum(times.get(f"time/{phase}_s", 0.0) for phase in ("propose", "estimate", "solve"))
             speed = self.driver.tokens / max(generating, 1e-9)
-            self._collect(step + 1, times | {"throughput/generated_tokens_per_s": speed})
+            self._collect(step + 1, times | self.executor.lap() | {"throughput/generated_tokens_per_s": speed})
 
     def log_table(self, *args: Any, **kwargs: Any) -> None:
         """PPOTrainer's table of one rollout a step; the run's rollouts/ has all of them."""
@@ -98,12 +91,8 @@ class SelfPlayRun:
             return
         (step, metrics), self._line = self._line, None
         result, self._result = self._result, None
-        self.metrics.write(step, metrics)
-        self.driver.console.step_line(step, metrics)
-        rows = rollouts(result)
-        self.rollouts.write(step, rows)
-        for rollout in examples(rows, random.Random(f"{self.config.seed}/examples/{step}")):
-            self.driver.console.sample(rollout.role, rollout.type, rollout.completion, rollout.outcome, rollout.reward)
+        self.report.step(step, metrics, result.attempts)
+        self.rollouts.write(step, rollouts(result))
 
 
 class Silent:

@@ -87,7 +87,12 @@ def data_prepare(
     from azr_nemo.evaluation.prepare import prepare
     from azr_nemo.evaluation.suite import Tools
     from azr_nemo.evaluation.suites import SUITES
+    from azr_nemo.observe.console import Console
     from azr_nemo.trainer.executors import make_executor
 
-    with make_executor(ExecutorConfig(wall_s=30.0, cpu_s=30.0, memory_mb=2048)) as executor:
-        prepare(source, to, SUITES, Tools(executor), suite, say=lambda sentence: print(sentence, flush=True))
+    with (
+        make_executor(ExecutorConfig(wall_s=30.0, cpu_s=30.0, memory_mb=2048)) as executor,
+        Console() as console,
+        console.phase("suites") as phase,
+    ):
+        prepare(source, to, SUITES, Tools(executor), suite, say=console.note, phase=phase)

@@ -54,10 +54,10 @@ def convert(
                 _write(opened, aside, to, out, shard_bytes, tokenizer or str((like or source).resolve()), phase.advance)
             if verified:
                 # Builds Megatron's model, which NeMo's environment, with its older Megatron, cannot; the rest runs there too.
-                from azr_nemo.conversion.verify import verify
+                from azr_nemo.conversion.verify import LOGITS, verify
 
-                with view.phase("verify"), OPENERS[to](aside, None) as written:
-                    view.note(verify(opened, written))
+                with view.phase("verify", total=tensors + LOGITS) as phase, OPENERS[to](aside, None) as written:
+                    view.note(verify(opened, written, phase.advance))
         size = sum(file.stat().st_size for file in ([out] if out.is_file() else out.rglob("*")) if file.is_file())
         said = str(opened.dtype).removeprefix("torch.")
         view.note(f"{out}: {FORMATS[to]}, {tensors} tensors in {said}, {size / 1e6:.1f} MB, {time.monotonic() - started:.1f} s")

@@ -7,6 +7,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from azr_nemo.config import EngineConfig
+from azr_nemo.conversion.hugging_face import Progress
 from azr_nemo.conversion.source import Source
 from azr_nemo.errors import UserError
 from azr_nemo.megatron import distributed
@@ -16,18 +17,24 @@ from azr_nemo.megatron.platform import choose_platform
 from azr_nemo.megatron.weights import import_weights
 
 TOKENS = 32
+LOGITS = 2  # models whose logits are computed
 TOLERANCE = 1e-4  # of the largest logit; both compute in float32
 
 
-def verify(source: Source, written: Source) -> str:
-    """What was compared, and the largest difference. One model is in memory at a time, in float32. Raises UserError on any mismatch."""
-    count = _compare_tensors(source, written)
+def verify(source: Source, written: Source, progress: Progress = lambda tensors: None) -> str:
+    """What was compared, and the largest difference. progress: told of each tensor, and of each of the LOGITS models that were run.
+
+    One model is in memory at a time, in float32. Raises UserError on any mismatch.
+    """
+    count = _compare_tensors(source, written, progress)
     # transformers reads the side that is a Hugging Face directory, so that the other one's names, layout and settings are Megatron's to prove.
     reference, other = (written, source) if written.kind == "hf" else (source, written)
     tokens = (torch.arange(TOKENS) * 7919 + 13) % source.architecture.vocab
     theirs = _logits_of_transformers(reference, tokens)
+    progress(1)
     gc.collect()
     ours = _logits_of_megatron(other, tokens)
+    progress(1)
     difference, largest = float((ours - theirs).abs().max()), float(theirs.abs().max())
     if not difference <= TOLERANCE * max(1.0, largest):  # also when it is not a number
         raise UserError(
@@ -40,7 +47,7 @@ def verify(source: Source, written: Source) -> str:
     )
 
 
-def _compare_tensors(source: Source, written: Source) -> int:
+def _compare_tensors(source: Source, written: Source, progress: Progress) -> int:
     names = [list(piece.names) for piece in source.pieces], [list(piece.names) for piece in written.pieces]
     if names[0] != names[1] or source.dtype != written.dtype:
         raise UserError(f"{written.path.name} does not hold the tensors of {source.path}, or not in {source.dtype}; nothing was kept")
@@ -51,6 +58,7 @@ def _compare_tensors(source: Source, written: Source) -> int:
             if before.shape != after.shape or not torch.equal(_bits(before), _bits(after)):
                 raise UserError(f"the tensor {name} of {written.path.name} is not that of {source.path}; nothing was kept")
             count += 1
+            progress(1)
     return count
 
 

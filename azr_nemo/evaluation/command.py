@@ -27,7 +27,7 @@ def evaluate(settings: EvalSettings, console: Console) -> Path:
     suites = [SUITES[name] for name in settings.suite]
     data = Path(settings.data)
     items = {suite.name: prepare.load(data, suite) for suite in suites}
-    path = find_checkpoint(settings.checkpoint, console.note)
+    path = find_checkpoint(settings.checkpoint, console.stage)
     folder = Path(settings.out) if settings.out else Path("evals") / _name(path)
     identity = {**settings.identity(), "checkpoint": str(path), "fingerprint": fingerprint(path)}
     _claim(folder, identity)
@@ -41,7 +41,8 @@ def evaluate(settings: EvalSettings, console: Console) -> Path:
         )
         tools = Tools(executor, maths)
         console.note(f"checkpoint: {path}")
-        model = Model(settings)
+        with console.phase("load model"):
+            model = Model(settings)
         figures = {}
         for suite in suites:
             chosen = items[suite.name][: settings.limit or None]

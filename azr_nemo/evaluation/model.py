@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 from torch import Tensor
@@ -15,7 +15,7 @@ from azr_nemo.evaluation.settings import EvalSettings
 from azr_nemo.megatron.huggingface import open_hf, read_config
 from azr_nemo.megatron.platform import choose_dtype, choose_platform
 from azr_nemo.megatron.text import Text
-from azr_nemo.models import resolve_model
+from azr_nemo.models import Stage, resolve_model
 from azr_nemo.rollout import make_rollout
 from azr_nemo.rollout.engine import Sample, SampleRequest
 from azr_nemo.trainer.checkpoints import Checkpoints
@@ -56,9 +56,9 @@ class Model:
                     on_sample(index, k, sample)
 
 
-def find_checkpoint(name: str, progress: Callable[[str], None] = lambda text: None) -> Path:
+def find_checkpoint(name: str, stage: Stage = lambda text: nullcontext()) -> Path:
     """The directory that holds the model: the path itself, a run's latest checkpoint, or an `embedded:` model's. Raises UserError."""
-    path = resolve_model(ModelConfig(path=name), progress=progress) if name.startswith(("embedded:", "scratch:")) else Path(name)
+    path = resolve_model(ModelConfig(path=name), stage=stage) if name.startswith(("embedded:", "scratch:")) else Path(name)
     if (path / "config.json").is_file() or (path / "model").is_dir():
         return path
     if (path / "checkpoints").is_dir() and (found := Checkpoints(path, keep=1).find("auto")):

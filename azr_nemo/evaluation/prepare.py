@@ -15,6 +15,7 @@ from typing import Any
 
 from azr_nemo.errors import UserError
 from azr_nemo.evaluation.suite import Item, Suite, Tools
+from azr_nemo.observe.view import Phase
 
 Rows = list[dict[str, Any]]
 MANIFEST = "manifest.json"
@@ -73,12 +74,13 @@ def prepare(
     tools: Tools,
     names: Sequence[str] | None = None,
     say: Callable[[str], None] = lambda sentence: None,
+    phase: Phase | None = None,
 ) -> list[str]:
     """Writes `to/<suite>.jsonl` (id, question, reference) and `to/manifest.json`, each whole or not at all. Suites that were prepared before stay.
 
     sources: files and folders, searched in this order; `hub` downloads what the others do not have. names: suites, None for all. Returns a sentence
-    for each, and says it as soon as that suite is done: how many items from where, or what is missing and where to get it. Fewer items than the public
-    set has are kept and said. Raises UserError for a file that cannot be read or converted, and when nothing was found.
+    for each: how many items from where, or what is missing and where to get it. It is said as soon as that suite is done, and phase is told. Fewer
+    items than the public set has are kept and said. Raises UserError for a file that cannot be read or converted, and when nothing was found.
     """
     chosen = list(suites) if names is None else list(names)
     for name in chosen:
@@ -93,7 +95,11 @@ def prepare(
     def note(sentence: str) -> None:
         notes.append(sentence)
         say(sentence)
+        if phase:
+            phase.advance(1)
 
+    if phase:
+        phase.expect(len(chosen))
     for name in chosen:
         suite, place = suites[name], _place(name)
         paths = _matching(files, place)

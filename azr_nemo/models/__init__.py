@@ -3,11 +3,14 @@
 import json
 import os
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from typing import Any, TypeAlias
 
 from azr_nemo.config import ModelConfig
 from azr_nemo.errors import UserError
 
+Stage: TypeAlias = Callable[[str], AbstractContextManager[Any]]
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json")
 
 
@@ -18,14 +21,14 @@ def cache_dir() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "azr-nemo"
 
 
-def resolve_model(config: ModelConfig, cache: Path | None = None, progress: Callable[[str], None] | None = None) -> Path:
+def resolve_model(config: ModelConfig, cache: Path | None = None, stage: Stage = lambda text: nullcontext()) -> Path:
     """The directory (config.json, safetensors, tokenizer.json) of `model.path`: a directory as it is, `embedded:` and `scratch:` models
-    from the cache, made on first use. progress is told what is being done. Raises UserError when there is no such model."""
+    from the cache, made on first use. stage: shows what is being done while it lasts, as `Console.stage`. Raises UserError when there is no such model."""
     from azr_nemo.models import embedded, tiny  # each needs transformers, which takes seconds to import
 
-    cache, progress = cache or cache_dir(), progress or (lambda text: None)
+    cache = cache or cache_dir()
     if config.path == "embedded:smollm2_135m":
-        return embedded.smollm2(cache, progress)
+        return embedded.smollm2(cache, stage)
     if config.path == "scratch:tiny":
         return tiny.tiny(cache, config.seed)
     if config.path.startswith(("embedded:", "scratch:")):

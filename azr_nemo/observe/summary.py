@@ -34,6 +34,7 @@ BY_TYPE = (
 OVERALL = (
     ("generated tokens/s", "throughput/generated_tokens_per_s"),
     ("trained tokens/s", "throughput/trained_tokens_per_s"),
+    ("programs/s", "throughput/programs_per_s"),
     ("tokens of a proposal", "response/propose_tokens"),
     ("tokens of a solution", "response/solve_tokens"),
     ("entropy, nats", "train/entropy"),

@@ -28,6 +28,11 @@ class Phase:
         self.info.update(info)
         self._moved(self)
 
+    def expect(self, total: int) -> None:
+        """How many items it has, once that is known."""
+        self.total = total
+        self._moved(self)
+
     @property
     def elapsed(self) -> float:
         """Seconds since the phase began."""

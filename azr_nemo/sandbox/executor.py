@@ -3,12 +3,12 @@
 A sandbox that cannot be reached or dies raises `ExecutorUnavailable`; it never becomes an outcome, so it never becomes a reward.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Protocol, Self, TypeAlias, TypeVar
 
 from azr_nemo.sandbox.limits import Limits as Limits
 from azr_nemo.sandbox.script import Script, ScriptResult
@@ -71,6 +71,40 @@ def confirmed(first: Outcome, second: Outcome) -> Outcome:
     return Outcome(Status.NONDETERMINISTIC, None, f"under another hash seed the call {how}", cpu_s, wall_s)
 
 
+T = TypeVar("T")
+Progress: TypeAlias = Callable[[int], None]  # told how many more are done
+
+
+def gather(futures: Iterable[Future[T]], progress: Progress | None = None) -> list[T]:
+    """The results of futures that are made as they are asked for, in order. progress: told of each that is done, also while others are still
+    being made. Raises what the first failed one raises; those that were not begun are dropped."""
+    made: list[Future[T]] = []
+    told = 0
+
+    def tell(all_of: int) -> None:
+        nonlocal told
+        if progress and all_of > told:
+            progress(all_of - told)
+        told = max(told, all_of)
+
+    try:
+        for future in futures:
+            made.append(future)
+            done = told
+            while done < len(made) and made[done].done():
+                done += 1
+            tell(done)
+        results = []
+        for future in made:
+            results.append(future.result())
+            tell(len(results))
+        return results
+    except BaseException:
+        for future in made:
+            future.cancel()
+        raise
+
+
 class Executor(Protocol):
     """Whoever executes. An implementation derives from this class and gives `submit`, `describe` and `close`."""
 
@@ -83,18 +117,10 @@ class Executor(Protocol):
         """Queues a whole script, as `submit` does a request. For evaluation: what a script prints is what it says of itself."""
         ...
 
-    def run(self, requests: Iterable[Request]) -> list[list[Outcome]]:
-        """Runs all and returns their outcomes in the requests' order. Raises ExecutorUnavailable for the first that had to go without; those that
-        were not begun are dropped."""
-        futures: list[Future[list[Outcome]]] = []
-        try:
-            for request in requests:
-                futures.append(self.submit(request))
-            return [future.result() for future in futures]
-        except BaseException:
-            for future in futures:
-                future.cancel()
-            raise
+    def run(self, requests: Iterable[Request], progress: Progress | None = None) -> list[list[Outcome]]:
+        """Runs all and returns their outcomes in the requests' order. progress: as of `gather`. Raises ExecutorUnavailable for the first that had
+        to go without; those that were not begun are dropped."""
+        return gather((self.submit(request) for request in requests), progress)
 
     def describe(self) -> str:
         """One line for people: the rung of isolation, the number of workers."""

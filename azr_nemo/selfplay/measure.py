@@ -28,6 +28,7 @@ def measure(proposals: list[Proposed], proposed: list[Attempt], solved: list[Att
             f"propose/{kind}/format": mean(p.refusal not in MALFORMED for p in rows),
             f"propose/{kind}/new": mean(p.fresh for p in valid),
             f"propose/{kind}/novel": mean(p.novel for p in valid),
+            f"propose/{kind}/distinct": len({buffer.program_key(p.task) for p in valid if p.task}) / len(valid) if valid else None,
             f"propose/{kind}/lines": mean(body_lines(own_part(p.given.texts, p.task.program)) for p in valid if p.task),
             f"propose/{kind}/solve_rate": mean(p.solve_rate for p in fresh),
             f"propose/{kind}/learnable": mean(0 < p.solve_rate < 1 for p in fresh),

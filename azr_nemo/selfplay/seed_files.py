@@ -12,7 +12,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from azr_nemo.sandbox.executor import Executor, Limits
+from azr_nemo.observe.view import Phase
+from azr_nemo.sandbox.executor import Executor, Limits, gather
 from azr_nemo.selfplay.buffer import TaskBuffer
 from azr_nemo.selfplay.records import Record, read_jsonl
 from azr_nemo.selfplay.rows import settled
@@ -85,17 +86,25 @@ class SeedReport:
 
 
 def load_seeds(
-    files: Sequence[Path], buffer: TaskBuffer, executor: Executor, allowed_imports: Sequence[str], limits: Limits, pairs: int
+    files: Sequence[Path],
+    buffer: TaskBuffer,
+    executor: Executor,
+    allowed_imports: Sequence[str],
+    limits: Limits,
+    pairs: int,
+    phase: Phase | None = None,
 ) -> SeedReport:
     """Validates the rows of the files and stores those that hold as seeds of step 0. pairs: an induction row keeps its first so many pairs
-    of different inputs.
+    of different inputs. phase: is told of the rows that were run.
 
     All or nothing: raises UserError for a broken row and ExecutorUnavailable for a dead sandbox with the buffer as it was.
     """
     records = [_distinct(record, pairs) for file in files for record in read_jsonl(Path(file))]
     validator = Validator(executor, limits)
-    pending = [_start(record, allowed_imports, validator) for record in records]
-    validated = [result.result() for result in pending]
+    if phase:
+        phase.expect(len(records))
+    started = (_start(record, allowed_imports, validator) for record in records)
+    validated = gather(started, phase.advance if phase else None)
     report = SeedReport()
     with buffer.transaction():
         for record, result in zip(records, validated, strict=True):

@@ -77,6 +77,12 @@ class SeedingLoop:
         self.buffer, self.config = proposer.buffer, proposer.config
 
     @property
+    def stages(self) -> list[tuple[str, tuple[TaskType, ...]]]:
+        """Each stage with the task types that it fills."""
+        induction = [("induction", (TaskType.INDUCTION,))] if TaskType.INDUCTION in self.config.selfplay.task_types else []
+        return [("triplets", TRIPLETS), *induction]
+
+    @property
     def rounds(self) -> int:
         """Batches asked for so far, those before a kill included."""
         return sum(self.buffer.read_note(f"seeding/{stage}").get("rounds", 0) for stage in ("triplets", "induction"))
@@ -87,10 +93,7 @@ class SeedingLoop:
         UserError that says what was refused and why."""
         add_seeds(self.buffer, zero_tasks())
         done = Seeded()
-        stages: list[tuple[str, tuple[TaskType, ...]]] = [("triplets", TRIPLETS)]
-        if TaskType.INDUCTION in self.config.selfplay.task_types:
-            stages.append(("induction", (TaskType.INDUCTION,)))
-        for stage, types in stages:
+        for stage, types in self.stages:
             end = yield from self._fill(stage, types)
             done.stages.append(end)
             if end.valid < end.target:

@@ -1,6 +1,5 @@
 """The training run: warm start, seeding, then steps of self-play, each logged, and saved at every `checkpoint.every`."""
 
-import random
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -13,24 +12,26 @@ from azr_nemo.megatron.worker import MegatronEngine, Worker, build_engine
 from azr_nemo.models import resolve_model
 from azr_nemo.observe.console import Console
 from azr_nemo.observe.memory import MemoryMeter
-from azr_nemo.observe.metrics import MetricsLog, read_metrics
-from azr_nemo.observe.rollouts import RolloutLog, examples
+from azr_nemo.observe.metrics import MetricsLog
+from azr_nemo.observe.rollouts import RolloutLog
 from azr_nemo.observe.timing import PhaseClock
+from azr_nemo.observe.weights_and_biases import require_wandb
 from azr_nemo.sandbox.executor import Executor
+from azr_nemo.sandbox.metered import MeteredExecutor
 from azr_nemo.selfplay.buffer import TaskBuffer
-from azr_nemo.selfplay.seed_files import load_seeds
-from azr_nemo.selfplay.seeding import SeedingLoop, SeedProgress
 from azr_nemo.selfplay.step import StepResult
 from azr_nemo.settings import as_yaml
 from azr_nemo.trainer.checkpoints import Checkpoint, Checkpoints
 from azr_nemo.trainer.driving import Driver
 from azr_nemo.trainer.dry_run import check_run
 from azr_nemo.trainer.dtype import with_dtype
-from azr_nemo.trainer.executors import limits, make_executor
+from azr_nemo.trainer.executors import make_executor
 from azr_nemo.trainer.guard import Guard
+from azr_nemo.trainer.reporting import StepReport, open_sinks
 from azr_nemo.trainer.rollouts import rollouts
 from azr_nemo.trainer.run_directory import Outcome, RunDirectory
 from azr_nemo.trainer.saving import Saver
+from azr_nemo.trainer.seeding import ask_for_seeds, read_seeds
 from azr_nemo.trainer.session import Session, buffer_path, make_session
 from azr_nemo.trainer.stopping import StoppedAtOnce, StopRelay, StopRequest
 from azr_nemo.trainer.warming import warm_up, warmed_directory
@@ -50,6 +51,7 @@ class Run:
     saver: Saver
     metrics: MetricsLog
     rollouts: RolloutLog
+    executor: MeteredExecutor
     stop: StopRequest
 
     @property
@@ -117,12 +119,15 @@ def lead(
     if done >= config.selfplay.steps:
         console.note(f"all {done} steps are done: raise selfplay.steps to go on, or give another run_dir to start anew")
         return Outcome("done", done)
+    if config.logging.wandb:
+        require_wandb()
     with ExitStack() as stack:
-        executor = stack.enter_context(make_executor(config.executor))
+        executor = MeteredExecutor(stack.enter_context(make_executor(config.executor)))
         console.note(f"executor: {executor.describe()}")
-        model_dir = resolve_model(config.model, progress=console.note)
+        model_dir = resolve_model(config.model, stage=console.stage)
         start = starting_weights(config, model_dir)
-        engine = build_engine(config, start)
+        with console.phase("load model"):
+            engine = build_engine(config, start)
         assert engine is not None
         stack.callback(engine.close, exit_code=2)  # unless it is closed before, in good order
         stop.connect(open_store())
@@ -131,14 +136,14 @@ def lead(
         else:
             buffer = TaskBuffer(buffer_path(run_dir), config.selfplay.buffer_capacity)
         stack.callback(buffer.close)
-        metrics = MetricsLog(run_dir, config.logging.tensorboard)
+        metrics = MetricsLog(run_dir, config.logging.tensorboard, open_sinks(config, run_dir, console))
         stack.callback(metrics.close)
         log = stack.enter_context(RolloutLog(run_dir, config.logging.rollouts, config.seed))
-        session = make_session(config, engine, executor, buffer)
+        session = make_session(config, engine, executor, buffer, console)
         driver = Driver(engine, PhaseClock(memory=MemoryMeter().lap), console, config.seed)
         saver = Saver(checkpoints, engine, as_yaml(config), config.checkpoint.asynchronous, config.runtime.watchdog_s, log.flush)
         stack.enter_context(saver)
-        run = Run(config, run_dir, engine, session, buffer, driver, console, saver, metrics, log, stop)
+        run = Run(config, run_dir, engine, session, buffer, driver, console, saver, metrics, log, executor, stop)
         try:
             if checkpoint:
                 resume(run, checkpoint)
@@ -165,11 +170,8 @@ def starting_weights(config: RunConfig, model_dir: Path) -> Path:
 
 def load_seeds_into(run: Run, executor: Executor) -> None:
     """The seeds of `data.seed_files`, as far as they hold here."""
-    files = [Path(name) for name in run.config.data.seed_files]
-    if files:
-        selfplay = run.config.selfplay
-        report = load_seeds(files, run.buffer, executor, tuple(selfplay.imports), limits(run.config.executor), selfplay.induction_pairs)
-        for sentence in report.sentences():
+    if files := [Path(name) for name in run.config.data.seed_files]:
+        for sentence in read_seeds(run.config, files, run.buffer, executor, run.console).sentences():
             run.console.note(sentence)
 
 
@@ -179,16 +181,8 @@ def begin(run: Run, load_files: Callable[[], None]) -> None:
     run.metrics.rewind(-1)
     run.rollouts.rewind(-1)
     load_files()
-
-    def progress(at: SeedProgress) -> None:
-        run.console.note(at.sentence())
-        run.stop.check()
-
-    seeding = SeedingLoop(run.session.proposer, progress)
-    seeded = run.driver.drive(seeding.run(), "seeding", place=seeding.rounds)
-    for warning in seeded.warnings:
-        run.console.note(warning)
-    run.metrics.write(0, evaluate(run, 0, always=True))
+    ask_for_seeds(run.session.proposer, run.driver, run.stop.check)
+    StepReport(run.config, run.metrics, run.console).start(evaluate(run, 0, always=True))
     save(run, 0)
     run.saver.wait()  # until then there is no buffer to go back to, and the first step changes it
 
@@ -196,7 +190,8 @@ def begin(run: Run, load_files: Callable[[], None]) -> None:
 def resume(run: Run, checkpoint: Checkpoint) -> None:
     """Takes up the run where the checkpoint left it; what was logged of later steps is dropped, as they run again."""
     try:
-        run.engine.load(checkpoint.path)
+        with run.console.phase("load checkpoint"):
+            run.engine.load(checkpoint.path)
     except UserError as error:
         before = run.saver.checkpoints.before(checkpoint)
         raise UserError(f"{error}; if it is damaged, resume={before} goes on from the one before it" if before else str(error)) from error
@@ -209,8 +204,10 @@ def run_steps(run: Run, done: int) -> Outcome:
     """Steps done+1 .. selfplay.steps. A stop request ends the run after the step in hand, saved."""
     run.stop.check()
     run.clock.lap()
+    run.executor.lap()
     guard = Guard(run.config.eval.stop_if_worse)
-    guard.recall(read_metrics(run.run_dir / "metrics.jsonl"))
+    guard.recall(run.metrics.rows())
+    step_report = StepReport(run.config, run.metrics, run.console)
     for step in range(done + 1, run.config.selfplay.steps + 1):
         run.driver.tokens = 0
         result = run.driver.drive(run.session.selfplay.step(step), f"step/{step}")
@@ -218,10 +215,9 @@ def run_steps(run: Run, done: int) -> Outcome:
         trained = run.driver.update(result.batch)
         last = step == run.config.selfplay.steps
         held_out = evaluate(run, step, always=last)
-        report(run, step, result, trained, sampled, held_out)
-        warnings, worse = guard.judge(step, {**held_out, **result.metrics} if held_out else {})
-        for warning in warnings:
-            run.console.note(warning)
+        report(run, step_report, step, result, trained, sampled, held_out)
+        if worse := guard.judge(step, held_out):
+            run.console.note(worse)
         stopped = run.stop.requested
         if last or worse or stopped or step % run.config.checkpoint.every == 0:
             save(run, step)  # after the step's line in the logs: a resumed run drops lines, it cannot make up for missing ones
@@ -247,8 +243,10 @@ def save(run: Run, step: int) -> None:
         run.saver.save(step, run.buffer)
 
 
-def report(run: Run, step: int, result: StepResult, trained: dict[str, float], sampled: int, held_out: dict[str, float]) -> None:
-    """The step's line on screen and in the logs."""
+def report(
+    run: Run, to: StepReport, step: int, result: StepResult, trained: dict[str, float], sampled: int, held_out: dict[str, float]
+) -> None:
+    """The step's line on screen and in the logs, and its rollouts."""
     times = run.clock.lap()
     generating = sum(times.get(f"time/{phase}_s", 0.0) for phase in ("propose", "estimate", "solve", "evaluate"))
     metrics = {
@@ -256,12 +254,9 @@ def report(run: Run, step: int, result: StepResult, trained: dict[str, float], s
         **{f"train/{name}": value for name, value in trained.items()},
         **held_out,
         **times,
+        **run.executor.lap(),
         "throughput/generated_tokens_per_s": sampled / max(generating, 1e-9),
         "throughput/trained_tokens_per_s": float(result.batch.mask.sum()) / max(times.get("time/update_s", 0.0), 1e-9),
     }
-    run.metrics.write(step, metrics)
-    rows = rollouts(result)
-    run.rollouts.write(step, rows)
-    run.console.step_line(step, metrics)
-    for rollout in examples(rows, random.Random(f"{run.config.seed}/examples/{step}")):
-        run.console.sample(rollout.role, rollout.type, rollout.completion, rollout.outcome, rollout.reward)
+    to.step(step, metrics, result.attempts)
+    run.rollouts.write(step, rollouts(result))

@@ -16,11 +16,13 @@ from rich.text import Text
 from azr_nemo.config import RunConfig
 from azr_nemo.errors import UserError
 from azr_nemo.megatron.distributed import world_size
+from azr_nemo.observe.console import Console
 from azr_nemo.selfplay.buffer import TaskBuffer
 from azr_nemo.selfplay.records import export_jsonl
-from azr_nemo.selfplay.seed_files import SeedReport, load_seeds
+from azr_nemo.selfplay.seed_files import SeedReport
 from azr_nemo.tasks.task import TaskType
-from azr_nemo.trainer.executors import limits, make_executor
+from azr_nemo.trainer.executors import make_executor
+from azr_nemo.trainer.seeding import read_seeds
 
 SCHEMAS = ("native", "reference")
 
@@ -33,8 +35,8 @@ def seed_from_files(config: RunConfig, files: list[Path], out: Path | None, sche
         executor = stack.enter_context(make_executor(config.executor))
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         buffer = stack.enter_context(TaskBuffer(folder / "buffer.sqlite", 1_000_000))
-        selfplay = config.selfplay
-        report = load_seeds(files, buffer, executor, tuple(selfplay.imports), limits(config.executor), selfplay.induction_pairs)
+        console = stack.enter_context(Console(config.logging.console, sys.stderr))  # stdout has the table
+        report = read_seeds(config, files, buffer, executor, console)
         if out:
             export_jsonl(buffer, out, schema)  # type: ignore[arg-type]
         if report_to:

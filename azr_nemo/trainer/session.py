@@ -1,10 +1,12 @@
 """What a run is made of, put together from its configuration: executor, buffer, roles, held-out tasks."""
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 from azr_nemo.config import RunConfig
 from azr_nemo.evaluation.validation import Validation
+from azr_nemo.observe.console import Console
 from azr_nemo.sandbox.executor import Executor
 from azr_nemo.selfplay.buffer import TaskBuffer
 from azr_nemo.selfplay.engine import Engine
@@ -46,8 +48,8 @@ class Session:
         return self.selfplay.proposer
 
 
-def make_session(config: RunConfig, engine: Engine, executor: Executor, buffer: TaskBuffer) -> Session:
-    """The two roles over the buffer, and the held-out tasks when `eval.items` asks for them."""
+def make_session(config: RunConfig, engine: Engine, executor: Executor, buffer: TaskBuffer, console: Console | None = None) -> Session:
+    """The two roles over the buffer, and the held-out tasks when `eval.items` asks for them. console: shows how those are made."""
     options, bounds = prompt_options(config), limits(config.executor)
 
     def fits(text: str) -> bool:
@@ -57,7 +59,8 @@ def make_session(config: RunConfig, engine: Engine, executor: Executor, buffer: 
     proposer = Proposer(buffer, Validator(executor, bounds), options, config, fits)
     evaluations: list[HeldOut | Validation] = []
     if config.eval.items:
-        tasks = generate_tasks(config.eval.items, HELD_OUT_SEED, executor, config.selfplay.induction_pairs, held_out=True)
+        with console.phase("held-out tasks") if console else nullcontext() as phase:
+            tasks = generate_tasks(config.eval.items, HELD_OUT_SEED, executor, config.selfplay.induction_pairs, held_out=True, phase=phase)
         evaluations.append(HeldOut(tasks, solver))
     if config.eval.suites:
         from azr_nemo.evaluation.command import make_validation  # only then is its extra needed

@@ -37,7 +37,8 @@ def warm_up(
         phase.advance(1, loss=loss)
         check()
 
-    tasks = generate_tasks(config.warmup.programs, config.warmup.seed, executor, config.selfplay.induction_pairs)
+    with console.phase("warm-start tasks") as running:
+        tasks = generate_tasks(config.warmup.programs, config.warmup.seed, executor, config.selfplay.induction_pairs, phase=running)
     stream = batches(tasks, prompt_options(config), config, engine.encode, engine.encode_response)
     with console.phase("warm_start", config.warmup.steps) as phase:
         warm_start(engine, stream, config.warmup, progress)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from itertools import islice
 from random import Random
 
+from azr_nemo.observe.view import Phase
 from azr_nemo.sandbox.executor import Executor, Limits, Outcome, Request
 from azr_nemo.tasks.program import program_hash
 from azr_nemo.tasks.task import Task, TaskType
@@ -39,18 +40,21 @@ def is_held_out(program: str) -> bool:
     return int(program_hash(program)[:8], 16) % HELD_OUT_CLASSES == 0
 
 
-def generate_tasks(count: int, seed: int, executor: Executor, pairs: int = 6, held_out: bool = False) -> list[Task]:
+def generate_tasks(
+    count: int, seed: int, executor: Executor, pairs: int = 6, held_out: bool = False, phase: Phase | None = None
+) -> list[Task]:
     """`count` induction tasks with `pairs` input/output pairs and a message each; `one_pair` makes deduction or abduction of them.
 
     Training tasks may repeat a program with other inputs, as the short ones are few; held-out tasks have a program each. The same
-    arguments give the same tasks. Raises ExecutorUnavailable when the sandbox dies and RuntimeError when the grammar cannot give so many.
+    arguments give the same tasks. phase: is told of the programs that were run. Raises ExecutorUnavailable when the sandbox dies and
+    RuntimeError when the grammar cannot give so many.
     """
     tasks: list[Task] = []
     seen: set[tuple] = set()
     drafts = _drafts(Random(f"{seed}/{held_out}"), pairs, held_out)
     for _ in range(20 + 20 * count // CHUNK):
         drawn = list(islice(drafts, min(CHUNK, 2 * (count - len(tasks)) + 20)))
-        for (draft, inputs), outcomes in zip(drawn, _execute(drawn, executor), strict=True):
+        for (draft, inputs), outcomes in zip(drawn, _execute(drawn, executor, phase), strict=True):
             outputs = tuple(o.value for o in outcomes if o.ok and o.value is not None and len(o.value) <= MAX_OUTPUT_CHARS)
             key = (draft.program,) if held_out else (draft.program, inputs)
             if len(outputs) == pairs and len(set(outputs)) > 1 and key not in seen:
@@ -66,13 +70,15 @@ def one_pair(task: Task, kind: TaskType, pair: int) -> Task:
     return Task(kind, task.program, (task.inputs[pair],), (task.outputs[pair],))
 
 
-def _execute(drawn: list[tuple[Draft, tuple[str, ...]]], executor: Executor) -> list[list[Outcome]]:
+def _execute(drawn: list[tuple[Draft, tuple[str, ...]]], executor: Executor, phase: Phase | None) -> list[list[Outcome]]:
     """What came of each draft's inputs. A program drawn several times is run once, on all its inputs: starting it costs more than a call."""
     inputs: dict[str, dict[str, None]] = {}
     for draft, texts in drawn:
         inputs.setdefault(draft.program, {}).update(dict.fromkeys(texts))
     requests = [Request(program, tuple(texts), LIMITS) for program, texts in inputs.items()]
-    results = zip(requests, executor.run(requests), strict=True)
+    if phase:
+        phase.expect(phase.done + len(requests))
+    results = zip(requests, executor.run(requests, phase.advance if phase else None), strict=True)
     found = {request.program: dict(zip(request.inputs, outcomes, strict=True)) for request, outcomes in results}
     return [[found[draft.program][text] for text in texts] for draft, texts in drawn]
 

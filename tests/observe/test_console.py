@@ -36,10 +36,10 @@ class Terminal(io.StringIO):
         return True
 
 
-def console(mode, stream=None, **options):
+def console(mode, stream=None):
     stream = stream or Terminal()
     clock = Time()
-    return Console(mode, stream, now=clock, **options), stream, clock
+    return Console(mode, stream, now=clock), stream, clock
 
 
 def shown(stream):
@@ -169,15 +169,23 @@ def test_json_stays_json_when_a_metric_is_not_finite():
     assert json.loads(stream.getvalue())["metrics"] == {"train/loss": None}
 
 
-def test_samples_come_now_and_then_for_each_role():
-    view, stream, clock = console("plain", sample_gap_s=20)
-    for second in range(0, 50, 5):
-        clock.now = second
-        for role in Role:
-            view.sample(role, TaskType.DEDUCTION, "x", f"at {second}", 0.0)
-    assert re.findall(r"(\w+) deduction: at (\d+)", stream.getvalue()) == [
-        (role, str(second)) for second in (0, 20, 40) for role in ("propose", "solve")
-    ]
+def test_a_stage_is_a_sentence_and_a_bar_while_it_lasts():
+    view, stream, _ = console("json")
+    with view.stage("converting GGUF to safetensors (about 15 seconds)"):
+        pass
+    events = [json.loads(line) for line in stream.getvalue().splitlines()]
+    assert [event["event"] for event in events] == ["note", "phase", "phase"]
+    assert events[0]["text"] == "converting GGUF to safetensors (about 15 seconds)"
+    assert (events[1]["name"], events[2]["state"]) == ("converting GGUF to safetensors", "ended")
+
+
+def test_a_phase_that_learns_its_length_shows_its_share():
+    view, stream, clock = console("plain")
+    with view.phase("seed files") as phase:
+        phase.expect(40)
+        clock.now += 10
+        phase.advance(10)
+    assert "seed files  10/40 (25%)  ETA 0:30" in stream.getvalue()
 
 
 def test_a_sample_is_indented_and_clipped():

@@ -77,8 +77,8 @@ def test_tensorboard_on_a_disk_that_fills_is_a_sentence_and_closing_adds_nothing
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(log._writer, "flush", full)
-    monkeypatch.setattr(log._writer, "close", full)
+    monkeypatch.setattr(log._sinks[0]._writer, "flush", full)
+    monkeypatch.setattr(log._sinks[0]._writer, "close", full)
     with pytest.raises(UserError, match=r"TensorBoard events .*No space left on device.*logging\.tensorboard=false"):
         log.write(2, {"train/loss": 1.0})
     log.close()

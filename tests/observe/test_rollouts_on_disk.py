@@ -15,8 +15,8 @@ from many_rollouts import GROUPS, rollout, step_of
 from azr_nemo.errors import UserError
 from azr_nemo.observe import rollouts as module
 from azr_nemo.observe.rollout_files import path_of, read_rollouts, schema, stored_steps, write_step
-from azr_nemo.observe.rollouts import RolloutLog, choose, examples
-from azr_nemo.tasks.task import Role, TaskType
+from azr_nemo.observe.rollouts import RolloutLog, choose
+from azr_nemo.tasks.task import TaskType
 
 
 def test_a_rollout_is_a_row_with_all_it_knows(tmp_path):
@@ -183,14 +183,6 @@ def test_a_small_share_of_small_steps_holds_on_average():
     for group in GROUPS:
         mean = sum(len({row.prompt for row in rows if (row.phase, row.type) == group}) for rows in kept) / len(kept)
         assert 0.1 < mean < 0.3, "two prompts a step, a tenth of them"
-
-
-def test_the_examples_are_a_proposal_and_a_solution():
-    rows = step_of()
-    shown = examples(rows, random.Random(1))
-    assert [(row.phase, row.role) for row in shown] == [("propose", Role.PROPOSE), ("solve", Role.SOLVE)]
-    assert shown == examples(rows, random.Random(1))
-    assert examples([], random.Random(1)) == []
 
 
 def test_parquet_is_imported_only_by_what_needs_it():

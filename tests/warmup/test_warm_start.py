@@ -26,7 +26,7 @@ OPTIONS = PromptOptions(style="completion", pairs=4)
 class InProcess:
     """Runs in this process what the package's own grammar wrote; no text of a model comes here."""
 
-    def run(self, requests):
+    def run(self, requests, progress=None):
         return [[self._call(request.program, text) for text in request.inputs] for request in requests]
 
     def submit(self, request):
@@ -72,7 +72,7 @@ def test_a_program_is_started_once_however_often_it_is_drawn():
     class Counting(InProcess):
         started: list[str] = []
 
-        def run(self, requests):
+        def run(self, requests, progress=None):
             self.started += [request.program for request in requests]
             return super().run(requests)
 
@@ -96,7 +96,7 @@ def test_a_layout_or_a_comment_does_not_carry_a_program_over_the_line(held_out):
 
 def test_a_dead_sandbox_ends_the_generation():
     class Dead(InProcess):
-        def run(self, requests):
+        def run(self, requests, progress=None):
             raise ExecutorUnavailable("gone")
 
     with pytest.raises(ExecutorUnavailable):

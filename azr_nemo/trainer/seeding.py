@@ -1,0 +1,40 @@
+"""Seeds for a run: those of files, then what the model proposes until there are enough, each with a bar."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from azr_nemo.config import RunConfig
+from azr_nemo.observe.console import Console
+from azr_nemo.sandbox.executor import Executor
+from azr_nemo.selfplay.buffer import TaskBuffer
+from azr_nemo.selfplay.proposer import Proposer
+from azr_nemo.selfplay.seed_files import SeedReport, load_seeds
+from azr_nemo.selfplay.seeding import SeedingLoop, SeedProgress
+from azr_nemo.trainer.driving import Driver
+from azr_nemo.trainer.executors import limits
+
+
+def read_seeds(config: RunConfig, files: list[Path], buffer: TaskBuffer, executor: Executor, console: Console) -> SeedReport:
+    """The seeds of the files, as far as they hold here. Raises as `load_seeds` does."""
+    selfplay = config.selfplay
+    with console.phase("seed files") as phase:
+        return load_seeds(files, buffer, executor, tuple(selfplay.imports), limits(config.executor), selfplay.induction_pairs, phase)
+
+
+def ask_for_seeds(proposer: Proposer, driver: Driver, check: Callable[[], None] = lambda: None) -> None:
+    """Asks the model until each type has enough. check: called after each batch, and may raise to end it. Raises as `SeedingLoop.run` does."""
+    found: dict[str, int] = {}
+
+    def progress(at: SeedProgress) -> None:
+        found[at.stage] = min(at.valid, at.target)
+        phase.expect(at.target * len(stages))
+        phase.advance(sum(found.values()) - phase.done, stage=at.stage, batch=at.round)
+        driver.console.note(at.sentence())
+        check()
+
+    seeding = SeedingLoop(proposer, progress)
+    stages = seeding.stages
+    with driver.console.phase("seeding") as phase:
+        seeded = driver.drive(seeding.run(), "seeding", place=seeding.rounds)
+    for warning in seeded.warnings:
+        driver.console.note(warning)

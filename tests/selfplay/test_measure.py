@@ -1,0 +1,34 @@
+"""What a step measures."""
+
+from metrics_page import unlisted
+from test_step import configured, drive, self_play
+
+from azr_nemo.config import IntrinsicConfig
+from azr_nemo.observe.overview import MEANS, overview
+from azr_nemo.rewards.intrinsic.registry import BUILT_IN
+from azr_nemo.tasks.task import TaskType
+
+
+def measured(tmp_path):
+    config = configured()
+    config.reward.intrinsic |= {name: IntrinsicConfig(coef=0.1) for name in BUILT_IN}
+    result, _ = drive(self_play(tmp_path, config))
+    return result.metrics
+
+
+def test_each_metric_of_a_step_with_every_reward_is_on_the_page(tmp_path):
+    metrics = measured(tmp_path)
+    assert {name.split("/")[0] for name in metrics} == {"propose", "solve", "buffer", "intrinsic", "response", "refused", "train"}
+    assert unlisted({**metrics, **overview(metrics)}) == []
+
+
+def test_a_step_that_measures_all_gives_the_whole_overview(tmp_path):
+    assert set(overview(measured(tmp_path))) == {*(f"overview/{name}" for name in MEANS), "overview/buffer"}
+
+
+def test_proposals_that_repeat_one_another_are_one_program(tmp_path):
+    """Of the four proposals of each type one is new, one is known, and two are no tasks."""
+    metrics = measured(tmp_path)
+    for kind in (TaskType.DEDUCTION, TaskType.ABDUCTION):
+        assert metrics[f"propose/{kind}/distinct"] == 1.0
+        assert metrics[f"propose/{kind}/new"] == 0.5

@@ -1,0 +1,50 @@
+"""The picture of the console in docs/, made by a real run: AZR_WRITE_SCREENSHOTS=1 makes it anew, from a run after its warm start."""
+
+import html
+import os
+import re
+import subprocess
+import sys
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+import pytest
+import tiny_run
+
+ROOT = Path(__file__).parents[2]
+SCRIPT = ROOT / "tests" / "observe" / "console_recording.py"
+IMAGE = ROOT / "docs" / "images" / "console.svg"
+WARMED = ["recipe=tiny-1n0g-megatron", "selfplay.steps=3", "logging.samples_every=2", "eval.items=20", "eval.every=1"]
+UNSAFE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u202a-\u202e\ufffe\uffff]")
+
+
+def words(image: str) -> str:
+    """The text of an SVG, line by line."""
+    lines: dict[float, str] = {}
+    for text in ElementTree.fromstring(image).iter("{http://www.w3.org/2000/svg}text"):
+        place = float(text.get("y", 0))
+        lines[place] = lines.get(place, "") + html.unescape(text.text or "").replace("\xa0", " ")
+    return "\n".join(lines[place] for place in sorted(lines))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1500)
+def test_a_real_run_shows_all_that_one_wants_to_see(tmp_path):
+    writing = os.environ.get("AZR_WRITE_SCREENSHOTS") == "1"
+    settings = WARMED if writing else [*tiny_run.SETTINGS, "selfplay.steps=2", "logging.samples_every=1"]
+    command = [sys.executable, str(SCRIPT), str(tmp_path / "console.svg"), "3" if writing else "2", *settings, "run_dir=runs/tiny"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=1400, check=False)
+    assert done.returncode == 0, done.stderr
+    image = (tmp_path / "console.svg").read_text()
+    text = words(image)
+    for label in ("valid proposals", "learnable", "answers right", "held out", "tasks in the buffer", "generated", "executed", "memory"):
+        assert label in text
+    assert re.search(r"steps .* \d/\d ETA \d", text)
+    assert re.search(r"solve .* \d+/\d+ ETA \d", text)
+    assert len(re.findall(r"(propose|solve) (deduction|abduction|induction): \w+.*, reward -?\d", text)) >= 3
+    assert not UNSAFE.search(image)
+    assert str(tmp_path) not in text
+    if writing:
+        assert re.search(r"\d programs/s", text)
+        IMAGE.write_text(image)
