@@ -49,7 +49,8 @@ class SelfPlayRun:
         if self.config.data.seed_files:
             files = [Path(name) for name in self.config.data.seed_files]
             bounds = limits(self.config.executor)
-            report = load_seeds(files, buffer, self.executor, tuple(selfplay.imports), bounds, selfplay.induction_pairs)
+            imports, hold_out = tuple(selfplay.imports), self.config.eval.items > 0
+            report = load_seeds(files, buffer, self.executor, imports, bounds, selfplay.induction_pairs, hold_out)
             for sentence in report.sentences():
                 console.note(sentence)
         seeding = SeedingLoop(self.session.proposer, lambda progress: console.note(progress.sentence()))

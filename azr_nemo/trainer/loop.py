@@ -166,7 +166,8 @@ def load_seeds_into(run: Run, executor: Executor) -> None:
     files = [Path(name) for name in run.config.data.seed_files]
     if files:
         selfplay = run.config.selfplay
-        report = load_seeds(files, run.buffer, executor, tuple(selfplay.imports), limits(run.config.executor), selfplay.induction_pairs)
+        bounds, hold_out = limits(run.config.executor), run.config.eval.items > 0
+        report = load_seeds(files, run.buffer, executor, tuple(selfplay.imports), bounds, selfplay.induction_pairs, hold_out)
         for sentence in report.sentences():
             run.console.note(sentence)
 
