@@ -45,7 +45,8 @@ class SelfPlayRun:
         """The tasks of `data.seed_files`, then what the model proposes until there are enough; held-out accuracy before training."""
         console, buffer = self.driver.console, self.session.selfplay.buffer
         if files := [Path(name) for name in self.config.data.seed_files]:
-            for sentence in read_seeds(self.config, files, buffer, self.executor, console).sentences():
+            hold_out = self.config.eval.items > 0
+            for sentence in read_seeds(self.config, files, buffer, self.executor, console, hold_out).sentences():
                 console.note(sentence)
         ask_for_seeds(self.session.proposer, self.driver)
         self.report.start(self.evaluate(0))

@@ -19,7 +19,10 @@ from azr_nemo.selfplay.rows import Attempt, Row, settled
 from azr_nemo.selfplay.validation import Validator
 from azr_nemo.tasks import KINDS
 from azr_nemo.tasks.composite import own_part
+from azr_nemo.tasks.held_out import is_held_out
 from azr_nemo.tasks.task import PromptOptions, PromptText, Refusal, Role, Task, TaskType, Verdict
+
+HELD_OUT = "held_out"  # the refusal of a program that held-out evaluation may ask about
 
 
 @dataclass
@@ -139,6 +142,9 @@ class Proposer:
             if isinstance(result, Refusal):
                 proposed.refusal = result.reason
                 continue
+            if self.config.eval.items and is_held_out(result.program):
+                proposed.refusal = HELD_OUT
+                continue
             proposed.task = result
             key, program = self.buffer.key(result), self.buffer.program_key(result)
             proposed.novel = not (program in programs or self.buffer.knows_program(result.program))
@@ -151,9 +157,10 @@ class Proposer:
 
     def attempts(self, proposals: list[Proposed]) -> list[Attempt]:
         """What each proposal earns: learnability, and the intrinsic rewards that are on, when it is valid and new, the configured penalties
-        otherwise. To be called before the tasks enter the buffer."""
+        otherwise. A held-out program earns nothing and is not trained on: it did no wrong, and must not be learnt. To be called before the tasks
+        enter the buffer."""
         history = BufferHistory(self.buffer)
-        return [self._attempt(proposed, history) for proposed in proposals]
+        return [self._attempt(proposed, history) for proposed in proposals if proposed.refusal != HELD_OUT]
 
     def _attempt(self, proposed: Proposed, history: BufferHistory) -> Attempt:
         reward = self.config.reward

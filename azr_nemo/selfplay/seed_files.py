@@ -18,6 +18,7 @@ from azr_nemo.selfplay.buffer import TaskBuffer
 from azr_nemo.selfplay.records import Record, read_jsonl
 from azr_nemo.selfplay.rows import settled
 from azr_nemo.selfplay.validation import Validated, Validator
+from azr_nemo.tasks.held_out import is_held_out
 from azr_nemo.tasks.induction import leaks
 from azr_nemo.tasks.literal import same_literal
 from azr_nemo.tasks.program import canonical_input, check, parse_arguments
@@ -93,9 +94,10 @@ def load_seeds(
     limits: Limits,
     pairs: int,
     phase: Phase | None = None,
+    hold_out: bool = False,
 ) -> SeedReport:
     """Validates the rows of the files and stores those that hold as seeds of step 0. pairs: an induction row keeps its first so many pairs
-    of different inputs. phase: is told of the rows that were run.
+    of different inputs. phase: is told of the rows that were run. hold_out: refuse the programs that held-out evaluation may ask about.
 
     All or nothing: raises UserError for a broken row and ExecutorUnavailable for a dead sandbox with the buffer as it was.
     """
@@ -103,7 +105,7 @@ def load_seeds(
     validator = Validator(executor, limits)
     if phase:
         phase.expect(len(records))
-    started = (_start(record, allowed_imports, validator) for record in records)
+    started = (_start(record, allowed_imports, validator, hold_out) for record in records)
     validated = gather(started, phase.advance if phase else None)
     report = SeedReport()
     with buffer.transaction():
@@ -132,9 +134,11 @@ def _distinct(record: Record, pairs: int) -> Record:
     return replace(record, inputs=inputs, outputs=outputs)
 
 
-def _start(record: Record, allowed_imports: Sequence[str], validator: Validator) -> Future[Validated]:
+def _start(record: Record, allowed_imports: Sequence[str], validator: Validator, hold_out: bool) -> Future[Validated]:
     proposal = Proposal(record.types[0], record.program, record.inputs, record.message)
     refusal = _static(proposal, allowed_imports)
+    if not refusal and hold_out and is_held_out(record.program):
+        refusal = Refusal("held_out", "held-out evaluation may ask about this program (eval.items)")
     return settled(refusal) if refusal else validator.submit(proposal)
 
 

@@ -171,7 +171,7 @@ def starting_weights(config: RunConfig, model_dir: Path) -> Path:
 def load_seeds_into(run: Run, executor: Executor) -> None:
     """The seeds of `data.seed_files`, as far as they hold here."""
     if files := [Path(name) for name in run.config.data.seed_files]:
-        for sentence in read_seeds(run.config, files, run.buffer, executor, run.console).sentences():
+        for sentence in read_seeds(run.config, files, run.buffer, executor, run.console, run.config.eval.items > 0).sentences():
             run.console.note(sentence)
 
 

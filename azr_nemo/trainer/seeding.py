@@ -14,11 +14,13 @@ from azr_nemo.trainer.driving import Driver
 from azr_nemo.trainer.executors import limits
 
 
-def read_seeds(config: RunConfig, files: list[Path], buffer: TaskBuffer, executor: Executor, console: Console) -> SeedReport:
-    """The seeds of the files, as far as they hold here. Raises as `load_seeds` does."""
-    selfplay = config.selfplay
+def read_seeds(
+    config: RunConfig, files: list[Path], buffer: TaskBuffer, executor: Executor, console: Console, hold_out: bool = False
+) -> SeedReport:
+    """The seeds of the files, as far as they hold here. hold_out: leave out what held-out evaluation may ask about. Raises as `load_seeds` does."""
+    imports, pairs = tuple(config.selfplay.imports), config.selfplay.induction_pairs
     with console.phase("seed files") as phase:
-        return load_seeds(files, buffer, executor, tuple(selfplay.imports), limits(config.executor), selfplay.induction_pairs, phase)
+        return load_seeds(files, buffer, executor, imports, limits(config.executor), pairs, phase, hold_out)
 
 
 def ask_for_seeds(proposer: Proposer, driver: Driver, check: Callable[[], None] = lambda: None) -> None:

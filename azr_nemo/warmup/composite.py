@@ -3,9 +3,9 @@
 import ast
 
 from azr_nemo.tasks.composite import as_function
+from azr_nemo.tasks.held_out import is_held_out
 from azr_nemo.tasks.parsing import parsed
 from azr_nemo.tasks.task import Refusal
-from azr_nemo.warmup.generator import is_held_out
 
 
 def outsourced(program: str, most: int) -> tuple[tuple[str, ...], str] | None:

@@ -10,11 +10,10 @@ from random import Random
 
 from azr_nemo.observe.view import Phase
 from azr_nemo.sandbox.executor import Executor, Limits, Outcome, Request
-from azr_nemo.tasks.program import program_hash
+from azr_nemo.tasks.held_out import is_held_out
 from azr_nemo.tasks.task import Task, TaskType
 from azr_nemo.warmup.grammar import ACCEPTS, BLOCKS, STEPS, TWO, Block, Step, constants, value
 
-HELD_OUT_CLASSES = 8  # one program in eight is held out
 MAX_OUTPUT_CHARS = 48  # longer outputs teach copying, not reasoning
 SHAPES = {1: 0.52, 2: 0.25, 3: 0.06, "block": 0.17}  # straight-line programs of so many steps, or a loop or branch
 PARAMETERS = {"int": 0.24, "str": 0.26, "ints": 0.24, "strs": 0.03, "dict": 0.05, "pair": 0.03, "two": 0.15}
@@ -33,11 +32,6 @@ class Draft:
     program: str
     kinds: tuple[str, ...]
     message: str
-
-
-def is_held_out(program: str) -> bool:
-    """Whether the program belongs to the held-out class: a property of its normalised source."""
-    return int(program_hash(program)[:8], 16) % HELD_OUT_CLASSES == 0
 
 
 def generate_tasks(

@@ -1,0 +1,132 @@
+"""One arm of learning.py: a run whose advantages may be spoilt, or a checkpoint's answers to held-out tasks. Started by learning.py, one process each."""
+
+import argparse
+import json
+import os
+import random
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Generator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import azr_nemo.selfplay.step as selfplay
+from azr_nemo.config import RunConfig
+from azr_nemo.megatron.worker import build_engine
+from azr_nemo.models import resolve_model
+from azr_nemo.observe.console import Console
+from azr_nemo.observe.timing import PhaseClock
+from azr_nemo.selfplay.buffer import TaskBuffer
+from azr_nemo.selfplay.exchange import PromptBatch, TrainingBatch
+from azr_nemo.selfplay.rows import Completions, ask
+from azr_nemo.settings import load_settings
+from azr_nemo.tasks.program import program_hash
+from azr_nemo.trainer.driving import Driver
+from azr_nemo.trainer.executors import make_executor
+from azr_nemo.trainer.loop import starting_weights, train
+from azr_nemo.trainer.session import make_session
+from azr_nemo.warmup.heldout import HeldOut
+
+# What each arm changes of the recipe.
+ARMS: dict[str, list[str]] = {"selfplay": [], "solver_only": ["selfplay.train_propose=false"], "shuffled": [], "zero": []}
+
+
+def shuffled(batch: TrainingBatch, rng: random.Random) -> TrainingBatch:
+    """Each row gets the advantage of another row of its (role, task type) group, so that sizes and signs stay and their meaning goes."""
+    values = batch.advantages.sum(1) / batch.mask.sum(1).clamp(min=1)
+    for group in batch.groups.unique():
+        rows = torch.nonzero(batch.groups == group).flatten()
+        order = list(range(len(rows)))
+        rng.shuffle(order)
+        values[rows] = values[rows[order]]
+    return replace(batch, advantages=values[:, None] * batch.mask)
+
+
+def zero(batch: TrainingBatch, rng: random.Random) -> TrainingBatch:
+    """No row has an advantage: what is left of the update is the entropy bonus, weight decay and the optimizer's momentum."""
+    return replace(batch, advantages=torch.zeros_like(batch.advantages))
+
+
+SPOIL: dict[str, Callable[[TrainingBatch, random.Random], TrainingBatch]] = {"shuffled": shuffled, "zero": zero}
+
+
+def run(arm: str, config: RunConfig, minutes: float) -> int:
+    """Trains; after `minutes` of self-play (0: never) it asks itself to stop, as a signal would."""
+    step, make_batch = selfplay.SelfPlay.step, selfplay.training_batch
+    numbers = [0]
+    started: list[float] = []
+
+    def counted(self: selfplay.SelfPlay, number: int) -> Generator[PromptBatch, Completions, selfplay.StepResult]:
+        numbers.append(number)
+        started.append(time.monotonic())
+        result = yield from step(self, number)
+        if minutes and time.monotonic() - started[0] > 60 * minutes:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return result
+
+    def spoilt(*arguments: Any) -> tuple[TrainingBatch, dict[int, float]]:
+        batch, baselines = make_batch(*arguments)
+        return SPOIL[arm](batch, random.Random(f"{config.seed}/{arm}/{numbers[-1]}")), baselines
+
+    selfplay.SelfPlay.step = counted  # type: ignore[method-assign]
+    if arm in SPOIL:
+        selfplay.training_batch = spoilt
+    return train(config)
+
+
+def answers(config: RunConfig, programs: int, samples: int, out: Path) -> None:
+    """Answers held-out tasks with the run's latest checkpoint, or with the warm start where the run has none: one JSON line a task, with its
+    program's hash, whether the greedy answer was right, and how many of `samples` sampled ones were."""
+    config.eval.items, config.eval.suites = programs, []
+    with tempfile.TemporaryDirectory() as folder, make_executor(config.executor) as executor, Console("plain") as console:
+        engine = build_engine(config, starting_weights(config, resolve_model(config.model)))
+        assert engine is not None
+        latest = Path(config.run_dir) / "checkpoints" / "latest"
+        if latest.exists():
+            engine.load(latest.parent / latest.read_text().strip())
+        with TaskBuffer(Path(folder) / "buffer.sqlite", 1) as buffer:
+            session = make_session(config, engine, executor, buffer)
+            (held_out,) = session.evaluations
+            assert isinstance(held_out, HeldOut)
+            driver = Driver(engine, PhaseClock(), console, seed=1)
+            right = {}
+            for name, count, temperature in (("greedy", 1, 0.0), ("sampled", samples, config.rollout.temperature)):
+                right[name] = driver.drive(_answers(held_out, count, temperature), f"learning/{name}")
+        engine.close()
+    rows = [
+        {"type": task.type, "program": program_hash(task.program), "greedy": right["greedy"][i], "sampled": right["sampled"][i]}
+        for i, task in enumerate(held_out.tasks)
+    ]
+    out.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def _answers(held_out: HeldOut, samples: int, temperature: float) -> Generator[PromptBatch, Completions, list[float]]:
+    """The share of right answers to each task."""
+    rows = [held_out.solver.row(task, samples, temperature) for task in held_out.tasks]
+    yield from ask(rows, "evaluate")
+    return [sum(verdict.score == 1 for verdict in row.outcomes()) / samples for row in rows]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("overrides", nargs="*")
+    parser.add_argument("--arm", choices=sorted(ARMS), default="selfplay")
+    parser.add_argument("--minutes", type=float, default=0)
+    parser.add_argument("--answers", type=Path, help="answer held-out tasks instead, into this file")
+    parser.add_argument("--programs", type=int, default=1000)
+    parser.add_argument("--samples", type=int, default=4)
+    args = parser.parse_args()
+    config = load_settings([*args.overrides, *ARMS[args.arm]])
+    if args.answers:
+        answers(config, args.programs, args.samples, args.answers)
+        return 0
+    return run(args.arm, config, args.minutes)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,115 @@
+"""What learning.py makes of its arms' answers: accuracies, paired differences with intervals clustered by program, and a figure of the runs."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from azr_nemo.evaluation.statistics import quantiles, resampled_means
+from azr_nemo.tasks.task import TaskType
+
+Answers = Mapping[
+    str, Mapping[str, NDArray[np.float64]]
+]  # greedy | sampled -> task type or "all" -> a score for each program, in one order
+WAYS = ("greedy", "sampled")
+DRAWS = 10_000
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Mean of one arm's accuracy minus another's over the same tasks, with its 95% interval. Programs are drawn whole, with their task of each type."""
+
+    mean: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.mean:+.3f} [{self.low:+.3f}, {self.high:+.3f}]"
+
+
+def read_answers(path: Path) -> Answers:
+    """The scores of learning_arm.py's lines."""
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    programs = sorted({row["program"] for row in rows})
+    by_task = {(row["program"], row["type"]): row for row in rows}
+    scores: dict[str, dict[str, NDArray[np.float64]]] = {}
+    for way in WAYS:
+        scores[way] = {kind.value: np.array([by_task[program, kind.value][way] for program in programs]) for kind in TaskType}
+        scores[way]["all"] = np.mean([scores[way][kind.value] for kind in TaskType], axis=0)
+    return scores
+
+
+def difference(first: NDArray[np.float64], second: NDArray[np.float64]) -> Difference:
+    """Second minus first, paired by program; the percentile bootstrap over programs."""
+    means = resampled_means(second - first, np.random.default_rng(0), DRAWS)
+    return Difference(float((second - first).mean()), *quantiles(means))
+
+
+def average(runs: Sequence[Answers]) -> Answers:
+    """The mean score of each program over several seeds' runs."""
+    return {way: {kind: np.mean([run[way][kind] for run in runs], axis=0) for kind in runs[0][way]} for way in WAYS}
+
+
+def table(warm: Answers, arms: Mapping[str, Sequence[Answers]], steps: int, subject: str = "selfplay") -> str:
+    """Markdown: each arm's accuracies over all seeds, then what the subject gains on every other, all seeds together and seed by seed."""
+    kinds = ["all", *(kind.value for kind in TaskType)]
+    lines = [f"| arm | steps | {' | '.join(f'{way} {kind}' for way in WAYS for kind in kinds)} |", "|---" * (2 + 2 * len(kinds)) + "|"]
+    means = {"warm start": warm, **{name: average(runs) for name, runs in arms.items()}}
+    for name, scores in means.items():
+        cells = [f"{scores[way][kind].mean():.3f}" for way in WAYS for kind in kinds]
+        lines.append(f"| {name} | {0 if name == 'warm start' else steps} | {' | '.join(cells)} |")
+    ours = arms[subject]
+    lines += ["", f"| {subject} minus | greedy, all seeds | sampled, all seeds | greedy, seed by seed |", "|---|---|---|---|"]
+    for name, scores in means.items():
+        if name != subject:
+            others = [warm] * len(ours) if name == "warm start" else arms[name]
+            both = [str(difference(scores[way]["all"], means[subject][way]["all"])) for way in WAYS]
+            each = "; ".join(str(difference(a["greedy"]["all"], b["greedy"]["all"])) for a, b in zip(others, ours, strict=True))
+            lines.append(f"| {name} | {both[0]} | {both[1]} | {each} |")
+    return "\n".join(lines)
+
+
+def figure(curves: Mapping[str, Sequence[list[dict[str, float]]]], out: Path) -> None:
+    """Held-out accuracy, its training counterpart, and the proposer's side of it, over the steps: a thin line a seed, a thick one their mean.
+    curves: for each arm the metrics of each seed's run."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    panels = {
+        "held-out accuracy (greedy)": "eval/{}", "accuracy on its own tasks": "solve/{}/accuracy", "valid proposals": "propose/{}/valid",
+        "new programs, share of valid": "propose/{}/novel", "lines of a program": "propose/{}/lines", "proposer's reward": "propose/{}/reward",
+    }  # fmt: skip
+    colours = ["#0072b2", "#e69f00", "#009e73", "#cc79a7"]
+    drawn, axes = pyplot.subplots(2, 3, figsize=(11, 5.6), layout="constrained")
+    for axis, (title, name) in zip(axes.flat, panels.items(), strict=True):
+        for colour, (arm, runs) in zip(colours, curves.items(), strict=False):
+            lines = [_points(run, name) for run in runs]
+            for steps, values in lines:
+                axis.plot(steps, values, color=colour, alpha=0.3, linewidth=0.8)
+            common = sorted(set.intersection(*(set(steps) for steps, _ in lines)))
+            mean = [float(np.mean([values[steps.index(step)] for steps, values in lines])) for step in common]
+            axis.plot(common, mean, color=colour, linewidth=2, label=arm)
+        axis.set_title(title, fontsize=9)
+        axis.tick_params(labelsize=8)
+    axes[1, 1].set_xlabel("step", fontsize=9)
+    axes[0, 0].legend(fontsize=8, frameon=False)
+    drawn.savefig(out, metadata={"Date": None} if out.suffix == ".svg" else None)
+    pyplot.close(drawn)
+
+
+def _points(run: list[dict[str, float]], name: str, window: int = 10) -> tuple[list[int], list[float]]:
+    """Mean over the task types at each step that has them; what is measured at every step is averaged over the last `window` steps."""
+    steps, values = [], []
+    for row in run:
+        found = [row[key] for kind in TaskType if (key := name.format(kind)) in row and row[key] is not None]
+        if found:
+            steps.append(int(row["step"]))
+            values.append(float(np.mean(found)))
+    if not name.startswith("eval/"):
+        values = [float(np.mean(values[max(0, i + 1 - window) : i + 1])) for i in range(len(values))]
+    return steps, values
