@@ -97,7 +97,7 @@ class Cluster:
             left = self.run("squeue", "--noheader", "--steps", f"--jobs={number}", check=False).strip()
             if job["JobState"] == "PENDING" and job["Reason"] == "BeginTime" and not left:
                 self.start_now(number)
-            return job["JobState"] != "PENDING"
+            return job["JobState"] not in ("PENDING", "COMPLETING")  # completing: the last start
 
         wait_until(started, timeout, lambda: f"job {number} starts again, is {self.job(number)}", every=1)
 
