@@ -75,7 +75,7 @@ def test_a_recipe_of_ones_own_is_a_file(tmp_path):
         ("optim.loss=reinforce", "optim.loss=reinforce is unknown: choose one of ppo, gspo, cispo"),
         ("optim.aggregation=token", "optim.aggregation=token is unknown: choose one of token_mean, sequence_mean"),
         ("optim.mini_batches=0", "optim.mini_batches=0 is too small"),
-        ("optim.mini_batches=7", "optim.mini_batches=7 does not divide the 192 rows of a step"),
+        ("optim.mini_batches=7", "optim.mini_batches=7 does not divide the 48 rows of a step"),
         ("optim.importance_sampling=true", 'choose one of off, metrics, on; in YAML "on" and "off" need quotes'),
         ("optim.importance_cap=0", "optim.importance_cap=0.0 must be above 0"),
         ("optim.clip_low=1.5", "optim.clip_low=1.5 must be above 0 and at most 1"),

@@ -34,8 +34,16 @@ class Opened:
         self.page.on("request", lambda request: None if request.url.split("#")[0] == own else self.asked.append(request.url))
         self.page.on("console", lambda message: self.said.append(message.text) if message.type in ("error", "warning") else None)
         self.page.on("pageerror", lambda error: self.said.append(str(error)))
+        self._devtools = self.context.new_cdp_session(self.page)
+        self._devtools.send("Performance.setTimeDomain", {"timeDomain": "threadTicks"})
+        self._devtools.send("Performance.enable")  # before the page: its counts begin here
         self.page.goto(address)
         self.page.wait_for_selector("body[data-ready=yes]")
+
+    def processor_seconds(self) -> float:
+        """Of the page's process so far, all its threads. The clock on the wall says more about what else this machine does."""
+        found = {metric["name"]: metric["value"] for metric in self._devtools.send("Performance.getMetrics")["metrics"]}
+        return float(found["ProcessTime"])
 
     def counts(self) -> str:
         return self.page.text_content("#count")

@@ -5,7 +5,6 @@ import signal
 import socket
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import requests
@@ -17,7 +16,7 @@ from typer.testing import CliRunner
 from azr_nemo.cli import app
 from azr_nemo.errors import UserError
 from azr_nemo.observe.report.live import LiveReport
-from azr_nemo.observe.report.page import page, write
+from azr_nemo.observe.report.page import PARTS, SCRIPTS, page, write
 from azr_nemo.observe.report.read import Reader
 
 
@@ -114,6 +113,7 @@ def test_a_live_report_changes_as_the_run_goes_on_and_asks_nobody_else(live, sma
     expect(opened.locator("#count")).to_have_text("4 of 4 tasks")
     opened.locator("#task", has_text="a new answer").wait_for()
     assert opened.input_value("#search") == "return", "what the reader was doing stays"
+    assert opened.evaluate("document.activeElement.id") == "search"
     assert opened.evaluate("document.querySelector('#learned-held-out .plot').data[0].x.at(-1)") == 15
     context.close()
     assert all(url.startswith(address) for url in asked)
@@ -164,8 +164,9 @@ def test_only_the_blocks_that_changed_have_another_hash(small_run):
     assert live.block("nothing") is None
 
 
-def test_the_package_data_is_in_the_wheel():
-    import azr_nemo.observe.report.page as module
-
-    folder = Path(module.__file__).parent / "page"
-    assert {path.name for path in folder.iterdir()} == {"report.html", "report.css", "elements.js", "charts.js", "tasks.js", "main.js"}
+def test_the_pages_parts_are_in_the_package_which_a_wheel_takes_but_for_what_git_ignores():
+    parts = [PARTS / name for name in ("report.html", "report.css", *SCRIPTS)]
+    assert sorted(PARTS.iterdir()) == sorted(parts)
+    assert subprocess.run(["git", "check-ignore", *parts], cwd=PARTS, capture_output=True).returncode == 1, (
+        "git would leave one of them out"
+    )

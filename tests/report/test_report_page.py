@@ -267,28 +267,20 @@ def test_a_real_run_is_shown_whole(real_run, tmp_path, open_page):
     page.locator("#task pre.program", has_text="def f").wait_for()
 
 
-def processor_seconds(opened) -> float:
-    """Of the page's main thread so far. The clock on the wall says more about what else this machine does."""
-    session = opened.context.new_cdp_session(opened.page)
-    session.send("Performance.enable")
-    found = {metric["name"]: metric["value"] for metric in session.send("Performance.getMetrics")["metrics"]}
-    return found["ThreadTime"]
-
-
 @pytest.mark.slow
 def test_ten_thousand_tasks_open_in_three_seconds_and_can_be_searched(tmp_path, open_page):
     synthetic.large(tmp_path / "large", 10_000, attempts=8)
     path = report_of(tmp_path / "report.html", tmp_path / "large")
     opened = open_page(path)
-    seconds, wall = processor_seconds(opened), opened.page.evaluate("performance.now()") / 1000
+    seconds, wall = opened.processor_seconds(), opened.page.evaluate("performance.now()") / 1000
     print(f"{path.stat().st_size / 1e6:.0f} MB: ready after {seconds:.2f} s of the processor, {wall:.2f} s by the clock")
     assert opened.counts() == "10,000 of 10,000 tasks"
-    assert seconds < OPEN_S
+    assert 0.1 < seconds < OPEN_S
     assert len(rows(opened)) == 50
-    before = processor_seconds(opened)
+    before = opened.processor_seconds()
     opened.page.fill("#search", "word42'")
     expect(opened.page.locator("#count")).not_to_have_text("10,000 of 10,000 tasks")
-    assert processor_seconds(opened) - before < 1.0
+    assert opened.processor_seconds() - before < 1.0
     assert 0 < int(opened.counts().split()[0].replace(",", "")) < 1000
     opened.page.locator("button.open").first.click()
     opened.page.locator("#task details.answer").first.wait_for()

@@ -86,7 +86,7 @@ def curve(
         "mode": "lines+markers",
         "name": plain(label),
         "x": series.steps,
-        "y": series.values,
+        "y": _brief(series.values),
         "connectgaps": False,
         "line": {"color": colour, "dash": style, "width": 2},
         "marker": {"color": colour, "size": 6, "symbol": SYMBOLS[kind] if kind else "circle"},
@@ -98,8 +98,13 @@ def curve(
         return [trace]
     size = window(len(series.steps))
     thin = trace | {"opacity": 0.3, "line": trace["line"] | {"width": 1}, "marker": trace["marker"] | {"size": 2}, "showlegend": False}
-    thick = trace | {"y": running_mean(series.values, size), "mode": "lines", "name": plain(f"{label}, mean of {size} steps")}
+    thick = trace | {"y": _brief(running_mean(series.values, size)), "mode": "lines", "name": plain(f"{label}, mean of {size} steps")}
     return [thin | {"hoverinfo": "skip"}, thick]
+
+
+def _brief(values: Sequence[Value]) -> list[Value]:
+    """Six digits: more cannot be seen, and the rounding errors of a line that is level would be drawn as its shape."""
+    return [None if value is None else float(f"{value:.6g}") for value in values]
 
 
 def _interval(run: Run, name: str, series: Series, colour: str) -> Json:

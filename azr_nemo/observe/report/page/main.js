@@ -3,7 +3,7 @@
 const EVERY_MS = 3000;
 const main = document.getElementById("main");
 const charts = new Map();
-let overview, browser, explorer, verdicts, settings;
+let overview, browser, explorer;
 
 function section(id, title, about, ...children) {
   return make("section", { id, "aria-labelledby": `${id}-title` }, make("h2", { id: `${id}-title` }, title), about ? make("p", { class: "dim" }, about) : null, ...children);
@@ -22,9 +22,17 @@ function build() {
   document.getElementById("made").textContent = `${LIVE ? "live, last change" : "made"} ${overview.made} by ${overview.by}`;
   const sections = overview.sections.map((part) => section(part.id, part.title, part.about, part.id === "learned" ? verdict() : null, chartsOf(part)));
   if (!overview.sections.some((part) => part.id === "learned")) sections.unshift(section("learned", "Did it learn?", "", verdict()));
-  const all = [...sections, explorer.element, section("tasks", "Tasks", "", browser.element), configuration()];
-  main.replaceChildren(...all);
+  const all = [...sections, explorer.element, browser.section, configuration()];
+  if (all.length === main.children.length && all.every((part, i) => part.id === main.children[i].id)) all.forEach(renew);
+  else main.replaceChildren(...all);
   document.getElementById("nav").replaceChildren(...all.map((part) => make("a", { href: `#${part.id}` }, part.querySelector("h2").textContent)));
+}
+
+/** Puts a new section in the place of the old one, unless they are the same: what a reader has opened or is typing stays. */
+function renew(part, place) {
+  const old = main.children[place];
+  const same = old === part || (old.textContent === part.textContent && !part.querySelector("figure"));
+  if (!same) old.replaceWith(part);
 }
 
 function verdict() {
@@ -132,6 +140,7 @@ async function start() {
   const hashes = LIVE ? await (await fetch("/blocks", { cache: "no-store" })).json() : null;
   overview = await block("overview");
   browser = new TaskBrowser(overview);
+  browser.section = section("tasks", "Tasks", "", browser.element);
   explorer = new Explorer();
   legend();
   build();

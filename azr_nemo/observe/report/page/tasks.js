@@ -34,8 +34,8 @@ class TaskBrowser {
     this.status = make("p", { role: "status", id: "count" });
     this.body = make("tbody");
     this.headings = COLUMNS.map(([label], column) => make("th", { scope: "col" }, make("button", { type: "button", click: () => this.order(column) }, label)));
-    this.back = make("button", { type: "button", click: () => this.turn(-1) }, "Back");
-    this.on = make("button", { type: "button", click: () => this.turn(1) }, "On");
+    this.back = make("button", { type: "button", click: () => this.turn(-1) }, "Previous");
+    this.on = make("button", { type: "button", click: () => this.turn(1) }, "Next");
     this.place = make("span");
     this.detail = make("div", { id: "task", tabindex: "-1", role: "region", "aria-label": "The opened task" }, make("p", { class: "dim" }, "Open a task to see its program, lineage and answers."));
     const list = make("div", { class: "list" },
