@@ -9,7 +9,8 @@ CLASSES: dict[str, tuple[str, ...]] = {
     "malformed": tuple(sorted(MALFORMED)),
     "failed": tuple(status.value for status in Status if status not in (Status.OK, Status.SYNTAX)),  # it gave no value that can be compared
     "refused": (
-        "banned_name", "duplicate", "generator", "import", "message_carries_program", "no_arguments", "no_entry", "no_parameter", "no_return",
+        "banned_name", "composite_clash", "composite_name", "composite_redefined", "composite_statement", "composite_uncalled",
+        "duplicate", "generator", "import", "message_carries_program", "no_arguments", "no_entry", "no_parameter", "no_return",
         "not_one_call", "prompt_too_long", "repeated_input", "syntax", "too_deep", "too_long",
     ),  # before anything ran, or as it is known already
 }  # fmt: skip
