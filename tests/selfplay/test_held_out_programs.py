@@ -51,7 +51,7 @@ def test_a_step_with_a_held_out_proposal_goes_on_without_it(tmp_path):
     config.eval.items = 5
     play = self_play(tmp_path / "run", config)
     step = play.step(1)
-    batch = next(step)
+    next(step)
     texts = [
         KINDS[TaskType.DEDUCTION].proposal_text(Proposal(TaskType.DEDUCTION, adder(n), ("1",)), OPTIONS) for n in (HELD_OUT, NEW, 1, 1)
     ]
