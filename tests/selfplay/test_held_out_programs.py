@@ -5,6 +5,7 @@ import random
 
 import pytest
 from sample_tasks import FakeExecutor, adder
+from test_step import completion, configured, self_play, solutions
 
 from azr_nemo.config import RunConfig, SelfPlayConfig
 from azr_nemo.sandbox.executor import Limits
@@ -20,6 +21,7 @@ from azr_nemo.tasks.task import PromptOptions, Proposal, TaskType, Verdict
 OPTIONS = PromptOptions(style="completion", pairs=4)
 HELD_OUT = next(number for number in range(100) if is_held_out(adder(number)))
 SHOWN = next(number for number in range(100) if not is_held_out(adder(number)))
+NEW = next(number for number in range(100, 200) if not is_held_out(adder(number)))
 
 
 def settled(folder, items: int) -> tuple[Proposer, list[Proposed]]:
@@ -42,6 +44,26 @@ def test_a_held_out_proposal_is_no_task_and_is_not_trained_on(tmp_path):
     proposals[1].verdicts = (Verdict(1.0, "right"), Verdict(0.0, "wrong"))
     (attempt,) = proposer.attempts(proposals)
     assert attempt.task is proposals[1].task
+
+
+def test_a_step_with_a_held_out_proposal_goes_on_without_it(tmp_path):
+    config = configured(task_types=["deduction"])
+    config.eval.items = 5
+    play = self_play(tmp_path / "run", config)
+    step = play.step(1)
+    next(step)
+    texts = [
+        KINDS[TaskType.DEDUCTION].proposal_text(Proposal(TaskType.DEDUCTION, adder(n), ("1",)), OPTIONS) for n in (HELD_OUT, NEW, 1, 1)
+    ]
+    estimate = step.send([[completion(text, row)] for row, text in enumerate(texts)])
+    solve = step.send(solutions(estimate))
+    with pytest.raises(StopIteration) as stop:
+        step.send(solutions(solve))
+    proposed = [a for a in stop.value.value.rollouts if a.phase == "propose"]
+    assert [a.outcome for a in proposed] == ["solve_rate=0.50", "duplicate", "duplicate"]
+    assert [a.task_id is not None for a in proposed] == [True, False, False]
+    assert play.buffer.get(proposed[0].task_id).task.program == adder(NEW)
+    assert stop.value.value.metrics["refused/held_out"] == 1
 
 
 def test_without_held_out_evaluation_every_program_is_welcome(tmp_path):
