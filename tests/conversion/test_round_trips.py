@@ -112,7 +112,7 @@ def test_a_config_json_of_an_older_transformers_is_kept_as_it_is_written(source:
 def test_verifying_finds_a_changed_value_and_leaves_nothing(source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     read = verify._compare_tensors
 
-    def spoil_first(before, after):  # type: ignore[no-untyped-def]
+    def spoil_first(before, after, progress):  # type: ignore[no-untyped-def]
         file = after.path / "model.safetensors"
         tensors = weights(after.path)
         tensors["model.layers.2.mlp.up_proj.weight"][3, 4] += 1e-6
@@ -120,7 +120,7 @@ def test_verifying_finds_a_changed_value_and_leaves_nothing(source: Source, tmp_
         from azr_nemo.conversion.hugging_face import open_hf_source
 
         with open_hf_source(after.path) as spoilt:
-            return read(before, spoilt)
+            return read(before, spoilt, progress)
 
     convert(source(), tmp_path / "a.nemo", "nemo")
     monkeypatch.setattr(verify, "_compare_tensors", spoil_first)

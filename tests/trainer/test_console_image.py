@@ -14,7 +14,10 @@ import tiny_run
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "tests" / "observe" / "console_recording.py"
 IMAGE = ROOT / "docs" / "images" / "console.svg"
-WARMED = ["recipe=tiny-1n0g-megatron", "selfplay.steps=3", "logging.samples_every=2", "eval.items=20", "eval.every=1"]
+WARMED = [
+    "recipe=tiny-1n0g-megatron", f"data.seed_files=[{tiny_run.SEEDS}]", "data.seed_factor=1", "selfplay.steps=3", "selfplay.batch_size=6",
+    "rollout.estimate_samples=4", "logging.samples_every=2", "eval.items=15", "eval.every=1",
+]  # fmt: skip
 UNSAFE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u202a-\u202e\ufffe\uffff]")
 
 
