@@ -19,7 +19,7 @@ def assert_sentence(done, text):
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("command", [["train"], ["seed"], ["convert"], ["summary"], ["grade"], ["sandbox", "run"], ["doctor"]])
+@pytest.mark.parametrize("command", [["train"], ["seed"], ["convert"], ["summary"], ["report"], ["grade"], ["sandbox", "run"], ["doctor"]])
 def test_every_command_explains_itself(command):
     done = azr(*command, "--help")
     assert done.returncode == 0
