@@ -20,7 +20,7 @@ def assert_sentence(done, text):
 
 
 @pytest.mark.parametrize(
-    "command", [["train"], ["seed"], ["convert"], ["summary"], ["rollouts"], ["grade"], ["sandbox", "run"], ["doctor"]]
+    "command", [["train"], ["seed"], ["convert"], ["summary"], ["report"], ["rollouts"], ["grade"], ["sandbox", "run"], ["doctor"]]
 )
 def test_every_command_explains_itself(command):
     done = azr(*command, "--help")

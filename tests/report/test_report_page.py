@@ -31,7 +31,7 @@ def test_the_first_screen_answers_whether_it_learned(small):
     page.wait_for_selector("#learned-held-out .plot .xy .trace")
     assert page.locator("#learned-held-out .plot .errorbar").count() > 0
     verdict = page.text_content("#verdicts")
-    assert "20.0 % [10.0 %, 30.0 %] at step 0 → 70.0 % [60.0 %, 80.0 %] at step 10" in verdict
+    assert "20.0% [10.0%, 30.0%] at step 0 → 70.0% [60.0%, 80.0%] at step 10" in verdict
     assert "rose" in verdict
     box = page.locator("#learned-held-out").bounding_box()
     assert box["y"] + box["height"] < 1000, "without scrolling"

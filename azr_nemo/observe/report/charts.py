@@ -153,12 +153,15 @@ def _span(steps: Sequence[float]) -> str:
 
 def _buffer(runs: Sequence[Run]) -> list[Chart]:
     seen = [replace(run, series=_diversity(run.tasks)) for run in runs]
+    size, kept, differ = (
+        "after each step",
+        "made up to a step and still there, seeds included",
+        "share of the tasks kept whose program differs",
+    )
     return [
-        by_type("size", "Tasks in the buffer", "after each step", runs, "buffer/{}/size", axis("tasks", **FROM_ZERO)),
-        by_type(
-            "made", "Tasks kept", "made up to a step and still in the buffer, seeds included", seen, "made/{}", axis("tasks", **FROM_ZERO)
-        ),
-        by_type("programs", "Different programs", "share of the tasks kept whose program differs", seen, "programs/{}", axis("", **SHARE)),
+        by_type("size", "Tasks in the buffer", size, runs, "buffer/{}/size", axis("tasks", **FROM_ZERO), smooth=False),
+        by_type("made", "Tasks kept", kept, seen, "made/{}", axis("tasks", **FROM_ZERO), smooth=False),
+        by_type("programs", "Different programs", differ, seen, "programs/{}", axis("", **SHARE), smooth=False),
     ]
 
 
@@ -220,7 +223,9 @@ def _time(run: Run, place: int, runs: int) -> Chart:
 
 def _memory(runs: Sequence[Run], kind: str, title: str) -> Chart:
     end = f"_{kind}_gib"
+    order = [f"memory/{phase}{end}" for phase in PHASES]
     found = present(runs, lambda name: name.startswith("memory/") and name.endswith(end) and name != f"memory/peak{end}")
+    found.sort(key=lambda name: order.index(name) if name in order else len(order))
     peaks = [[max(run.series[name].at().values()) if name in run.series else None for name in found] for run in runs]
     labels = [name.removeprefix("memory/").removesuffix(end).replace("_", " ") for name in found]
     data: list[Json] = [

@@ -38,13 +38,16 @@ def axis(title: str, **more: Any) -> Json:
     return {"title": {"text": title}, **more}
 
 
-def by_type(id: str, title: str, about: str, runs: Sequence[Run], pattern: str, y: Json, interval: bool = False) -> Chart:
-    """A line for each run and task type of a metric whose name has the type in it. interval: with the ends in NAME_low and NAME_high."""
+def by_type(
+    id: str, title: str, about: str, runs: Sequence[Run], pattern: str, y: Json, interval: bool = False, smooth: bool = True
+) -> Chart:
+    """A line for each run and task type of a metric whose name has the type in it. interval: with the ends in NAME_low and NAME_high. smooth:
+    of a long run, add a running mean."""
     data = [
         trace
         for place, run in enumerate(runs)
         for kind in TaskType
-        for trace in curve(run, place, pattern.format(kind.value), kind.value, len(runs), kind, interval)
+        for trace in curve(run, place, pattern.format(kind.value), kind.value, len(runs), kind, interval, smooth=smooth)
     ]
     return Chart(id, title, about, data, {"xaxis": axis("step"), "yaxis": y})
 
@@ -70,6 +73,7 @@ def curve(
     interval: bool = False,
     dash: str | None = None,
     line: int = 0,
+    smooth: bool = True,
 ) -> list[Json]:
     """The traces of one metric of one run, none when it has no value. A long run gets its single steps thin and a running mean thick."""
     if name not in run.series:
@@ -96,6 +100,8 @@ def curve(
         return [trace | _interval(run, name, series, colour)]
     if len(series.steps) <= RAW_STEPS:
         return [trace]
+    if not smooth:
+        return [trace | {"mode": "lines"}]
     size = window(len(series.steps))
     thin = trace | {"opacity": 0.3, "line": trace["line"] | {"width": 1}, "marker": trace["marker"] | {"size": 2}, "showlegend": False}
     thick = trace | {"y": _brief(running_mean(series.values, size)), "mode": "lines", "name": plain(f"{label}, mean of {size} steps")}

@@ -37,7 +37,7 @@ function number(value, digits = 3) {
 }
 
 function percent(value) {
-  return value === null || value === undefined ? "–" : `${(100 * value).toFixed(1)} %`;
+  return value === null || value === undefined ? "–" : `${(100 * value).toFixed(1)}%`;
 }
 
 function duration(seconds) {

@@ -20,8 +20,10 @@ function chartsOf(part) {
 /** Everything that comes from the overview. Charts that are drawn already stay where they are and are given their new numbers. */
 function build() {
   document.getElementById("made").textContent = `${LIVE ? "live, last change" : "made"} ${overview.made} by ${overview.by}`;
-  const sections = overview.sections.map((part) => section(part.id, part.title, part.about, part.id === "learned" ? verdict() : null, chartsOf(part)));
-  if (!overview.sections.some((part) => part.id === "learned")) sections.unshift(section("learned", "Did it learn?", "", verdict()));
+  const sections = overview.sections.map((part) => (part.id === "learned"
+    ? section(part.id, part.title, part.about, verdict(), chartsOf(part), notes())
+    : section(part.id, part.title, part.about, chartsOf(part))));
+  if (!overview.sections.some((part) => part.id === "learned")) sections.unshift(section("learned", "Did it learn?", "", verdict(), notes()));
   const all = [...sections, explorer.element, browser.section, configuration()];
   if (all.length === main.children.length && all.every((part, i) => part.id === main.children[i].id)) all.forEach(renew);
   else main.replaceChildren(...all);
@@ -37,15 +39,20 @@ function renew(part, place) {
 
 function verdict() {
   const share = (ends) => ends.map(percent).join(" → ") || "–";
+  const several = overview.runs.length > 1;
   const measured = ({ step, value, low, high }) => `${percent(value)}${low === null || high === null ? "" : ` [${percent(low)}, ${percent(high)}]`} at step ${step}`;
   const rows = overview.runs.flatMap((run) => run.verdicts.map((row) => [
-    run.name, row.of, row.held_out.map(measured).join(" → ") || "–", make("strong", {}, row.change), share(row.solved), share(row.new), row.lines.map((n) => number(n)).join(" → ") || "–",
+    ...(several ? [run.name] : []), row.of, row.held_out.map(measured).join(" → ") || "–", make("strong", {}, row.change), share(row.solved), share(row.new), row.lines.map((n) => number(n)).join(" → ") || "–",
   ]));
-  const heads = ["run", "task type", "held-out accuracy, first → last", "change", "accuracy on its own tasks", "novelty", "program length"];
-  const runs = overview.runs.map((run) => make("p", {}, overview.runs.length > 1 ? swatch(run.colour) : null, ` ${run.name}: ${counted(run.step, "step")} in ${duration(run.seconds)}, ${run.outcome || "going on or ended without a word"}; ${counted(run.tasks, "task")}, ${counted(run.answers, "answer")} in the rollouts`));
-  const notes = overview.runs.flatMap((run) => run.notes.map((note) => make("p", { class: "note" }, overview.runs.length > 1 ? `${run.name}: ${note}` : note)));
+  const heads = [...(several ? ["run"] : []), "task type", "held-out accuracy, first → last", "change", "on its own tasks", "novelty", "length"];
+  const runs = overview.runs.map((run) => make("p", {}, several ? swatch(run.colour) : null, ` ${run.name}: ${counted(run.step, "step")} in ${duration(run.seconds)}, ${run.outcome || "going on or ended without a word"}; ${counted(run.tasks, "task")}, ${counted(run.answers, "answer")} in the rollouts`));
   const rule = "“rose” and “fell” are said only where neither interval reaches the other accuracy. Own tasks, novelty and length: means of the first and of the last steps.";
-  return make("div", {}, runs, make("div", { class: "scroll", id: "verdicts" }, table(heads, rows)), make("p", { class: "dim" }, rule), notes);
+  return make("div", {}, runs, make("div", { class: "scroll", id: "verdicts" }, table(heads, rows)), make("p", { class: "dim" }, rule));
+}
+
+/** What a run lacks or what was left out. */
+function notes() {
+  return overview.runs.flatMap((run) => run.notes.map((note) => make("p", { class: "note" }, overview.runs.length > 1 ? `${run.name}: ${note}` : note)));
 }
 
 function configuration() {
