@@ -14,6 +14,7 @@ from tiny_run import finish, start, state
 
 from azr_nemo.config import CompositeConfig, IntrinsicConfig
 from azr_nemo.errors import UserError
+from azr_nemo.observe.rollout_files import read_rollouts
 from azr_nemo.sandbox.executor import Limits
 from azr_nemo.sandbox.local.pool import LocalPool
 from azr_nemo.selfplay.buffer import TaskBuffer
@@ -225,14 +226,13 @@ def test_a_schedule_that_makes_no_sense_is_one_sentence(overrides, sentence):
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_real_run_of_composite_prompts_goes_on_exactly_where_it_stopped(tmp_path):
-    settings = ["selfplay.composite.chance=1", "selfplay.composite.functions_max=1", "selfplay.references=1", "logging.rollouts=12"]
+    settings = ["selfplay.composite.chance=1", "selfplay.composite.functions_max=1", "selfplay.references=1"]
     finish(start(tmp_path / "whole", *settings, "selfplay.steps=2"))
     shutil.copytree(tmp_path / "whole", tmp_path / "again")
     again = [*settings, "selfplay.steps=2", f"resume={tmp_path / 'again' / 'checkpoints' / 'step_000001'}"]
     assert "resumed after step 1" in finish(start(tmp_path / "again", *again))
     assert state(tmp_path / "whole", 2) == state(tmp_path / "again", 2)
-    rollouts = [json.loads(line) for line in (tmp_path / "whole" / "rollouts.jsonl").read_text().splitlines()]
-    triplets = [row for row in rollouts if row["role"] == "propose" and row["type"] != "induction"]
+    triplets = [row for row in read_rollouts(tmp_path / "whole") if row["phase"] == "propose" and row["type"] != "induction"]
     assert {row["step"] for row in triplets} == {1, 2}
     assert all("# given\n```python\n" in row["prompt"] and "def g_0(" in row["prompt"] for row in triplets)
     metrics = [json.loads(line) for line in (tmp_path / "whole" / "metrics.jsonl").read_text().splitlines()]
