@@ -19,7 +19,9 @@ def assert_sentence(done, text):
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("command", [["train"], ["seed"], ["convert"], ["summary"], ["report"], ["grade"], ["sandbox", "run"], ["doctor"]])
+@pytest.mark.parametrize(
+    "command", [["train"], ["seed"], ["convert"], ["summary"], ["rollouts"], ["grade"], ["sandbox", "run"], ["doctor"]]
+)
 def test_every_command_explains_itself(command):
     done = azr(*command, "--help")
     assert done.returncode == 0

@@ -4,7 +4,6 @@ import math
 import queue
 import random
 import threading
-import time
 from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import suppress
@@ -47,11 +46,10 @@ class RolloutLog:
 
     def flush(self) -> None:
         """Until all that was handed over is on disk. From any thread. Raises as write does."""
-        deadline = time.monotonic() + PATIENCE_S
         with self._queue.all_tasks_done:
-            while self._queue.unfinished_tasks:
-                if not self._queue.all_tasks_done.wait(max(0.0, deadline - time.monotonic())) and time.monotonic() >= deadline:
-                    raise self._late()
+            written = self._queue.all_tasks_done.wait_for(lambda: not self._queue.unfinished_tasks, PATIENCE_S)
+        if not written:
+            raise self._late()
         self._check()
 
     def rewind(self, step: int) -> None:
@@ -115,7 +113,9 @@ class RolloutLog:
         )
 
     def _late(self) -> UserError:
-        return UserError(f"{self.run_dir / FOLDER} has taken nothing for {PATIENCE_S:.0f} s: look at the disk of run_dir, then go on")
+        return UserError(
+            f"{self.run_dir / FOLDER} has taken nothing for {PATIENCE_S:.0f} s: look at the disk of run_dir, then give the same command again"
+        )
 
 
 def choose(rollouts: Sequence[Rollout], share: float, rng: random.Random) -> list[Rollout]:

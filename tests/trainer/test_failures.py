@@ -41,6 +41,13 @@ def test_a_run_on_a_full_disk_goes_on_once_there_is_room(tmp_path, whole, asynch
         assert state(disk / "run", 3) == whole
 
 
+def test_rollouts_that_cannot_be_written_end_the_run_before_a_step_without_them_is_saved(tmp_path):
+    (tmp_path / "rollouts").write_text("in the way")
+    sentence = refused(start(tmp_path, "selfplay.steps=2", "eval.items=0"))
+    assert f"cannot write {tmp_path / 'rollouts'} (File exists)" in sentence
+    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["latest", "step_000000"]
+
+
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     """What a run of three steps ends with when nothing goes wrong."""
