@@ -5,7 +5,6 @@ from collections.abc import Callable
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
@@ -146,7 +145,8 @@ def _curve(axes: Axes, points: "Points", colour: str, label: str | None = None) 
         axes.plot(steps, values, color=colour, marker="o", markersize=3.5, label=label)
         return
     axes.plot(steps, values, color=colour, linewidth=0.7, alpha=0.3)
-    axes.plot(steps, np.asarray(running_mean(values, window(len(values))), dtype=float), color=colour, linewidth=2, label=label)
+    smooth = [value if value is not None else math.nan for value in running_mean(values, window(len(values)))]
+    axes.plot(steps, smooth, color=colour, linewidth=2, label=label)
 
 
 PANELS: tuple[Panel, ...] = (

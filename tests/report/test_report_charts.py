@@ -146,6 +146,13 @@ def test_a_run_that_measured_nothing_held_out_says_so(tmp_path):
     assert {row["change"] for row in overview["runs"][0]["verdicts"]} == {"not measured"}
 
 
+def test_alarms_that_were_up_are_said_first(tmp_path):
+    synthetic.metrics(tmp_path, 4, **{"alarm/diversity": 1.0, "alarm/entropy": 0.0})
+    notes = json.loads(blocks([read(tmp_path)])["overview"])["runs"][0]["notes"]
+    assert notes[0] == "alarm/diversity was up at 4 of 4 steps, first at step 1."
+    assert not any("alarm/entropy" in note for note in notes)
+
+
 @given(st.recursive(st.text() | st.floats() | st.integers() | st.none(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)))
 def test_embedded_json_is_the_same_data_and_nothing_that_markup_could_be_made_of(content):
     text = embeddable(content)

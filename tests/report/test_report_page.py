@@ -244,6 +244,7 @@ def test_a_run_without_rollouts_says_so(tmp_path, open_page):
     opened.page.locator("#task", has_text="The rollouts hold no answer to this task.").wait_for()
 
 
+@pytest.mark.slow
 def test_a_real_run_is_shown_whole(real_run, tmp_path, open_page):
     opened = open_page(report_of(tmp_path / "report.html", real_run))
     page = opened.page

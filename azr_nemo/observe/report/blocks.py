@@ -65,7 +65,7 @@ def _overview(runs: Sequence[Run], live: bool, limit: int) -> Json:
 
 
 def _run(run: Run, place: int, limit: int) -> Json:
-    notes = list(run.notes)
+    notes = [*_alarms(run), *run.notes]
     if not any(name.startswith("eval/") for name in run.series):
         notes.insert(0, "Held-out accuracy was not measured, so nobody can say whether it learned: set eval.items.")
     if len(run.tasks) > TASKS:
@@ -90,6 +90,12 @@ def _run(run: Run, place: int, limit: int) -> Json:
         "config": run.config,
         "versions": run.versions,
     }
+
+
+def _alarms(run: Run) -> list[str]:
+    """A sentence for each of the run's alarms (`alarm/NAME`, docs/metrics.md) that was ever up."""
+    up = {name: [step for step, value in run.series[name].at().items() if value] for name in run.series if name.startswith("alarm/")}
+    return [f"{name} was up at {len(steps)} of {run.last_step} steps, first at step {steps[0]:g}." for name, steps in up.items() if steps]
 
 
 def differences(configs: Sequence[str]) -> list[list[str]]:
