@@ -226,7 +226,7 @@ def test_a_schedule_that_makes_no_sense_is_one_sentence(overrides, sentence):
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_real_run_of_composite_prompts_goes_on_exactly_where_it_stopped(tmp_path):
-    settings = ["selfplay.composite.chance=1", "selfplay.composite.functions_max=1", "selfplay.references=1"]
+    settings = ["selfplay.composite.chance=1", "selfplay.composite.functions_max=1", "selfplay.references=1", "eval.items=0"]
     finish(start(tmp_path / "whole", *settings, "selfplay.steps=2"))
     shutil.copytree(tmp_path / "whole", tmp_path / "again")
     again = [*settings, "selfplay.steps=2", f"resume={tmp_path / 'again' / 'checkpoints' / 'step_000001'}"]
