@@ -9,8 +9,8 @@ PLACES = {"T": "(deduction|abduction|induction)", "<phase>": r"\w+", "<reason>":
 
 
 def rows() -> list[list[str]]:
-    """The cells of the tables' rows that begin with a name."""
-    lines = [line for line in PAGE.read_text().splitlines() if line.startswith("| `")]
+    """The cells of the tables' rows that begin with a name; those below are about rollouts."""
+    lines = [line for line in PAGE.read_text().partition("\n## Rollouts\n")[0].splitlines() if line.startswith("| `")]
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
 
 

@@ -15,7 +15,7 @@ CHROMIUM = os.environ.get("AZR_CHROMIUM") or shutil.which("chromium") or shutil.
 SORTED = "def f(words):\n    return sorted(words)"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # while it is there an event loop runs, beside which other tests' loops cannot
 def chromium() -> Iterator[Browser]:
     if not CHROMIUM:
         pytest.skip("no Chromium here: install one, or set AZR_CHROMIUM to its path")
