@@ -42,7 +42,7 @@ def main() -> None:
     parser.add_argument("--arms", nargs="+", choices=list(ARMS), default=list(ARMS))
     parser.add_argument("--together", type=int, default=2, help="runs side by side, of one thread each")
     parser.add_argument("--out", type=Path, default=Path("runs/learning"))
-    args = parser.parse_args()
+    args = parser.parse_intermixed_args()
     if "selfplay" not in args.arms:
         parser.error("--arms must name selfplay: it is what the others are compared with")
     args.out.mkdir(parents=True, exist_ok=True)

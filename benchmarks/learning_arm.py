@@ -120,7 +120,7 @@ def main() -> int:
     parser.add_argument("--answers", type=Path, help="answer held-out tasks instead, into this file")
     parser.add_argument("--programs", type=int, default=1000)
     parser.add_argument("--samples", type=int, default=4)
-    args = parser.parse_args()
+    args = parser.parse_intermixed_args()
     config = load_settings([*args.overrides, *ARMS[args.arm]])
     if args.answers:
         answers(config, args.programs, args.samples, args.answers)
