@@ -5,11 +5,13 @@ python console_recording.py OUT.svg STEP OVERRIDE...
 
 import io
 import os
+import re
 import sys
 from pathlib import Path
 from typing import TextIO
 
 import rich.console
+from rich._export_format import CONSOLE_SVG_FORMAT
 
 from azr_nemo.observe import console
 from azr_nemo.observe.live import RichView
@@ -17,6 +19,8 @@ from azr_nemo.observe.view import Phase
 from azr_nemo.settings import load_settings
 
 WIDTH = 150
+# rich's own, without fonts from elsewhere.
+FORMAT = re.sub(r"\s*@font-face \{\{.*?\}\}|<!-- Generated .*?-->", "", CONSOLE_SVG_FORMAT, flags=re.DOTALL)
 
 
 class Recording(RichView):
@@ -41,7 +45,7 @@ class Recording(RichView):
             self._taken = True
             self._recorder.print(self.picture())
             aside = self.out_svg.with_suffix(".writing")
-            self._recorder.save_svg(str(aside), title="azr-nemo train")
+            self._recorder.save_svg(str(aside), title="azr-nemo train", code_format=FORMAT)
             os.replace(aside, self.out_svg)
 
 
