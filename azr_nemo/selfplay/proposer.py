@@ -50,6 +50,11 @@ class Proposed:
         return tuple(dict.fromkeys(stored.id for stored in (*self.references, *self.given.tasks)))
 
     @property
+    def judged(self) -> bool:
+        """It earns something and is trained on. A held-out program is not: it did no wrong, and must not be learnt."""
+        return self.refusal != HELD_OUT
+
+    @property
     def fresh(self) -> bool:
         """Valid and new: it is estimated and enters the buffer."""
         return self.task is not None and not self.refusal
@@ -156,11 +161,10 @@ class Proposer:
             programs.add(program)
 
     def attempts(self, proposals: list[Proposed]) -> list[Attempt]:
-        """What each proposal earns: learnability, and the intrinsic rewards that are on, when it is valid and new, the configured penalties
-        otherwise. A held-out program earns nothing and is not trained on: it did no wrong, and must not be learnt. To be called before the tasks
-        enter the buffer."""
+        """What each of these proposals, which are `judged`, earns: learnability, and the intrinsic rewards that are on, when it is valid and new,
+        the configured penalties otherwise. To be called before the tasks enter the buffer."""
         history = BufferHistory(self.buffer)
-        return [self._attempt(proposed, history) for proposed in proposals if proposed.refusal != HELD_OUT]
+        return [self._attempt(proposed, history) for proposed in proposals]
 
     def _attempt(self, proposed: Proposed, history: BufferHistory) -> Attempt:
         reward = self.config.reward

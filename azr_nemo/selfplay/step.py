@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from azr_nemo.selfplay.batch import in_group_order, training_batch
 from azr_nemo.selfplay.exchange import PromptBatch, TrainingBatch
 from azr_nemo.selfplay.measure import measure
-from azr_nemo.selfplay.proposer import HELD_OUT, Proposed, Proposer
+from azr_nemo.selfplay.proposer import Proposed, Proposer
 from azr_nemo.selfplay.rows import Attempt, Completions, ask
 from azr_nemo.selfplay.solver import Solver
 
@@ -48,7 +48,7 @@ class SelfPlay:
         # ESTIMATE: how often does the solver, as it is now, solve each new task?
         fresh = [proposed for proposed in proposals if proposed.fresh]
         yield from self.estimate(fresh)
-        judged = [proposed for proposed in proposals if proposed.refusal != HELD_OUT]
+        judged = [proposed for proposed in proposals if proposed.judged]
         proposed_rows = self.proposer.attempts(judged)
         self.store(fresh, number)
         for proposed, attempt in zip(judged, proposed_rows, strict=True):

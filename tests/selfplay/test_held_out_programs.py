@@ -40,9 +40,9 @@ def settled(folder, items: int) -> tuple[Proposer, list[Proposed]]:
 
 def test_a_held_out_proposal_is_no_task_and_is_not_trained_on(tmp_path):
     proposer, proposals = settled(tmp_path, items=5)
-    assert [(proposed.refusal, proposed.fresh) for proposed in proposals] == [("held_out", False), ("", True)]
+    assert [(proposed.refusal, proposed.fresh, proposed.judged) for proposed in proposals] == [("held_out", False, False), ("", True, True)]
     proposals[1].verdicts = (Verdict(1.0, "right"), Verdict(0.0, "wrong"))
-    (attempt,) = proposer.attempts(proposals)
+    (attempt,) = proposer.attempts([proposed for proposed in proposals if proposed.judged])
     assert attempt.task is proposals[1].task
 
 
