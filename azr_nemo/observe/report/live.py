@@ -1,10 +1,10 @@
 """Serves a report while its runs go on, to this machine alone. What has not changed is neither read nor sent again."""
 
 import hashlib
+import signal
 import socket
 import threading
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +92,15 @@ def serve(directories: Sequence[Path], titles: Sequence[str], port: int, say: Ca
         except OSError as error:
             raise UserError(f"--port {port} cannot be had ({error.strerror}): expected a free one; leave --port out to get one") from None
         listening.listen()  # whoever reads the address may use it at once
-        say(f"http://{HOST}:{listening.getsockname()[1]} (Ctrl-C ends it)")
         server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1))
-        with suppress(KeyboardInterrupt):  # how one ends it
+
+        def end(*_: object) -> None:
+            server.should_exit = True
+
+        # From before the address is known: a Ctrl-C that met asyncio half started would be lost, or leave its traceback.
+        before = signal.signal(signal.SIGINT, end)
+        try:
+            say(f"http://{HOST}:{listening.getsockname()[1]} (Ctrl-C ends it)")
             server.run(sockets=[listening])
+        finally:
+            signal.signal(signal.SIGINT, before)
