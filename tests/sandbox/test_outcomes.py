@@ -120,7 +120,7 @@ def test_wall_time_holds_within_a_bound_and_cpu_time_is_its_own_limit(pool):
     assert time.monotonic() - start < 15
     sleeper = one(pool, "import time\ndef f(x):\n    time.sleep(0.4)\n    return x", limits=Limits(wall_s=20.0, cpu_s=0.3))
     assert sleeper.ok
-    assert sleeper.wall_s >= 0.4 > sleeper.cpu_s
+    assert sleeper.wall_s > 0.3 > sleeper.cpu_s  # more than its CPU limit; the clock may start a little after the program
 
 
 def test_the_limit_of_output_is_the_requests(pool):
