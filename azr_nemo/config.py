@@ -113,7 +113,8 @@ class OptimConfig:
     beta2: float = 0.999
     eps: float = 1e-8
     grad_clip: float = 1.0
-    lr_warmup_steps: int = 0
+    lr_warmup_steps: int = 0  # updates in which the learning rate rises from 0
+    lr_decay_steps: int = 0  # updates after those in which it falls linearly to a tenth, where it stays; 0: it stays as it is
     clip_low: float = 0.2  # 1: no bound from below
     clip_high: float = 0.2  # 0.28 in the published main branch
     dual_clip: float = 0.0  # of ppo; 0: off; 3.0 in the published main branch
@@ -139,6 +140,7 @@ class CompositeConfig:
 class SelfPlayConfig:
     steps: int = 100
     batch_size: int = 64  # rows per (role, task type)
+    proposals: int = 0  # proposals per task type, where they are to be fewer or more than the answers; 0: batch_size of them
     propose_samples: int = 1  # proposals that answer the same prompt; the batch then has that many fewer prompts
     solve_samples: int = 1  # answers to the same task; the batch then has that many fewer tasks
     task_types: list[str] = field(default_factory=lambda: ["deduction", "abduction", "induction"])
@@ -147,6 +149,7 @@ class SelfPlayConfig:
     # uniform | recent (newer is likelier) | long (by lines) | hard (seldom solved) | learnable (solved about half the time)
     # | depth (a requested length first, then tasks of that length)
     reference_sampling: str = "uniform"
+    longest_asked: int = 5  # of reference_sampling=depth: the most lines of a body that a prompt asks for
     composite: CompositeConfig = field(default_factory=CompositeConfig)
     induction_pairs: int = 10
     # current: this step's tasks topped up from the buffer | previous: those of the step before | recent: of the last solve_window steps
@@ -168,6 +171,16 @@ class SelfPlayConfig:
     strip_globals: bool = False  # and top-level statements other than imports, functions and classes
     strip_prints: bool = False  # and print(...) statements
     rename_entry: bool = False  # a proposed program without a function f: its last top-level one is renamed, as in the published Llama runs
+
+    @property
+    def proposed(self) -> int:
+        """Proposals per task type of a step."""
+        return self.proposals or self.batch_size
+
+    @property
+    def rows(self) -> int:
+        """Proposals and answers that a step trains on, estimates aside."""
+        return (self.batch_size + self.proposed * self.train_propose) * len(self.task_types)
 
 
 @dataclass

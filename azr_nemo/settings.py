@@ -56,7 +56,9 @@ AT_LEAST: dict[str, float] = {
     "rollout.max_batch_rows": 1, "executor.workers": 0, "executor.memory_mb": 16, "executor.output_chars": 1,
     "executor.recycle_after": 1, "executor.queue": 1,
     "executor.concurrency": 1, "executor.attempts": 1, "optim.lr": 0, "optim.weight_decay": 0, "optim.grad_clip": 0,
-    "optim.lr_warmup_steps": 0, "optim.mini_batches": 1, "optim.entropy": 0, "selfplay.steps": 1, "selfplay.batch_size": 2, "selfplay.references": 0,
+    "optim.lr_warmup_steps": 0, "optim.lr_decay_steps": 0,
+    "optim.mini_batches": 1, "optim.entropy": 0, "selfplay.longest_asked": 1, "selfplay.proposals": 0,
+    "selfplay.steps": 1, "selfplay.batch_size": 2, "selfplay.references": 0,
     "selfplay.propose_samples": 1, "selfplay.solve_samples": 1, "selfplay.solve_window": 1, "selfplay.composite.chance": 0,
     "selfplay.composite.start": 1, "selfplay.composite.ramp": 0, "selfplay.composite.functions_min": 1, "selfplay.composite.grow_every": 0,
     "selfplay.induction_pairs": 2, "selfplay.proposer_weight": 0, "data.seed_factor": 1, "data.seed_batch": 1, "data.seed_rounds": 1, "warmup.steps": 0,
@@ -170,27 +172,27 @@ def _check_loss(config: RunConfig) -> None:
         raise UserError(f"optim.dual_clip={optim.dual_clip} is for optim.loss=ppo: set it to 0 with optim.loss={optim.loss}")
     if optim.dual_clip and optim.dual_clip <= 1:
         raise UserError(f"optim.dual_clip={optim.dual_clip} must be above 1, or 0 for off")
-    rows = selfplay.batch_size * len(selfplay.task_types) * (2 if selfplay.train_propose else 1)
-    if rows % optim.mini_batches:
+    if selfplay.rows % optim.mini_batches:
         raise UserError(
-            f"optim.mini_batches={optim.mini_batches} does not divide the {rows} rows of a step "
-            "(selfplay.batch_size x task types x roles): choose a divisor"
+            f"optim.mini_batches={optim.mini_batches} does not divide the {selfplay.rows} rows of a step "
+            "((selfplay.batch_size + selfplay.proposals) x task types): choose a divisor"
         )
 
 
 def _check_samples(config: RunConfig) -> None:
     """What an estimator compares must be there to be compared."""
     selfplay, estimator = config.selfplay, ESTIMATORS[config.advantage.name]
-    for name, samples, needed in (
-        ("propose_samples", selfplay.propose_samples, estimator.proposals and selfplay.train_propose),
-        ("solve_samples", selfplay.solve_samples, estimator.answers),
+    proposing = "proposals" if selfplay.proposals else "batch_size"
+    for name, samples, of, rows, needed in (
+        ("propose_samples", selfplay.propose_samples, proposing, selfplay.proposed, estimator.proposals and selfplay.train_propose),
+        ("solve_samples", selfplay.solve_samples, "batch_size", selfplay.batch_size, estimator.answers),
     ):
-        if selfplay.batch_size % samples:
-            raise UserError(f"selfplay.{name}={samples} must divide selfplay.batch_size={selfplay.batch_size}")
+        if rows % samples:
+            raise UserError(f"selfplay.{name}={samples} must divide selfplay.{of}={rows}")
         if needed and samples < 2:
             raise UserError(
                 f"advantage.name={config.advantage.name} compares what answers the same prompt: set selfplay.{name} to 2 or more, "
-                f"a divisor of selfplay.batch_size={selfplay.batch_size}"
+                f"a divisor of selfplay.{of}={rows}"
             )
     if not 0 <= config.advantage.decay < 1:
         raise UserError(f"advantage.decay={config.advantage.decay} must be at least 0 and below 1")

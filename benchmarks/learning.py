@@ -40,13 +40,13 @@ def main() -> None:
     parser.add_argument("--programs", type=int, default=1000, help="held-out programs, each a task of every type")
     parser.add_argument("--samples", type=int, default=4, help="sampled answers to each task, beside the greedy one")
     parser.add_argument("--arms", nargs="+", choices=list(ARMS), default=list(ARMS))
-    parser.add_argument("--together", type=int, default=2, help="runs side by side, of one thread each")
+    parser.add_argument("--together", type=int, default=2, help="runs side by side, which share the cores")
     parser.add_argument("--out", type=Path, default=Path("runs/learning"))
     args = parser.parse_intermixed_args()
     if "selfplay" not in args.arms:
         parser.error("--arms must name selfplay: it is what the others are compared with")
     args.out.mkdir(parents=True, exist_ok=True)
-    settings = [f"recipe={args.recipe}", "engine.threads=1", *args.overrides]
+    settings = [f"recipe={args.recipe}", f"engine.threads={threads(args.together)}", *args.overrides]
     first = args.out / "selfplay-1"
     steps = args.steps or timed(first, settings, args.minutes)
     runs = {f"{arm}-{seed}": (arm, seed) for seed in range(1, args.seeds + 1) for arm in args.arms}
@@ -63,6 +63,11 @@ def main() -> None:
     curves = {arm: [read_metrics(args.out / f"{arm}-{seed}") for seed in range(1, args.seeds + 1)] for arm in args.arms}
     figure(curves, args.out / "figure.png")
     print(text)
+
+
+def threads(together: int) -> int:
+    """Of each run. Told to torch alone: the executor's jails count threads too."""
+    return max(1, (os.cpu_count() or 1) // together)
 
 
 def timed(run_dir: Path, settings: list[str], minutes: float) -> int:
@@ -97,7 +102,7 @@ def child(arguments: list[str], log: Path, ok: Iterable[int] = (0,)) -> None:
     print(f"{log.stem}: {' '.join(arguments)}", file=sys.stderr, flush=True)
     with log.open("ab") as file:
         command = [sys.executable, HERE / "learning_arm.py", *arguments]
-        code = subprocess.run(command, stdout=file, stderr=file, check=False, env={**os.environ, "OMP_NUM_THREADS": "1"}).returncode
+        code = subprocess.run(command, stdout=file, stderr=file, check=False, env=os.environ).returncode
     if code not in ok:
         sys.exit(f"{log.stem} ended with exit code {code}, see {log}")
 

@@ -9,11 +9,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Generator
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
-
-import torch
 
 import azr_nemo.selfplay.step as selfplay
 from azr_nemo.config import RunConfig
@@ -22,10 +18,11 @@ from azr_nemo.models import resolve_model
 from azr_nemo.observe.console import Console
 from azr_nemo.observe.timing import PhaseClock
 from azr_nemo.selfplay.buffer import TaskBuffer
-from azr_nemo.selfplay.exchange import PromptBatch, TrainingBatch
-from azr_nemo.selfplay.rows import Completions, ask
+from azr_nemo.selfplay.exchange import PromptBatch
+from azr_nemo.selfplay.rows import Attempt, Completions, ask
 from azr_nemo.settings import load_settings
 from azr_nemo.tasks.program import program_hash
+from azr_nemo.tasks.task import Role, TaskType
 from azr_nemo.trainer.driving import Driver
 from azr_nemo.trainer.executors import make_executor
 from azr_nemo.trainer.loop import starting_weights, train
@@ -35,29 +32,32 @@ from azr_nemo.warmup.heldout import HeldOut
 # What each arm changes of the recipe.
 ARMS: dict[str, list[str]] = {"selfplay": [], "solver_only": ["selfplay.train_propose=false"], "shuffled": [], "zero": []}
 
+NOTHING = 1e-30  # its gradient is lost beside Adam's eps
 
-def shuffled(batch: TrainingBatch, rng: random.Random) -> TrainingBatch:
+
+def shuffled(rows: list[Attempt], rng: random.Random) -> None:
     """Each row gets the advantage of another row of its (role, task type) group, so that sizes and signs stay and their meaning goes."""
-    values = batch.advantages.sum(1) / batch.mask.sum(1).clamp(min=1)
-    for group in batch.groups.unique():
-        rows = torch.nonzero(batch.groups == group).flatten()
-        order = list(range(len(rows)))
-        rng.shuffle(order)
-        values[rows] = values[rows[order]]
-    return replace(batch, advantages=values[:, None] * batch.mask)
+    groups: dict[tuple[Role, TaskType], list[Attempt]] = {}
+    for row in rows:
+        groups.setdefault((row.prompt.role, row.prompt.type), []).append(row)
+    for group in groups.values():
+        for row, other in zip(group, rng.sample([row.advantage for row in group], len(group)), strict=True):
+            row.advantage = other
 
 
-def zero(batch: TrainingBatch, rng: random.Random) -> TrainingBatch:
-    """No row has an advantage: what is left of the update is the entropy bonus, weight decay and the optimizer's momentum."""
-    return replace(batch, advantages=torch.zeros_like(batch.advantages))
+def zero(rows: list[Attempt], rng: random.Random) -> None:
+    """No row has an advantage: what is left of the update is the entropy bonus, weight decay and the optimizer's momentum. A row that had one
+    keeps next to nothing of it, so that a filter of rows without leaves the recipe's in."""
+    for row in rows:
+        row.advantage = NOTHING if row.advantage else 0.0
 
 
-SPOIL: dict[str, Callable[[TrainingBatch, random.Random], TrainingBatch]] = {"shuffled": shuffled, "zero": zero}
+SPOIL: dict[str, Callable[[list[Attempt], random.Random], None]] = {"shuffled": shuffled, "zero": zero}
 
 
 def run(arm: str, config: RunConfig, minutes: float) -> int:
     """Trains; after `minutes` of self-play (0: never) it asks itself to stop, as a signal would."""
-    step, make_batch = selfplay.SelfPlay.step, selfplay.training_batch
+    step, judge = selfplay.SelfPlay.step, selfplay.judge
     numbers = [0]
     started: list[float] = []
 
@@ -69,13 +69,14 @@ def run(arm: str, config: RunConfig, minutes: float) -> int:
             os.kill(os.getpid(), signal.SIGTERM)
         return result
 
-    def spoilt(*arguments: Any) -> tuple[TrainingBatch, dict[int, float]]:
-        batch, baselines = make_batch(*arguments)
-        return SPOIL[arm](batch, random.Random(f"{config.seed}/{arm}/{numbers[-1]}")), baselines
+    def spoilt(rows: list[Attempt], config: RunConfig, baselines: dict[int, float]) -> dict[int, float]:
+        after = judge(rows, config, baselines)
+        SPOIL[arm](rows, random.Random(f"{config.seed}/{arm}/{numbers[-1]}"))
+        return after
 
     selfplay.SelfPlay.step = counted  # type: ignore[method-assign]
     if arm in SPOIL:
-        selfplay.training_batch = spoilt
+        selfplay.judge = spoilt
     return train(config)
 
 

@@ -117,9 +117,10 @@ def test_the_default_imports_are_written_once_in_effect():
     ("overrides", "named"),
     [
         (["advantage=grpo"], "selfplay.propose_samples to 2"),
-        (["advantage=rloo", "selfplay.propose_samples=2"], "selfplay.solve_samples to 2"),
-        (["advantage=hierarchical_grpo"], "selfplay.solve_samples to 2"),
+        (["advantage=rloo", "selfplay.propose_samples=2", "selfplay.solve_samples=1"], "selfplay.solve_samples to 2"),
+        (["advantage=hierarchical_grpo", "selfplay.solve_samples=1"], "selfplay.solve_samples to 2"),
         (["selfplay.solve_samples=3"], "selfplay.solve_samples=3 must divide selfplay.batch_size"),
+        (["selfplay.proposals=9", "selfplay.propose_samples=2"], "selfplay.propose_samples=2 must divide selfplay.proposals=9"),
         (["advantage=role_baseline", "advantage.decay=1"], "advantage.decay"),
     ],
 )

@@ -30,8 +30,7 @@ def data_parallel_size(config: RunConfig) -> int:
 def global_batch_size(config: RunConfig) -> int:
     """Rows of one optimizer step, which NeMo-Aligner wants to be the same every step: all that a step can have, filled up to whole micro-batches
     on every rank."""
-    selfplay = config.selfplay
-    rows = selfplay.batch_size * len(selfplay.task_types) * (2 if selfplay.train_propose else 1)
+    rows = config.selfplay.rows
     multiple = config.aligner.micro_batch * data_parallel_size(config)
     return -(-rows // multiple) * multiple
 
@@ -40,7 +39,13 @@ def check_settings(config: RunConfig) -> None:
     """Raises UserError for a setting that this engine does not have."""
     if config.advantage.name != "trr_plus_plus":
         raise UserError(f"advantage.name={config.advantage.name}: engine=aligner has trr_plus_plus alone; use engine=megatron for others")
-    only = {"optim.loss": "ppo", "optim.aggregation": "token_mean", "optim.mini_batches": 1, "optim.importance_sampling": "off"}
+    only = {
+        "optim.loss": "ppo",
+        "optim.aggregation": "token_mean",
+        "optim.mini_batches": 1,
+        "optim.importance_sampling": "off",
+        "optim.lr_decay_steps": 0,
+    }
     for key, value in only.items():
         if (asked := getattr(config.optim, key.removeprefix("optim."))) != value:
             raise UserError(f"{key}={asked}: engine=aligner has {value} alone; set it to that, or use engine=megatron")

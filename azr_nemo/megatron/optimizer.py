@@ -11,6 +11,8 @@ from megatron.core.optimizer_param_scheduler import OptimizerParamScheduler
 from azr_nemo.config import OptimConfig, RunConfig
 from azr_nemo.errors import UserError
 
+LAST = 0.1  # share of the learning rate that a decay ends at: a run that goes on beyond it still learns
+
 
 def make_optimizer(model: DistributedDataParallel, config: RunConfig, dtype: torch.dtype) -> MegatronOptimizer:
     """AdamW over the model's parameters as they are now; biases and normalisation weights are not decayed, as always in Megatron.
@@ -46,15 +48,16 @@ def make_optimizer(model: DistributedDataParallel, config: RunConfig, dtype: tor
 
 
 def make_scheduler(optimizer: MegatronOptimizer, optim: OptimConfig) -> OptimizerParamScheduler:
-    """A constant learning rate after a linear warm-up; to be stepped before each update, so that update k of w warms up to lr * k / w."""
+    """A linear warm-up, then a constant learning rate or one that falls to a tenth; to be stepped before each update, so that update k of w
+    warms up to lr * k / w."""
     return OptimizerParamScheduler(
         optimizer,
         init_lr=0.0,
         max_lr=optim.lr,
-        min_lr=0.0,
+        min_lr=LAST * optim.lr if optim.lr_decay_steps else 0.0,
         lr_warmup_steps=optim.lr_warmup_steps,
-        lr_decay_steps=optim.lr_warmup_steps + 1,
-        lr_decay_style="constant",
+        lr_decay_steps=optim.lr_warmup_steps + max(optim.lr_decay_steps, 1),
+        lr_decay_style="linear" if optim.lr_decay_steps else "constant",
         start_wd=optim.weight_decay,
         end_wd=optim.weight_decay,
         wd_incr_steps=1,

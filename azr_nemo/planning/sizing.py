@@ -193,19 +193,19 @@ def largest_micro_batch(limit: int, prompt: int, response: int, mean_prompt: int
 
 def _work(config: RunConfig, mean_prompt: int, mean_response: int) -> Work:
     rollout, selfplay = config.rollout, config.selfplay
-    prompts = selfplay.batch_size * len(selfplay.task_types)
+    types = len(selfplay.task_types)
 
     def mean(longest: int, given: int) -> int:
         return min(longest, given) if given else max(1, round(longest * MEAN_SHARE))
 
-    rows = prompts * (2 if selfplay.train_propose else 1)
+    rows = selfplay.rows
     if selfplay.reuse_estimates:
-        rows += prompts * rollout.estimate_samples
+        rows += selfplay.proposed * types * rollout.estimate_samples
     return Work(
-        propose=prompts,
-        estimate=prompts,
+        propose=selfplay.proposed * types,
+        estimate=selfplay.proposed * types,
         samples=rollout.estimate_samples,
-        solve=prompts,
+        solve=selfplay.batch_size * types,
         rows=rows,
         longest_propose=rollout.max_propose_tokens,
         longest_solve=rollout.max_solve_tokens,

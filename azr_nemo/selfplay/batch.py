@@ -14,39 +14,46 @@ def in_group_order(attempts: list[Attempt]) -> list[Attempt]:
     return sorted(attempts, key=_group)
 
 
-def training_batch(rows: list[Attempt], config: RunConfig, baselines: dict[int, float]) -> tuple[TrainingBatch, dict[int, float]]:
-    """The rows of one update, as they come, and the moving averages after them (of `advantage.name=role_baseline` alone).
-
-    Writes each row's advantage into its attempt. Truncated responses are rows like any other. With `advantage.filter_zero_variance` rows without
-    an advantage are left out, unless that would be all of them.
-    """
-    lengths = torch.tensor([len(row.completion.response_ids) for row in rows])
-    mask = (torch.arange(int(lengths.max()))[None] < lengths[:, None]).float()
+def judge(rows: list[Attempt], config: RunConfig, baselines: dict[int, float]) -> dict[int, float]:
+    """Compares the rows' rewards and writes each one's advantage, which holds for all tokens of its response. Truncated responses are rows like
+    any other. Returns the moving averages after them (of `advantage.name=role_baseline` alone)."""
+    settings = config.advantage
     rewards = torch.tensor([row.reward for row in rows])
     groups = torch.tensor([_group(row) for row in rows])
     proposers = torch.tensor([row.prompt.role is Role.PROPOSE for row in rows])
-    settings = config.advantage
-    judged = Rewarded(rewards, mask, groups, _prompts(rows), proposers)
-    advantages, baselines = ESTIMATORS[settings.name].compare(judged, settings.weighting, settings.decay, baselines)
-    advantages = torch.where(proposers[:, None], advantages * config.selfplay.proposer_weight, advantages)
-    for row, advantage in zip(rows, (advantages.sum(1) / lengths.clamp(min=1)).tolist(), strict=True):
+    judged = Rewarded(rewards, _mask(rows), groups, _prompts(rows), proposers)
+    by_token, baselines = ESTIMATORS[settings.name].compare(judged, settings.weighting, settings.decay, baselines)
+    advantages = by_token[:, 0]
+    advantages = torch.where(proposers, advantages * config.selfplay.proposer_weight, advantages)
+    for row, advantage in zip(rows, advantages.tolist(), strict=True):
         row.advantage = advantage
-    kept = [i for i, row in enumerate(rows) if row.advantage] if settings.filter_zero_variance else []
-    kept = kept or list(range(len(rows)))
-    longest = int(lengths[kept].max())
-    logprobs = torch.zeros(len(kept), longest)
-    for place, i in enumerate(kept):
-        logprobs[place, : lengths[i]] = torch.tensor(rows[i].completion.logprobs)
-    batch = TrainingBatch(
-        prompt_ids=[rows[i].completion.prompt_ids for i in kept],
-        response_ids=[rows[i].completion.response_ids for i in kept],
+    return baselines
+
+
+def training_batch(rows: list[Attempt], config: RunConfig) -> TrainingBatch:
+    """The judged rows of one update, as they come. With `advantage.filter_zero_variance` rows without an advantage are left out, unless that
+    would be all of them."""
+    if config.advantage.filter_zero_variance:
+        rows = [row for row in rows if row.advantage] or rows
+    mask = _mask(rows)
+    logprobs = torch.zeros_like(mask)
+    for i, row in enumerate(rows):
+        logprobs[i, : len(row.completion.logprobs)] = torch.tensor(row.completion.logprobs)
+    return TrainingBatch(
+        prompt_ids=[row.completion.prompt_ids for row in rows],
+        response_ids=[row.completion.response_ids for row in rows],
         rollout_logprobs=logprobs,
-        mask=mask[kept, :longest],
-        advantages=advantages[kept, :longest],
-        rewards=rewards[kept],
-        groups=groups[kept],
+        mask=mask,
+        advantages=torch.tensor([row.advantage for row in rows])[:, None] * mask,
+        rewards=torch.tensor([row.reward for row in rows]),
+        groups=torch.tensor([_group(row) for row in rows]),
     )
-    return batch, baselines
+
+
+def _mask(rows: list[Attempt]) -> torch.Tensor:
+    """1 on the tokens of each row's response, [rows, longest]."""
+    lengths = torch.tensor([len(row.completion.response_ids) for row in rows])
+    return (torch.arange(int(lengths.max()))[None] < lengths[:, None]).float()
 
 
 def _group(attempt: Attempt) -> int:

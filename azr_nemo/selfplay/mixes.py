@@ -27,4 +27,5 @@ MIXES = {
     "previous_mixed": Mix(0.5, newest=1, oldest=1),  # its half_new
     "buffer": Mix(0.0),  # its uniform_total
     "newer": Mix(0.0, others="recent"),  # its step
+    "learnable": Mix(0.0, others="learnable"),  # solved about half the time so far, or not tried yet
 }

@@ -75,12 +75,10 @@ class Proposer:
         self.intrinsic = components(config.reward)
 
     def rows(self, rng: random.Random, step: int) -> list[Proposed]:
-        """`selfplay.batch_size` proposals per task type, their references drawn from the buffer as it stands, `propose_samples` of them alike."""
+        """`selfplay.proposals` proposals per task type, their references drawn from the buffer as it stands, `propose_samples` of them alike."""
         settings = self.config.selfplay
         types = [TaskType(name) for name in settings.task_types]
-        return [
-            row for kind in types for _ in range(settings.batch_size // settings.propose_samples) for row in self.alike(kind, rng, step)
-        ]
+        return [row for kind in types for _ in range(settings.proposed // settings.propose_samples) for row in self.alike(kind, rng, step)]
 
     def alike(self, kind: TaskType, rng: random.Random, step: int) -> list[Proposed]:
         """`selfplay.propose_samples` proposals that answer the same prompt."""
@@ -116,14 +114,15 @@ class Proposer:
         settings, count = self.config.selfplay, self.config.selfplay.references
         if kind is TaskType.INDUCTION:
             kind, count = rng.choice([TaskType.DEDUCTION, TaskType.ABDUCTION]), 1
-        strategy = "uniform" if settings.reference_sampling == "depth" else settings.reference_sampling
-        references = self.buffer.sample(kind, count, rng, strategy=strategy)
-        if settings.reference_sampling != "depth" or not references or count == 1:
-            return references, self.options
-        # Ask for the length of one drawn task and show others of that length: what is asked then varies as much as the buffer does.
-        lines = references[0].lines
+        if settings.reference_sampling != "depth":
+            return self.buffer.sample(kind, count, rng, strategy=settings.reference_sampling), self.options
+        # Every length is as likely to be asked for, up to one line more than any task has: most valid programs are short, and a buffer that is
+        # full of one-liners would ask for nothing else. Where tasks of that length are too few, others are shown as well.
+        longest = max(self.buffer.lengths(kind), default=1) + (count > 1)
+        lines = rng.randint(1, min(longest, settings.longest_asked))
         same = self.buffer.sample(kind, count, rng, lines=lines)
-        return same, replace(self.options, lines=lines)
+        same += self.buffer.sample(kind, count - len(same), rng, exclude=[stored.id for stored in same])
+        return same, replace(self.options, lines=lines) if count > 1 else self.options
 
     def _prompt(self, kind: TaskType, references: list[StoredTask], options: PromptOptions) -> PromptText:
         """The longest prompt that fits: references are dropped from the end until it does."""

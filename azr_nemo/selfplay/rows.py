@@ -40,7 +40,7 @@ class Attempt:
     outcome: str
     task: Task | None = None
     references: tuple[int, ...] = ()
-    advantage: float | None = None  # mean over the response's tokens; None for what was not compared with others, as it is not trained on
+    advantage: float | None = None  # of each token of the response; None for what was not compared with others, as it is not trained on
     phase: str = "solve"  # propose | estimate | solve
     task_id: int | None = None  # of the task in the buffer: the one that a proposal became, or that was answered
 

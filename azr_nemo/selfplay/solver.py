@@ -27,6 +27,7 @@ class Solver:
         rollout = self.config.rollout
         temperature = rollout.temperature if temperature is None else temperature
         prompt = Prompt(text, Role.SOLVE, task.type, samples, rollout.max_solve_tokens, temperature)
+        known: dict[str, Future] = {}  # answers that several samples give are graded once
 
         def read(completion: Completion) -> Future:
             if not completion.finished:
@@ -34,7 +35,9 @@ class Solver:
             answer = KINDS[task.type].parse_answer(text.prefill + completion.text, self.options)
             if isinstance(answer, Refusal):
                 return settled(Verdict(0.0, answer.reason))
-            return self.verifier.submit(task, answer, partial=self.config.reward.induction == "fraction")
+            if answer not in known:
+                known[answer] = self.verifier.submit(task, answer, partial=self.config.reward.induction == "fraction")
+            return known[answer]
 
         return Row(prompt, read)
 

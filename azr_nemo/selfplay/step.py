@@ -8,7 +8,7 @@ import random
 from collections.abc import Generator
 from dataclasses import dataclass
 
-from azr_nemo.selfplay.batch import in_group_order, training_batch
+from azr_nemo.selfplay.batch import in_group_order, judge, training_batch
 from azr_nemo.selfplay.exchange import PromptBatch, TrainingBatch
 from azr_nemo.selfplay.measure import measure
 from azr_nemo.selfplay.proposer import Proposed, Proposer
@@ -75,9 +75,10 @@ class SelfPlay:
         metrics = measure(proposals, proposed_rows, solved_rows, self.buffer)
         trained = in_group_order(trained)
         before = {int(group): value for group, value in self.buffer.read_note(BASELINES).items()}
-        batch, after = training_batch(trained, self.config, before)
+        after = judge(trained, self.config, before)
         if after != before:
             self.buffer.write_note(BASELINES, {str(group): value for group, value in after.items()})
+        batch = training_batch(trained, self.config)
         metrics["train/rows"] = len(batch.prompt_ids)
         return StepResult(batch, trained, metrics, [*proposed_rows, *estimated_rows, *solved_rows])
 

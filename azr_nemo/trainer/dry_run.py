@@ -95,15 +95,15 @@ def describe(config: RunConfig) -> list[str]:
     path = Path(config.model.path).expanduser()
     present = ":" in config.model.path or (path.exists() if engine.name == "aligner" else not missing_parts(path))
     types = len(selfplay.task_types)
-    proposals = selfplay.batch_size * types
-    estimates = proposals * rollout.estimate_samples
-    rows = proposals * (2 if selfplay.train_propose else 1) + (estimates if selfplay.reuse_estimates else 0)
+    estimates = selfplay.proposed * types * rollout.estimate_samples
+    rows = selfplay.rows + (estimates if selfplay.reuse_estimates else 0)
     share, longest = -(-rows // data), longest_row(config)
     if engine.name == "aligner":
         full, micro = -(-share // config.aligner.micro_batch), f"{_count(config.aligner.micro_batch, 'row')}, padded"
     else:
         full, micro = -(-share // max(1, engine.micro_batch_tokens // (longest - 1))), f"{engine.micro_batch_tokens:,} tokens"
-    generated = proposals * rollout.max_propose_tokens + (estimates + proposals) * rollout.max_solve_tokens
+    solutions = selfplay.batch_size * types
+    generated = selfplay.proposed * types * rollout.max_propose_tokens + (estimates + solutions) * rollout.max_solve_tokens
     place = f" on {config.cluster.nodes} x {config.cluster.gpus_per_node} GPUs" if config.cluster.gpus_per_node else ""
     lines = [
         f"model: {shape.family}, {total_parameters(shape) / 1e6:,.0f} million parameters, {config.model.path}"
@@ -111,8 +111,8 @@ def describe(config: RunConfig) -> list[str]:
         f"layout: {_count(ranks, 'rank')}{place} = tensor parallel {engine.tensor_parallel} x pipeline parallel {engine.pipeline_parallel} "
         f"x data parallel {data}; engine {engine.name}",
         f"rollouts: {rollout.name}, {_count(replicas, 'replica')} of {_count(replica, 'rank')}",
-        f"a step: {rows:,} rows in one update ({selfplay.batch_size} per role and task type), {share:,} for a data-parallel rank; at most "
-        f"{estimates:,} estimates ({rollout.estimate_samples} a proposal)",
+        f"a step: {rows:,} rows in one update ({selfplay.batch_size} answers and {selfplay.proposed} proposals per task type), {share:,} for a "
+        f"data-parallel rank; at most {estimates:,} estimates ({rollout.estimate_samples} a proposal)",
         f"micro-batches: {micro}; at most {full:,} for a rank, if every row has its full length",
         f"tokens: prompts up to {rollout.max_prompt_tokens:,}, proposals {rollout.max_propose_tokens:,}, solutions "
         f"{rollout.max_solve_tokens:,}; the longest row has {longest:,} of the model's {shape.positions:,}",

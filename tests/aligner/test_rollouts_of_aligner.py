@@ -7,7 +7,7 @@ from azr_nemo.config import RunConfig
 from azr_nemo.observe.metrics import MetricsLog, read_metrics
 from azr_nemo.observe.rollout_files import read_rollouts
 from azr_nemo.observe.rollouts import RolloutLog
-from azr_nemo.selfplay.batch import training_batch
+from azr_nemo.selfplay.batch import judge, training_batch
 from azr_nemo.selfplay.exchange import Completion, Prompt
 from azr_nemo.selfplay.rows import Attempt
 from azr_nemo.selfplay.step import StepResult
@@ -25,7 +25,8 @@ def test_rows_without_variance_are_left_out_of_the_update_but_not_of_the_rollout
     alike = [attempt(TaskType.ABDUCTION, 1.0, length) for length in (2, 3)]
     different = [attempt(TaskType.DEDUCTION, reward, 4) for reward in (1.0, -0.5)]
     rows = [*different, *alike]
-    batch, _ = training_batch(rows, config, {})
+    judge(rows, config, {})
+    batch = training_batch(rows, config)
     assert len(batch.prompt_ids) == 2
     result = StepResult(batch, rows, {}, rows)
     console = SimpleNamespace(step_line=lambda *line: None, sample=lambda *sample: None)

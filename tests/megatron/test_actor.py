@@ -105,6 +105,13 @@ def test_the_learning_rate_warms_up_linearly(make_actor: MakeActor) -> None:
     assert [actor.update(training_batch())["lr"] for _ in range(6)] == pytest.approx([0.0025, 0.005, 0.0075, 0.01, 0.01, 0.01])
 
 
+def test_the_learning_rate_falls_to_a_tenth_where_it_stays(make_actor: MakeActor) -> None:
+    config = run_config()
+    config.optim.lr_warmup_steps, config.optim.lr_decay_steps = 2, 3
+    actor = make_actor("llama-tied", config)
+    assert [actor.update(training_batch())["lr"] for _ in range(7)] == pytest.approx([0.005, 0.01, 0.007, 0.004, 0.001, 0.001, 0.001])
+
+
 def test_without_clipping_the_norm_is_still_measured(make_actor: MakeActor) -> None:
     config = run_config()
     config.optim.grad_clip = 0.0

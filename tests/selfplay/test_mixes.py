@@ -60,3 +60,14 @@ def test_the_window_says_how_far_back_recent_reaches(tmp_path):
 def test_newer_tasks_are_likelier_to_be_solved_where_asked_for(tmp_path):
     newer, even = drawn(tmp_path, "newer", 28), drawn(tmp_path, "buffer", 28)
     assert sum(newer) > sum(even)
+
+
+def test_learnable_tasks_are_likelier_to_be_solved_where_asked_for(tmp_path):
+    config = RunConfig()
+    config.selfplay.solve_from, config.selfplay.batch_size, config.selfplay.task_types = "learnable", 10, ["deduction"]
+    with TaskBuffer(tmp_path / "tasks.db", 1000) as buffer:
+        for number in range(100):
+            buffer.record(buffer.add(adder_task(number), 1), 20 if number < 50 else 40, 40)
+        solver = Solver(buffer, Verifier(FakeExecutor(), Limits()), PromptOptions(), config, lambda text: True)
+        drawn = [stored.solved for seed in range(20) for stored in solver.draw(2, random.Random(seed))]
+    assert drawn.count(20) > 4 * drawn.count(40)

@@ -1,6 +1,8 @@
 """A whole step with canned completions: who earns what, what is trained on, and what a resumed run repeats."""
 
+import random
 import re
+from collections import Counter
 from dataclasses import replace
 from itertools import count
 
@@ -216,6 +218,42 @@ def test_each_setting_of_what_is_trained_on_changes_the_rows(tmp_path):
     assert torch.allclose(scale[12:].nanmean(), torch.tensor(1.0))
 
 
+def test_there_may_be_fewer_or_more_proposals_than_answers(tmp_path):
+    for number in (2, 7):
+        result, asked = drive(self_play(tmp_path / str(number), configured(proposals=number)))
+        assert len(dict(asked)["propose"]) == 3 * number
+        assert len(dict(asked)["solve"]) == 3 * 4
+        assert len(result.attempts) == configured(proposals=number).selfplay.rows == 3 * (number + 4)
+
+
+def test_equal_answers_to_a_task_are_graded_once(tmp_path):
+    executor = FakeExecutor()
+    play = self_play(tmp_path, configured(task_types=["abduction"], solve_samples=4), executor)
+    row = play.solver.row(adder_task(1, TaskType.ABDUCTION), samples=4)
+    for sample, answer in enumerate(["1", "2", "1", "2"]):
+        row.receive(sample, completion(KINDS[TaskType.ABDUCTION].answer_text(answer, OPTIONS), sample))
+    assert [verdict.score for verdict in row.outcomes()] == [1, 0, 1, 0]
+    assert row.pending[0] is row.pending[2] is not row.pending[1] is row.pending[3]
+
+
+def test_every_length_up_to_one_more_line_than_any_task_has_is_as_likely_to_be_asked_for(tmp_path):
+    config = configured(reference_sampling="depth", longest_asked=4)
+    play = self_play(tmp_path, config)
+
+    def asked_for(count: int = 300) -> Counter:
+        rows = [play.proposer.row(TaskType.DEDUCTION, random.Random(seed)) for seed in range(count)]
+        assert all(len(row.references) == 2 for row in rows)
+        return Counter(int(re.search(r"lines (\d+)", row.row.prompt.text.full)[1]) for row in rows)
+
+    assert set(asked_for()) == {1, 2}  # the seeds are one-liners
+    for lines in (2, 3, 4, 5):
+        body = "".join("    x += 1\n" for _ in range(lines - 1))
+        play.buffer.add(Task(TaskType.DEDUCTION, f"def f(x):\n{body}    return x", ("1",), (str(lines),)), 1)
+    counts = asked_for()
+    assert set(counts) == {1, 2, 3, 4}
+    assert min(counts.values()) > 50
+
+
 def with_advantage(**changes):
     config = configured(propose_samples=changes.pop("propose_samples", 1), solve_samples=changes.pop("solve_samples", 1))
     config.advantage = replace(config.advantage, **changes)
@@ -341,7 +379,7 @@ def test_tasks_that_nobody_solves_can_be_kept_out_of_the_buffer(tmp_path, monkey
 
 def test_a_depth_asked_for_is_in_the_prompt(tmp_path):
     _, asked = drive(self_play(tmp_path, configured(reference_sampling="depth")))
-    assert all(text.startswith(("# propose deduction lines 1\n", "# propose abduction lines 1\n")) for text in asked[0][1][:8])
+    assert all(re.match(r"# propose (deduction|abduction) lines [12]\n", text) for text in asked[0][1][:8])
 
 
 def test_solving_from_the_buffer_alone_draws_among_all_tasks(tmp_path):
