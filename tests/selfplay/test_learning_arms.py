@@ -1,0 +1,43 @@
+"""The controls of benchmarks/learning.py spoil the advantages, and nothing else."""
+
+import importlib.util
+import random
+from collections import Counter
+
+from azr_nemo.selfplay.exchange import Completion, Prompt
+from azr_nemo.selfplay.rows import Attempt
+from azr_nemo.settings import ROOT
+from azr_nemo.tasks.task import PromptText, Role, TaskType
+
+spec = importlib.util.spec_from_file_location("learning_arm", ROOT / "benchmarks" / "learning_arm.py")
+assert spec is not None
+assert spec.loader is not None
+learning_arm = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(learning_arm)
+
+ADVANTAGES = [2.0, -1.0, 0.0, 0.5, -0.25, 0.0, 1.5, -3.0]
+
+
+def judged() -> list[Attempt]:
+    rows = []
+    for role in Role:
+        for kind in TaskType:
+            prompt = Prompt(PromptText("", ""), role, kind, 1, 8, 1.0)
+            for advantage in ADVANTAGES:
+                rows.append(Attempt(prompt, Completion("", (1,), (2,), (-1.0,), True), advantage, "", advantage=advantage))
+    return rows
+
+
+def test_shuffled_advantages_stay_within_their_role_and_task_type():
+    rows = judged()
+    learning_arm.shuffled(rows, random.Random(1))
+    assert [row.advantage for row in rows] != [row.reward for row in rows]
+    for start in range(0, len(rows), len(ADVANTAGES)):
+        assert Counter(row.advantage for row in rows[start : start + len(ADVANTAGES)]) == Counter(ADVANTAGES)
+
+
+def test_zero_advantages_leave_the_same_rows_in_the_update():
+    rows = judged()
+    learning_arm.zero(rows, random.Random(1))
+    assert all(abs(row.advantage) < 1e-20 for row in rows)
+    assert [bool(row.advantage) for row in rows] == [bool(row.reward) for row in rows]
