@@ -14,11 +14,6 @@ from azr_nemo.errors import UserError
 LAST = 0.1  # share of the learning rate that a decay ends at: a run that goes on beyond it still learns
 
 
-def last_lr(optim: OptimConfig) -> float:
-    """The learning rate that a run ends with, however long it is."""
-    return LAST * optim.lr if optim.lr_decay_steps else optim.lr
-
-
 def make_optimizer(model: DistributedDataParallel, config: RunConfig, dtype: torch.dtype) -> MegatronOptimizer:
     """AdamW over the model's parameters as they are now; biases and normalisation weights are not decayed, as always in Megatron.
 
@@ -32,7 +27,7 @@ def make_optimizer(model: DistributedDataParallel, config: RunConfig, dtype: tor
         OptimizerConfig(
             optimizer="adam",
             lr=optim.lr,
-            min_lr=last_lr(optim),  # each parameter group has its own, which the scheduler heeds before its own
+            min_lr=LAST * optim.lr if optim.lr_decay_steps else optim.lr,  # goes into the parameter groups: what the scheduler ends at
             weight_decay=optim.weight_decay,
             adam_beta1=optim.beta1,
             adam_beta2=optim.beta2,
@@ -59,7 +54,7 @@ def make_scheduler(optimizer: MegatronOptimizer, optim: OptimConfig) -> Optimize
         optimizer,
         init_lr=0.0,
         max_lr=optim.lr,
-        min_lr=last_lr(optim),
+        min_lr=0.0,  # the parameter groups' own holds
         lr_warmup_steps=optim.lr_warmup_steps,
         lr_decay_steps=optim.lr_warmup_steps + max(optim.lr_decay_steps, 1),
         lr_decay_style="linear" if optim.lr_decay_steps else "constant",
