@@ -46,6 +46,7 @@ def trtllm() -> RunConfig:
         ("optim.aggregation=sequence_mean", "token_mean alone"),
         ("optim.mini_batches=2", "1 alone"),
         ("optim.importance_sampling=metrics", "off alone"),
+        ("optim.lr_decay_steps=5", "0 alone"),
         ("model.fp32_logits=true", "the model's dtype"),
     ],
 )
