@@ -93,9 +93,11 @@ class Cluster:
 
         def started() -> bool:
             job = self.job(number)
-            # With a step of the last start still in its list a job starts and waits for ever for its first one.
+            # With a step of the last start still in its list a job starts and waits for ever for its first one, and a node fails a job that
+            # starts in the second in which it let the last start's credential go.
             left = self.run("squeue", "--noheader", "--steps", f"--jobs={number}", check=False).strip()
             if job["JobState"] == "PENDING" and job["Reason"] == "BeginTime" and not left:
+                time.sleep(2)
                 self.start_now(number)
             return job["JobState"] not in ("PENDING", "COMPLETING")  # completing: the last start
 
