@@ -24,6 +24,7 @@ from azr_nemo.settings import load_settings
 from azr_nemo.tasks.program import program_hash
 from azr_nemo.tasks.task import Role, TaskType
 from azr_nemo.trainer.driving import Driver
+from azr_nemo.trainer.dtype import with_dtype
 from azr_nemo.trainer.executors import make_executor
 from azr_nemo.trainer.loop import starting_weights, train
 from azr_nemo.trainer.session import make_session
@@ -83,11 +84,15 @@ def run(arm: str, config: RunConfig, minutes: float) -> int:
 def answers(config: RunConfig, programs: int, samples: int, out: Path) -> None:
     """Answers held-out tasks with the run's latest checkpoint, or with the warm start where the run has none: one JSON line a task, with its
     program's hash, whether the greedy answer was right, and how many of `samples` sampled ones were."""
+    config = with_dtype(config, None)  # decides which warm start it is
     config.eval.items, config.eval.suites = programs, []
+    weights = starting_weights(config, resolve_model(config.model))
+    latest = Path(config.run_dir) / "checkpoints" / "latest"
+    if config.warmup.steps and weights == resolve_model(config.model) and not latest.exists():
+        sys.exit("the warm start is not in the cache: run an arm first")
     with tempfile.TemporaryDirectory() as folder, make_executor(config.executor) as executor, Console("plain") as console:
-        engine = build_engine(config, starting_weights(config, resolve_model(config.model)))
+        engine = build_engine(config, weights)
         assert engine is not None
-        latest = Path(config.run_dir) / "checkpoints" / "latest"
         if latest.exists():
             engine.load(latest.parent / latest.read_text().strip())
         with TaskBuffer(Path(folder) / "buffer.sqlite", 1) as buffer:

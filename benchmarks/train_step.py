@@ -1,6 +1,6 @@
 """The training step against `transformers` with torch's fused AdamW, on the same rows of the same model, in one run.
 
-    python benchmarks/train_step.py                  # SmolLM2-135M: rows of equal length, and rows as self-play has them
+    python benchmarks/train_step.py                  # SmolLM2-135M: rows of equal length, as self-play has them, and answers to one prompt
 
 The peer is what one writes without us: a right-padded batch, logits of the response positions only, log-probabilities in fp32, weights and
 moments in the model's dtype, which is the one that the hardware multiplies fast. Ours keeps fp32 master weights and gradients. The
@@ -23,12 +23,20 @@ from azr_nemo.models import resolve_model
 from azr_nemo.selfplay.engine import Example
 from azr_nemo.settings import load_settings
 
-CASES = {"8 rows of 256 + 256 tokens": lambda draw: [(256, 256)] * 8, "48 rows of self-play": lambda draw: [mixed(draw) for _ in range(48)]}
+Row = tuple[int, int, int]  # prompt and response length, and the prompt's number
 
 
-def mixed(draw: random.Random) -> tuple[int, int]:
-    """Prompt and response length of a row of the default recipe's completion prompts."""
-    return min(300, 25 + int(draw.expovariate(1 / 35))), min(96, 4 + int(draw.expovariate(1 / 18)))
+def mixed(draw: random.Random, prompts: int, answers: int) -> list[Row]:
+    """Rows of the default recipe's completion prompts, each with so many answers."""
+    lengths = [min(300, 25 + int(draw.expovariate(1 / 35))) for _ in range(prompts)]
+    return [(lengths[i], min(96, 4 + int(draw.expovariate(1 / 18))), i) for i in range(prompts) for _ in range(answers)]
+
+
+CASES: dict[str, Callable[[random.Random], list[Row]]] = {
+    "8 rows of 256 + 256 tokens": lambda draw: [(256, 256, i) for i in range(8)],
+    "48 rows of self-play": lambda draw: mixed(draw, 48, 1),
+    "8 answers to each of 18 tasks": lambda draw: mixed(draw, 18, 8),
+}
 
 
 def main() -> None:
@@ -45,9 +53,15 @@ def main() -> None:
     print(f"SmolLM2-135M, {actor.dtype}, torch {torch.__version__}, {torch.get_num_threads()} threads; seconds of CPU a step, medians")
     for name, lengths in CASES.items():
         draw = random.Random(1)
-        rows = [Example(*(tuple(draw.choices(range(1000), k=part)) for part in row)) for row in lengths(draw)]
+        rows = examples(lengths(draw), draw)
         ours, theirs = take_turns([ours_step(actor, rows), peer_step(model, optimizer, rows)], args.repetitions)
-        print(f"{name:<28} ours {ours:6.1f}   transformers {theirs:6.1f}   ratio {theirs / ours:.2f}x", flush=True)
+        print(f"{name:<30} ours {ours:6.1f}   transformers {theirs:6.1f}   ratio {theirs / ours:.2f}x", flush=True)
+
+
+def examples(rows: list[Row], draw: random.Random) -> list[Example]:
+    """Random tokens; rows of one prompt begin alike."""
+    prompts = {number: tuple(draw.choices(range(1000), k=length)) for length, _, number in rows}
+    return [Example(prompts[number], tuple(draw.choices(range(1000), k=length))) for _, length, number in rows]
 
 
 def ours_step(actor: Actor, rows: list[Example]) -> Callable[[], float]:

@@ -86,7 +86,7 @@ def _logits_of_megatron(source: Source, tokens: Tensor) -> Tensor:
     distributed.start(platform, 1, 1)
     model = build_model(source.config, platform, EngineConfig(), torch.float32)
     import_weights(model, source.config, source.get)
-    row = MicroBatch(tokens[None], tokens[None], torch.ones(1, len(tokens), dtype=torch.bool), (len(tokens),), tokens[:0], tokens[:0])
+    row = MicroBatch(tokens[None], tokens[None], torch.ones(1, len(tokens), dtype=torch.bool), ((0, len(tokens)),), tokens[:0], tokens[:0])
     with platform.scope():
         logits = model.eval()(row.tokens, row.positions(), None, packed_seq_params=row.packed(platform.device))
     return logits[0, :, : source.architecture.vocab]

@@ -24,7 +24,8 @@ from azr_nemo.config import RunConfig
 from azr_nemo.megatron import distributed
 from azr_nemo.megatron.batches import MicroBatch, mini_batches, pack
 from azr_nemo.megatron.huggingface import open_weights
-from azr_nemo.megatron.model import bare, build_model
+from azr_nemo.megatron.layers import SHORT
+from azr_nemo.megatron.model import bare, build_model, has_transformer_engine_layers
 from azr_nemo.megatron.optimizer import make_optimizer, make_scheduler
 from azr_nemo.megatron.platform import Platform, choose_dtype
 from azr_nemo.megatron.sampling import request_seed
@@ -161,7 +162,9 @@ class Actor:
         share, shares = parallel_state.get_data_parallel_rank(), parallel_state.get_data_parallel_world_size()
         engine = self.config.engine
         multiple = engine.tensor_parallel if engine.sequence_parallel else 1
-        return pack(prompts, responses, mask, engine.micro_batch_tokens, share, shares, multiple)
+        # TransformerEngine's attention knows rows alone.
+        block = 0 if has_transformer_engine_layers(self.platform, self.dtype) else SHORT
+        return pack(prompts, responses, mask, engine.micro_batch_tokens, share, shares, multiple, block)
 
     def _step(self, batches: list[MicroBatch], score: Score, names: Sequence[str]) -> dict[str, float]:
         started = time.perf_counter()

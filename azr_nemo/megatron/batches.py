@@ -1,4 +1,8 @@
-"""Which rows go into which optimizer step, and rows laid end to end in micro-batches without padding; the same on every rank."""
+"""Which rows go into which optimizer step, and rows laid end to end in micro-batches without padding; the same on every rank.
+
+Several answers to one prompt may lie behind a single copy of it (Prefix Grouper, arXiv 2506.05433): a block is the tokens that its rows share,
+then each row's own, which see the shared ones and themselves. Sixteen answers to a task then cost one prompt.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,29 +12,46 @@ from megatron.core.packed_seq_params import PackedSeqParams
 from torch import Tensor
 
 
+@dataclass
+class Blocks(PackedSeqParams):
+    """Megatron's "thd" format with blocks in the place of rows. seen: for each block which of its tokens [s] see which [s], None: all that are
+    not behind them."""
+
+    seen: tuple[Tensor | None, ...] = ()
+
+
 @dataclass(frozen=True)
 class MicroBatch:
-    """Rows of `lengths` tokens end to end, s in all. tokens: [1, s]; targets: [1, s], the next tokens; mask: [1, s], true where learnt.
+    """Blocks end to end, s tokens in all. tokens: [1, s]; targets: [1, s], the next tokens; mask: [1, s], true where learnt.
 
-    rows, times: [n], which row of the whole batch and which response position each learnt target is, in the order of mask.
+    blocks: of each how many tokens its rows share, and how many each row has of its own. rows, times: [n], which row of the whole batch and
+    which response position each learnt target is, in the order of mask.
     """
 
     tokens: Tensor
     targets: Tensor
     mask: Tensor
-    lengths: tuple[int, ...]
+    blocks: tuple[tuple[int, ...], ...]
     rows: Tensor
     times: Tensor
 
-    def positions(self) -> Tensor:
-        """Position ids [1, s]: every row counts from 0."""
-        return torch.cat([torch.arange(length) for length in self.lengths])[None]
+    @property
+    def lengths(self) -> tuple[int, ...]:
+        """Tokens of each block."""
+        return tuple(map(sum, self.blocks))
 
-    def packed(self, device: torch.device) -> PackedSeqParams:
-        """What tells Megatron where rows begin: its "thd" format."""
+    def positions(self) -> Tensor:
+        """Position ids [1, s]: every row counts from 0, and goes on where what it shares ends."""
+        return torch.cat(
+            [part for shared, *own in self.blocks for part in (torch.arange(shared), *(torch.arange(n) + shared for n in own))]
+        )[None]
+
+    def packed(self, device: torch.device) -> Blocks:
+        """What tells Megatron where blocks begin, and our attention what is seen in them."""
         starts = torch.tensor([0, *self.lengths]).cumsum(0).to(device, torch.int32)
-        longest = max(self.lengths)
-        return PackedSeqParams("thd", cu_seqlens_q=starts, cu_seqlens_kv=starts, max_seqlen_q=longest, max_seqlen_kv=longest)
+        longest = int(self.positions().max()) + 1
+        seen = tuple(_seen(block).to(device) if len(block) > 2 else None for block in self.blocks)
+        return Blocks("thd", cu_seqlens_q=starts, cu_seqlens_kv=starts, max_seqlen_q=longest, max_seqlen_kv=longest, seen=seen)
 
 
 def mini_batches(rows: int, count: int, seed: int) -> list[Tensor]:
@@ -47,66 +68,102 @@ def pack(
     share: int = 0,
     shares: int = 1,
     multiple: int = 1,
+    longest_block: int = 0,
 ) -> list[MicroBatch]:
     """The micro-batches of one data-parallel rank, `share` of `shares`; every row is in exactly one of all shares' micro-batches.
 
     mask: [B, T], 1 on the response tokens that count. A micro-batch has at most max_tokens tokens, and at most an even share of them,
     unless a single row is longer. At least one is returned: a share with nothing to do gets one without targets, because pipeline stages
     must stay in step. multiple: a row of tokens that nothing is learnt from fills a micro-batch up to a multiple of it, so that sequence
-    parallelism can cut it. Raises ValueError for a row without a prompt.
+    parallelism can cut it. longest_block: rows of one prompt share it in blocks of up to so many tokens, by default they do not. Raises
+    ValueError for a row without a prompt.
     """
     if not all(len(prompt) for prompt in prompts):
         raise ValueError("a row needs at least one prompt token: the first response token is predicted from it")
-    # The last token of a row is only ever a target.
-    lengths = [len(prompt) + len(response) - 1 for prompt, response in zip(prompts, responses, strict=True)]
-    order = sorted((row for row in range(len(lengths)) if responses[row]), key=lambda row: (-lengths[row], row))
-    most = min(max_tokens, -(-sum(lengths[row] for row in order) // shares))
-    groups: list[list[int]] = []
-    sizes: list[int] = []
-    for row in order:  # first fit, longest first
-        place = next((index for index, size in enumerate(sizes) if size + lengths[row] <= most), None)
+    blocks = _blocks(prompts, responses, min(longest_block, max_tokens))
+    sizes = {block[0]: _size(block, prompts, responses) for block in blocks}
+    most = min(max_tokens, -(-sum(sizes.values()) // shares))
+    groups: list[list[list[int]]] = []
+    totals: list[int] = []
+    for block in sorted(blocks, key=lambda block: (-sizes[block[0]], block[0])):  # first fit, longest first
+        size = sizes[block[0]]
+        place = next((index for index, total in enumerate(totals) if total + size <= most), None)
         if place is None:
-            groups.append([row])
-            sizes.append(lengths[row])
+            groups.append([block])
+            totals.append(size)
         else:
-            groups[place].append(row)
-            sizes[place] += lengths[row]
+            groups[place].append(block)
+            totals[place] += size
     loads = [0] * shares
     mine = []
-    for group, size in zip(groups, sizes, strict=True):
+    for group, total in zip(groups, totals, strict=True):
         target = loads.index(min(loads))
-        loads[target] += size
+        loads[target] += total
         if target == share:
             mine.append(group)
     if not mine:
         idle = torch.zeros(1, multiple, dtype=torch.long)
         nothing = torch.zeros(0, dtype=torch.long)
-        return [MicroBatch(idle, idle, idle.bool(), (multiple,), nothing, nothing)]
+        return [MicroBatch(idle, idle, idle.bool(), ((0, multiple),), nothing, nothing)]
     return [_micro_batch(group, prompts, responses, mask, multiple) for group in mine]
 
 
+def _blocks(prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]], longest: int) -> list[list[int]]:
+    """The rows with a response, those of one prompt together as long as a block has no more than `longest` tokens."""
+    blocks: list[list[int]] = []
+    latest: dict[tuple[int, ...], list[int]] = {}
+    for row, response in enumerate(responses):
+        if not response:
+            continue
+        block = latest.get(tuple(prompts[row]), [])
+        if block and _size([*block, row], prompts, responses) <= longest:
+            block.append(row)
+        else:
+            blocks.append([row])
+            latest[tuple(prompts[row])] = blocks[-1]
+    return blocks
+
+
+def _size(block: list[int], prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]]) -> int:
+    """Its tokens: every row begins with the prompt's last one, and a row's last token is only ever a target."""
+    return len(prompts[block[0]]) - 1 + sum(len(responses[row]) for row in block)
+
+
 def _micro_batch(
-    group: list[int], prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]], mask: Tensor, multiple: int
+    group: list[list[int]], prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]], mask: Tensor, multiple: int
 ) -> MicroBatch:
-    tokens, targets, learnt, rows, times = [], [], [], [], []
-    for row in group:
-        ids = torch.tensor([*prompts[row], *responses[row]])
-        counts = mask[row, : len(responses[row])].bool()
-        tokens.append(ids[:-1])
-        targets.append(ids[1:])
-        learnt.append(torch.cat([counts.new_zeros(len(prompts[row]) - 1), counts]))
-        times.append(counts.nonzero()[:, 0])
-        rows.append(torch.full_like(times[-1], row))
-    if filler := -sum(map(len, tokens)) % multiple:
-        tokens.append(torch.zeros(filler, dtype=tokens[0].dtype))
-        targets.append(tokens[-1])
-        learnt.append(tokens[-1].bool())
-    lengths = tuple(len(ids) for ids in tokens)
+    tokens: list[int] = []
+    targets: list[int] = []
+    learnt, rows, times = [], [], []
+    for block in group:
+        prompt = prompts[block[0]]
+        tokens += prompt[:-1]
+        targets += prompt[1:]
+        learnt.append(torch.zeros(len(prompt) - 1, dtype=torch.bool))
+        for row in block:
+            response = responses[row]
+            tokens += [prompt[-1], *response[:-1]]
+            targets += response
+            learnt.append(mask[row, : len(response)].bool())
+            times.append(learnt[-1].nonzero()[:, 0])
+            rows.append(torch.full_like(times[-1], row))
+    blocks = [(len(prompts[block[0]]) - 1, *(len(responses[row]) for row in block)) for block in group]
+    if filler := -len(tokens) % multiple:
+        blocks.append((0, filler))
+        tokens += [0] * filler
+        targets += [0] * filler
+        learnt.append(torch.zeros(filler, dtype=torch.bool))
     return MicroBatch(
-        tokens=torch.cat(tokens)[None],
-        targets=torch.cat(targets)[None],
+        tokens=torch.tensor(tokens)[None],
+        targets=torch.tensor(targets)[None],
         mask=torch.cat(learnt)[None],
-        lengths=lengths,
+        blocks=tuple(blocks),
         rows=torch.cat(rows),
         times=torch.cat(times),
     )
+
+
+def _seen(block: tuple[int, ...]) -> Tensor:
+    """Which tokens [s] of a block see which [s]: the shared ones (part 0) and those of their own part, up to themselves."""
+    part = torch.arange(len(block)).repeat_interleave(torch.tensor(block))
+    return ((part[:, None] == part) | (part == 0)).tril()

@@ -14,6 +14,8 @@ from megatron.core.tensor_parallel import copy_to_tensor_model_parallel_region, 
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from azr_nemo.megatron.batches import Blocks
+
 # Elements of an fp32 block of logits: small enough for a core's cache, or large enough to fill a GPU.
 BLOCK = {"cpu": 2**20, "cuda": 2**27}
 
@@ -109,6 +111,14 @@ class ScoringGPT(GPTModel):
     temperature: float = 1.0
     true_vocab: int = 0
     fp32_logits: bool = False
+
+    def _preprocess(self, input_ids: Tensor, position_ids: Tensor, **rest: Any) -> tuple[Any, ...]:
+        """As GPTModel, with the rotary embeddings of every token's own position: Megatron takes rows to count from 0."""
+        decoder_input, rotary, *others = super()._preprocess(input_ids=input_ids, position_ids=position_ids, **rest)
+        packed = rest.get("packed_seq_params")
+        if isinstance(packed, Blocks) and any(seen is not None for seen in packed.seen):
+            rotary = rotary[position_ids[0]]
+        return decoder_input, rotary, *others
 
     def _postprocess(self, hidden_states: Tensor, labels: Tensor | None = None, loss_mask: Tensor | None = None, **rest: Any) -> Any:
         if not self.post_process or labels is None or loss_mask is None:

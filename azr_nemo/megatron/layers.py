@@ -9,7 +9,6 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from megatron.core.models.gpt.gpt_layer_specs import get_gpt_layer_local_spec, get_gpt_layer_with_transformer_engine_spec
-from megatron.core.packed_seq_params import PackedSeqParams
 from megatron.core.transformer import ModuleSpec, TransformerConfig
 from megatron.core.transformer.dot_product_attention import DotProductAttention
 from megatron.core.transformer.module import MegatronModule
@@ -19,13 +18,16 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
+from azr_nemo.megatron.batches import Blocks
+
 # Rows up to this many tokens attend by plain products on a CPU: torch's fused backward pass is made for long ones, and takes about four
-# times as long at 150 tokens. The price is scores kept for the backward pass, 5 MB a row and layer at 512 tokens and 9 heads.
+# times as long at 150 tokens. The price is scores kept for the backward pass, 5 MB a row and layer at 512 tokens and 9 heads. Rows that share a
+# prompt do so in blocks of up to as many, all of whose tokens are scored against each other.
 SHORT = 512
 
 
 class CausalAttention(DotProductAttention):
-    """Causal grouped-query attention without masks or padding: rows lie end to end, or are right-padded."""
+    """Causal grouped-query attention without padding: rows, or blocks of rows that share a prompt, lie end to end, or rows are right-padded."""
 
     def forward(
         self,
@@ -34,7 +36,7 @@ class CausalAttention(DotProductAttention):
         value: Tensor,
         attention_mask: Tensor | None = None,
         *_: Any,
-        packed_seq_params: PackedSeqParams | None = None,
+        packed_seq_params: Blocks | None = None,
         **__: Any,
     ) -> Tensor:
         """query [s, b, heads, d], key and value [s, b, kv_heads, d] -> [s, b, heads * d]; rows end to end: all without b.
@@ -46,20 +48,22 @@ class CausalAttention(DotProductAttention):
         if packed_seq_params is None:
             return self._attend(query, key, value).flatten(2)
         lengths = packed_seq_params.cu_seqlens_q.diff().tolist()
-        rows = zip(*(tensor.unsqueeze(1).split(lengths) for tensor in (query, key, value)), strict=True)
+        rows = zip(*(tensor.unsqueeze(1).split(lengths) for tensor in (query, key, value)), packed_seq_params.seen, strict=True)
         return torch.cat([self._attend(*row) for row in rows]).flatten(1)
 
-    def _attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    def _attend(self, query: Tensor, key: Tensor, value: Tensor, seen: Tensor | None = None) -> Tensor:
         q, k, v = (tensor.permute(1, 2, 0, 3) for tensor in (query, key, value))
         if query.device.type == "cpu" and query.size(0) <= SHORT:
-            out = grouped_attention(q, k, v, self.softmax_scale)
+            out = grouped_attention(q, k, v, self.softmax_scale, seen)
         else:
-            out = F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=self.softmax_scale, enable_gqa=q.size(1) != k.size(1))
+            grouped = q.size(1) != k.size(1)
+            out = F.scaled_dot_product_attention(q, k, v, seen, is_causal=seen is None, scale=self.softmax_scale, enable_gqa=grouped)
         return out.permute(2, 0, 1, 3)
 
 
-def grouped_attention(query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
-    """Causal attention by plain matrix products. query [b, heads, s, d], key and value [b, kv_heads, s, d] -> [b, heads, s, d].
+def grouped_attention(query: Tensor, key: Tensor, value: Tensor, scale: float, seen: Tensor | None = None) -> Tensor:
+    """Attention by plain matrix products. query [b, heads, s, d], key and value [b, kv_heads, s, d] -> [b, heads, s, d]. seen [s, s]: which keys a
+    query sees, by default all up to its own.
 
     The query heads that share a key head are stacked into one tall matrix, so keys and values are never repeated.
     """
@@ -67,8 +71,9 @@ def grouped_attention(query: Tensor, key: Tensor, value: Tensor, scale: float) -
     shared = heads // key.size(1)
     q = query.reshape(-1, shared * length, width)
     k, v = key.reshape(-1, length, width), value.reshape(-1, length, width)
-    future = torch.full((length, length), -torch.inf, dtype=q.dtype, device=q.device).triu(1).repeat(shared, 1)
-    weights = torch.baddbmm(future, q, k.transpose(1, 2), alpha=scale).softmax(-1)
+    hidden = torch.full((length, length), -torch.inf, dtype=q.dtype, device=q.device)
+    hidden = (hidden.triu(1) if seen is None else hidden.masked_fill_(seen, 0)).repeat(shared, 1)
+    weights = torch.baddbmm(hidden, q, k.transpose(1, 2), alpha=scale).softmax(-1)
     return torch.bmm(weights, v).view(batch, heads, length, width)
 
 

@@ -8,13 +8,11 @@ CUDA, NCCL and fragmentation.
 from dataclasses import dataclass
 
 from azr_nemo.planning.parameters import stage_parameters, total_parameters, vocabulary_parameters
-from azr_nemo.planning.sizing import Sizing
+from azr_nemo.planning.sizing import SHORT, Sizing
 
 FP32 = 4
 # Elements of the head's blocks of fp32 logits, on a CPU and on a GPU (azr_nemo.megatron.head), of which two are there at a time.
 BLOCKS = {False: 2**20, True: 2**27}
-# Rows up to this long keep their attention scores on a CPU (azr_nemo.megatron.layers).
-SHORT = 512
 # Of the decode `torch`: columns that its cache grows by, and tokens of one prefill batch (azr_nemo.rollout.torch).
 CHUNK, PREFILL_TOKENS = 64, 8192
 VACANT = 4

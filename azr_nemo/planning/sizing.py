@@ -10,6 +10,8 @@ from azr_nemo.megatron.architecture import Architecture
 WIDTHS = {"bfloat16": 2, "float32": 4}  # bytes of a number
 # How long prompts and responses are on average, as a share of the most that the recipe allows; only the run itself can tell.
 MEAN_SHARE = 0.25
+# Rows, and blocks of rows that share a prompt, up to this long keep their attention scores on a CPU (azr_nemo.megatron.layers).
+SHORT = 512
 
 
 @dataclass(frozen=True)
@@ -133,7 +135,8 @@ def sizing(config: RunConfig, model: Architecture, mean_prompt: int = 0, mean_re
             "use a divisor of them"
         )
     limit = engine.micro_batch_tokens
-    batch = largest_micro_batch(limit, rollout.max_prompt_tokens, response, work.mean_prompt)
+    answers = 1 if cluster.gpus_per_node else max(config.selfplay.solve_samples, rollout.estimate_samples * config.selfplay.reuse_estimates)
+    batch = largest_micro_batch(limit, rollout.max_prompt_tokens, response, work.mean_prompt, answers)
     if padded:
         row = rollout.max_prompt_tokens + response
         limit = config.aligner.micro_batch * row
@@ -179,15 +182,19 @@ def width(config: RunConfig) -> int:
     return WIDTHS[name]
 
 
-def largest_micro_batch(limit: int, prompt: int, response: int, mean_prompt: int) -> MicroBatch:
+def largest_micro_batch(limit: int, prompt: int, response: int, mean_prompt: int, answers: int = 1) -> MicroBatch:
     """The largest that may come: rows up to `limit` tokens together, or a single row that is longer. A row's last token is only a target.
 
-    Where several rows fit, those with the longest responses behind prompts of mean length have most to learn.
+    Where several rows fit, those with the longest responses behind prompts of mean length have most to learn. answers: rows of one prompt, which
+    share it (azr_nemo.megatron.batches), as they do without TransformerEngine.
     """
     longest = prompt + response - 1
     if longest >= limit:
         return MicroBatch(longest, min(longest, max(response, limit * response // (response + mean_prompt))), longest)
     row = min(longest, mean_prompt + response)
+    together = max(1, min(answers, (min(limit, SHORT) - mean_prompt) // response))
+    if together > 1:
+        row, response = mean_prompt + together * response, together * response
     return MicroBatch(limit, min(limit, -(-limit * response // row)), row)
 
 

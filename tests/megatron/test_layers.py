@@ -1,3 +1,4 @@
+import pytest
 import torch
 import torch.nn.functional as F
 from tiny_models import CONFIGS, run_config
@@ -34,11 +35,12 @@ def test_swiglu_is_silu_of_the_first_half_times_the_second() -> None:
     torch.testing.assert_close(gradients(ours, x)[0], gradients(theirs, x)[0])
 
 
-def test_plain_products_attend_as_torchs_attention_does() -> None:
+@pytest.mark.parametrize("seen", [None, (torch.rand(7, 7) < 0.5) | torch.eye(7, dtype=torch.bool)], ids=["causal", "masked"])
+def test_plain_products_attend_as_torchs_attention_does(seen: Tensor | None) -> None:
     torch.manual_seed(0)
     q, k, v = (torch.randn(2, heads, 7, 4, dtype=torch.float64, requires_grad=True) for heads in (6, 2, 2))
-    ours = grouped_attention(q, k, v, scale=0.3)
-    theirs = F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=0.3, enable_gqa=True)
+    ours = grouped_attention(q, k, v, scale=0.3, seen=seen)
+    theirs = F.scaled_dot_product_attention(q, k, v, seen, is_causal=seen is None, scale=0.3, enable_gqa=True)
     torch.testing.assert_close(ours, theirs)
     for a, b in zip(gradients(ours, q, k, v), gradients(theirs, q, k, v), strict=True):
         torch.testing.assert_close(a, b)

@@ -74,18 +74,19 @@ def run_config(dtype: str = "float32", **engine: int) -> RunConfig:
 
 
 def training_batch(rows: int = 7, seed: int = 0) -> TrainingBatch:
-    """Rows of unequal length with random advantages."""
+    """Rows of unequal length with random advantages, some of which answer the same prompt."""
     generator = torch.Generator().manual_seed(seed)
 
     def ids(count: int) -> tuple[int, ...]:
         return tuple(torch.randint(0, VOCAB, (count,), generator=generator).tolist())
 
     responses = [ids(2 + 3 * (row % 4)) for row in range(rows)]
+    prompts = [ids(3 + row) for row in range(rows)]
     mask = torch.zeros(rows, max(map(len, responses)))
     for row, response in enumerate(responses):
         mask[row, : len(response)] = 1
     return TrainingBatch(
-        prompt_ids=[ids(3 + row) for row in range(rows)],
+        prompt_ids=[prompts[row % 4 if row != 5 else 2] for row in range(rows)],
         response_ids=responses,
         rollout_logprobs=-3 * mask,
         mask=mask,

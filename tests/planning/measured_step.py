@@ -45,7 +45,7 @@ def measure(folder: Path, micro_batch_tokens: int, rows: int, prompt: int, respo
     engine = MegatronEngine(config, folder)
     mask = torch.ones(rows, response)
     batch = TrainingBatch(
-        prompt_ids=[tuple(range(prompt))] * rows,
+        prompt_ids=[(row, *range(prompt - 1)) for row in range(rows)],
         response_ids=[tuple(range(response))] * rows,
         rollout_logprobs=-mask,
         mask=mask,

@@ -113,6 +113,12 @@ def test_a_row_longer_than_a_micro_batch_is_one() -> None:
     assert largest_micro_batch(2048, 512, 96, 128) == MicroBatch(2048, 878, 224)
 
 
+def test_rows_of_one_prompt_are_a_block() -> None:
+    assert largest_micro_batch(2048, 512, 96, 128, answers=3) == MicroBatch(2048, 1418, 128 + 3 * 96)
+    assert largest_micro_batch(2048, 512, 96, 128, answers=99) == MicroBatch(2048, 1536, 128 + 4 * 96)
+    assert largest_micro_batch(2048, 1024, 600, 128, answers=8) == largest_micro_batch(2048, 1024, 600, 128)
+
+
 def test_constants_are_those_of_the_code() -> None:
     assert {False: head.BLOCK["cpu"], True: head.BLOCK["cuda"]} == planned.BLOCKS
     assert planned.SHORT == layers.SHORT
@@ -161,15 +167,19 @@ def test_a_layer_keeps_what_autograd_keeps(family: str, lengths: tuple[int, ...]
 
 
 @pytest.mark.parametrize("recompute", [False, True])
-@pytest.mark.parametrize(("vocab", "row"), [(20_000, 200), (500, 200), (500, 700)])
-def test_a_step_allocates_at_its_peak_what_is_computed(vocab: int, row: int, recompute: bool, platform: Platform, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("vocab", "row", "answers"), [(20_000, 200, 1), (500, 200, 1), (500, 700, 1), (20_000, 100, 7), (500, 100, 7)])
+def test_a_step_allocates_at_its_peak_what_is_computed(
+    vocab: int, row: int, answers: int, recompute: bool, platform: Platform, tmp_path: Path
+) -> None:
+    """A row is a prompt and its `answers`."""
     sizes = {**SIZES, "hidden_size": 128, "intermediate_size": 320, "vocab_size": vocab, "num_hidden_layers": 6}
     config = RunConfig(platform="cpu")
     config.engine.recompute, config.engine.micro_batch_tokens, config.model.dtype = recompute, 1400, "float32"
     shape = LlamaConfig(**sizes, tie_word_embeddings=True)
     AutoModelForCausalLM.from_config(shape).save_pretrained(tmp_path)
     actor = Actor(config, shape, platform, tmp_path)
-    rows = [Example((1,) * (row // 2), (2,) * (row // 2 + 1)) for _ in range(1400 // row)]
+    block = row // 2 + answers * (row // 2 + 1) - 1
+    rows = [Example((i,) + (1,) * (row // 2 - 1), (2,) * (row // 2 + 1)) for i in range(1400 // block) for _ in range(answers)]
     actor.supervise(rows)  # makes the moments
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
         actor.supervise(rows)
@@ -177,7 +187,7 @@ def test_a_step_allocates_at_its_peak_what_is_computed(vocab: int, row: int, rec
         (event for event in seen.profiler.kineto_results.events() if event.name() == "[memory]"), key=lambda event: event.start_ns()
     )
     peak = max(itertools.accumulate(event.nbytes() for event in events))
-    batch = MicroBatch(1400, 1400 // row * (row // 2 + 1), row)
+    batch = MicroBatch(1400 // block * block, len(rows) * (row // 2 + 1), block)
     size = make_sizing(model=read_architecture(shape), width=4, gpus_per_node=0, recompute=recompute, batch=batch)
     assert 0.95 < memory(size).step / peak < 1.15
 
