@@ -157,6 +157,7 @@ class SelfPlayConfig:
     solve_from: str = "current"
     solve_window: int = 2  # of solve_from=recent: how many steps, this one included
     reuse_estimates: bool = False  # train on the estimates too
+    known_answers: bool = False  # where no answer to a task was right, train on the known one beside them (docs/algorithm.md)
     train_propose: bool = True
     proposer_weight: float = 1.0  # scales the proposer's advantages
     buffer_capacity: int = 16384  # tasks per type

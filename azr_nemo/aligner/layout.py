@@ -55,10 +55,11 @@ def check_settings(config: RunConfig) -> None:
         )
     if config.warmup.steps:
         raise UserError("warmup.steps: engine=aligner has no warm start; set warmup.steps=0")
-    if config.selfplay.reuse_estimates:
-        raise UserError(
-            "selfplay.reuse_estimates=true: engine=aligner trains on equally many rows every step; set it to false, or use engine=megatron"
-        )
+    for name in ("reuse_estimates", "known_answers"):
+        if getattr(config.selfplay, name):
+            raise UserError(
+                f"selfplay.{name}=true: engine=aligner trains on equally many rows every step; set it to false, or use engine=megatron"
+            )
     if config.eval.stop_if_worse:
         raise UserError("eval.stop_if_worse: engine=aligner does not stop by itself; set it to 0")
     if config.eval.every and config.checkpoint.every % config.eval.every:

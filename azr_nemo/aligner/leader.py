@@ -22,6 +22,10 @@ class LeadingEngine:
         begin = self.tokenizer.bos_token
         return list(self.tokenizer(text, add_special_tokens=not (begin and text.startswith(begin)))["input_ids"])
 
+    def encode_response(self, text: str) -> list[int]:
+        """Token ids of a response, the end token included."""
+        return [*self.tokenizer(text, add_special_tokens=False)["input_ids"], self.tokenizer.eos_token_id]
+
     def decode(self, ids: tuple[int, ...]) -> str:
         return self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
 

@@ -118,8 +118,11 @@ class Actor:
 
             old = logprobs.detach() if old_logprobs is None else here(old_logprobs)
             losses, stats = LOSSES[optim.loss](Moved(logprobs, old, here(advantages), rows.rows.to(logprobs.device)), bounds)
+            # What was not sampled counts as if the rollout engine agreed.
+            drawn = here(rollout)
+            drawn = torch.where(drawn.isnan(), old, drawn)
             # log p_trainer - log p_rollout, of tokens drawn from the rollout policy
-            difference = old - here(rollout)
+            difference = old - drawn
             sums = {
                 "entropy": entropies,
                 "clip_fraction": stats["clipped"],
@@ -127,7 +130,7 @@ class Actor:
                 "rollout_kl_k3": difference.exp() - 1 - difference,
             }
             if optim.importance_sampling != "off":
-                importance, capped = importance_weights(old, here(rollout), optim.importance_cap)
+                importance, capped = importance_weights(old, drawn, optim.importance_cap)
                 sums |= {"is_weight_mean": importance, "is_capped": capped}
                 if optim.importance_sampling == "on":
                     losses = losses * importance

@@ -28,6 +28,10 @@ class Engine(Protocol):
         """Token ids of a prompt text, special tokens of the model's own convention included."""
         ...
 
+    def encode_response(self, text: str) -> list[int]:
+        """Token ids of a response text, the end token included and no other special token."""
+        ...
+
     def generate(self, batch: PromptBatch, seed: int) -> list[list[Completion]]:
         """Samples with the current weights; calls batch.on_completion as completions arrive."""
         ...

@@ -26,7 +26,7 @@ class Prompt:
 @dataclass(frozen=True)
 class Completion:
     """One sampled continuation. text: the decoded response without special tokens and without the prompt's prefill.
-    logprobs: the rollout engine's, one per response id. finished: ended by the end token."""
+    logprobs: the rollout engine's, one per response id, nan where it was not sampled. finished: ended by the end token."""
 
     text: str
     prompt_ids: tuple[int, ...]
@@ -49,7 +49,7 @@ class PromptBatch:
 class TrainingBatch:
     """B rows of one update, in the order of their groups.
 
-    prompt_ids, response_ids: B lists of token ids. rollout_logprobs: [B, T], right-padded with 0. mask: [B, T] float, 1 on response tokens.
+    prompt_ids, response_ids: B lists of token ids. rollout_logprobs: [B, T], right-padded with 0, nan where a response was not sampled. mask: [B, T] float, 1 on response tokens.
     advantages: [B, T], 0 where mask is 0. rewards: [B]. groups: [B], indices into GROUPS. T is the longest response.
     """
 

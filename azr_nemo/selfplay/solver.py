@@ -1,5 +1,6 @@
 """The solver's side of a step: which tasks it is given, how its answers are graded, what they earn."""
 
+import math
 import random
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -12,14 +13,24 @@ from azr_nemo.selfplay.mixes import MIXES
 from azr_nemo.selfplay.rows import Attempt, Row, settled
 from azr_nemo.selfplay.verification import Verifier
 from azr_nemo.tasks import KINDS
-from azr_nemo.tasks.task import PromptOptions, Refusal, Role, Task, TaskType, Verdict
+from azr_nemo.tasks.task import PromptOptions, Refusal, Role, Task, TaskType, Verdict, known_answer
 
 
 class Solver:
-    """Draws tasks, writes solve prompts, has the answers verified. fits: whether a prompt is within `rollout.max_prompt_tokens`."""
+    """Draws tasks, writes solve prompts, has the answers verified. fits: whether a prompt is within `rollout.max_prompt_tokens`.
+    encode_response: token ids of a response, its end included."""
 
-    def __init__(self, buffer: TaskBuffer, verifier: Verifier, options: PromptOptions, config: RunConfig, fits: Callable[[str], bool]):
-        self.buffer, self.verifier, self.options, self.config, self.fits = buffer, verifier, options, config, fits
+    def __init__(
+        self,
+        buffer: TaskBuffer,
+        verifier: Verifier,
+        options: PromptOptions,
+        config: RunConfig,
+        fits: Callable[[str], bool],
+        encode_response: Callable[[str], list[int]],
+    ):
+        self.buffer, self.verifier, self.options, self.config = buffer, verifier, options, config
+        self.fits, self.encode_response = fits, encode_response
 
     def row(self, task: Task, samples: int = 1, temperature: float | None = None) -> Row:
         """The row that has the model solve `task`, `samples` times; its outcomes are verdicts."""
@@ -73,3 +84,18 @@ class Solver:
             )
             for k, verdict in enumerate(row.outcomes())
         ]
+
+    def known(self, row: Row, stored: StoredTask) -> Attempt | None:
+        """The task's known answer as one more attempt, if none of the row's was right: the output that the executor gave, the input or the
+        program that was proposed. Off-policy guidance as in LUFFY (arXiv 2504.14945), from the executor in the place of a stronger model. None
+        too for one of more than `rollout.max_solve_tokens`."""
+        if any(verdict.score == 1 for verdict in row.outcomes()):
+            return None
+        kind = KINDS[stored.task.type]
+        text = kind.answer_text(known_answer(stored.task), self.options)
+        ids = tuple(self.encode_response(text))
+        if len(ids) > self.config.rollout.max_solve_tokens:
+            return None
+        completion = Completion(text, row.completions[0].prompt_ids, ids, (math.nan,) * len(ids), finished=True)
+        reward = solver_reward(Verdict(1.0, "known"), self.config.reward)
+        return Attempt(row.prompt, completion, reward, "known", stored.task, task_id=stored.id)

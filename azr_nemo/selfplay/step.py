@@ -68,6 +68,9 @@ class SelfPlay:
 
         # LEARN: verified rewards -> advantages, by default with one baseline per (role, task type) -> one update of the one model.
         trained = list(solved_rows)
+        if self.config.selfplay.known_answers:
+            known = [self.solver.known(row, stored) for row, stored in zip(rows, tasks, strict=True)]
+            trained += [attempt for attempt in known if attempt]
         if self.config.selfplay.train_propose:
             trained += proposed_rows
         if self.config.selfplay.reuse_estimates:

@@ -43,6 +43,17 @@ class Task:
         return self.outputs[0]
 
 
+def known_answer(task: Task) -> str:
+    """What a right answer says, as the task was made."""
+    match task.type:
+        case TaskType.DEDUCTION:
+            return task.output
+        case TaskType.ABDUCTION:
+            return task.input
+        case TaskType.INDUCTION:
+            return task.program
+
+
 @dataclass(frozen=True)
 class Proposal:
     """What a proposer wrote, parsed and statically checked, not yet executed."""

@@ -55,7 +55,7 @@ def make_session(config: RunConfig, engine: Engine, executor: Executor, buffer: 
     def fits(text: str) -> bool:
         return len(engine.encode(text)) <= config.rollout.max_prompt_tokens
 
-    solver = Solver(buffer, Verifier(executor, bounds, tuple(config.selfplay.imports)), options, config, fits)
+    solver = Solver(buffer, Verifier(executor, bounds, tuple(config.selfplay.imports)), options, config, fits, engine.encode_response)
     proposer = Proposer(buffer, Validator(executor, bounds), options, config, fits)
     evaluations: list[HeldOut | Validation] = []
     if config.eval.items:

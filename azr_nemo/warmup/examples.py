@@ -6,7 +6,7 @@ from random import Random
 
 from azr_nemo.tasks import KINDS
 from azr_nemo.tasks.program import body_lines
-from azr_nemo.tasks.task import PromptOptions, PromptText, Proposal, Role, Task, TaskType
+from azr_nemo.tasks.task import PromptOptions, PromptText, Proposal, Role, Task, TaskType, known_answer
 from azr_nemo.warmup.composite import outsourced
 from azr_nemo.warmup.generator import one_pair
 
@@ -65,7 +65,5 @@ def _composite(tasks: list[Task], kind: TaskType, most: int, rng: Random) -> tup
 def _solve(task: Task, options: PromptOptions) -> tuple[PromptText, str]:
     kind = KINDS[task.type]
     if task.type is TaskType.INDUCTION:
-        task, answer = replace(task, message=""), task.program
-    else:
-        answer = task.output if task.type is TaskType.DEDUCTION else task.input
-    return kind.solve_prompt(task, options), kind.answer_text(answer, options)
+        task = replace(task, message="")
+    return kind.solve_prompt(task, options), kind.answer_text(known_answer(task), options)

@@ -113,6 +113,7 @@ def test_pipeline_parallelism_must_divide_the_layers(trtllm):
         ("rollout.name=torch", "rollout=nemo"),
         ("warmup.steps=3", "warmup.steps"),
         ("selfplay.reuse_estimates=true", "reuse_estimates"),
+        ("selfplay.known_answers=true", "known_answers"),
         ("eval.stop_if_worse=0.1", "stop_if_worse"),
         ("aligner.checkpoint_format=pickle", "zarr, torch_dist"),
         ("aligner.micro_batch=0", "aligner.micro_batch"),

@@ -153,6 +153,22 @@ def test_importance_weights_scale_the_policy_loss_up_to_their_cap(make_actor: Ma
         assert_close(weights(actor), weights(scaled), atol=1e-5)
 
 
+def test_what_was_not_sampled_counts_as_if_the_rollout_engine_agreed(make_actor: MakeActor) -> None:
+    config = optim(importance_sampling="on", mini_batches=1)
+    batch = training_batch()
+    agreed = batch.rollout_logprobs.clone()
+    agreed[2] = make_actor("llama-tied", config).logprobs(batch.prompt_ids, batch.response_ids)[2]
+    unknown = batch.rollout_logprobs.clone()
+    unknown[2] = torch.nan
+    results = []
+    for logprobs in (agreed, unknown):
+        actor = make_actor("llama-tied", config)
+        results.append((actor.update(replace(batch, rollout_logprobs=logprobs)), weights(actor)))
+    for name in ("loss", "rollout_kl", "rollout_kl_k3", "is_weight_mean", "grad_norm"):
+        assert results[0][0][name] == pytest.approx(results[1][0][name], abs=1e-5), name
+    assert_close(results[0][1], results[1][1], atol=1e-5)
+
+
 def test_importance_weights_can_be_measured_without_being_used(make_actor: MakeActor) -> None:
     off, measured = make_actor("llama-tied", optim()), make_actor("llama-tied", optim(importance_sampling="metrics"))
     batch = drawn_elsewhere(off, 0.3)

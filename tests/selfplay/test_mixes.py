@@ -25,7 +25,7 @@ def drawn(folder, source: str, size: int, window: int = 3) -> list[int]:
         for step in range(NOW + 1):
             for number in range(PER_STEP):
                 buffer.add(adder_task(100 * step + number), step, seed=step == 0)
-        solver = Solver(buffer, Verifier(FakeExecutor(), Limits()), PromptOptions(), config, lambda text: True)
+        solver = Solver(buffer, Verifier(FakeExecutor(), Limits()), PromptOptions(), config, lambda text: True, list)
         chosen = solver.draw(NOW, random.Random(1))
     assert len({stored.id for stored in chosen}) == len(chosen) == size
     assert {stored.task.type for stored in chosen} == {TaskType.DEDUCTION}
@@ -68,6 +68,6 @@ def test_learnable_tasks_are_likelier_to_be_solved_where_asked_for(tmp_path):
     with TaskBuffer(tmp_path / "tasks.db", 1000) as buffer:
         for number in range(100):
             buffer.record(buffer.add(adder_task(number), 1), 20 if number < 50 else 40, 40)
-        solver = Solver(buffer, Verifier(FakeExecutor(), Limits()), PromptOptions(), config, lambda text: True)
+        solver = Solver(buffer, Verifier(FakeExecutor(), Limits()), PromptOptions(), config, lambda text: True, list)
         drawn = [stored.solved for seed in range(20) for stored in solver.draw(2, random.Random(seed))]
     assert drawn.count(20) > 4 * drawn.count(40)

@@ -48,7 +48,7 @@ def self_play(folder, config=None, executor=None) -> SelfPlay:
         for number in SEEDS:
             buffer.add(adder_task(number, kind), 0, seed=True)
     proposer = Proposer(buffer, Validator(executor, Limits()), OPTIONS, config, lambda text: True)
-    return SelfPlay(proposer, Solver(buffer, Verifier(executor, Limits()), OPTIONS, config, lambda text: True))
+    return SelfPlay(proposer, Solver(buffer, Verifier(executor, Limits()), OPTIONS, config, lambda text: True, lambda text: [*map(ord, text), 0]))
 
 
 def completion(text: str, row: int, finished: bool = True) -> Completion:
@@ -224,6 +224,31 @@ def test_there_may_be_fewer_or_more_proposals_than_answers(tmp_path):
         assert len(dict(asked)["propose"]) == 3 * number
         assert len(dict(asked)["solve"]) == 3 * 4
         assert len(result.attempts) == configured(proposals=number).selfplay.rows == 3 * (number + 4)
+
+
+def test_what_no_answer_solved_is_answered_as_it_is_known(tmp_path):
+    plain, _ = drive(self_play(tmp_path / "plain"))
+    result, _ = drive(self_play(tmp_path / "known", configured(known_answers=True)))
+    known = [attempt for attempt in result.attempts if attempt.outcome == "known"]
+    assert Counter(attempt.prompt.type for attempt in known) == dict.fromkeys(TaskType, 3)  # of four tasks one was solved
+    for attempt in known:
+        text = KINDS[attempt.prompt.type].answer_text(solution(attempt.prompt), OPTIONS)
+        assert (attempt.completion.text, attempt.completion.response_ids) == (text, (*map(ord, text), 0))
+        assert attempt.reward == 1
+    others = [attempt for attempt in result.attempts if attempt not in known]
+    assert [(a.completion.text, a.reward) for a in others] == [(a.completion.text, a.reward) for a in plain.attempts]
+    assert not any(attempt.outcome == "known" for attempt in result.rollouts)  # the model did not say it
+    changed = {name for name, value in plain.metrics.items() if result.metrics[name] != value}
+    assert changed == {"train/rows"}
+    unsampled = result.batch.rollout_logprobs.isnan().any(1).tolist()
+    assert unsampled == [attempt.outcome == "known" for attempt in result.attempts]
+
+
+def test_a_known_answer_that_the_model_could_not_give_is_not_trained_on(tmp_path):
+    config = configured(known_answers=True)
+    config.rollout.max_solve_tokens = 20  # a token a letter: no program
+    result, _ = drive(self_play(tmp_path, config))
+    assert {a.prompt.type for a in result.attempts if a.outcome == "known"} == {TaskType.DEDUCTION, TaskType.ABDUCTION}
 
 
 def test_equal_answers_to_a_task_are_graded_once(tmp_path):

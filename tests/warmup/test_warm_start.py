@@ -243,7 +243,7 @@ def test_wilson_intervals_are_the_known_ones(successes, trials, low, high):
 
 def test_held_out_accuracy_is_greedy_and_counts_right_answers(held_out):
     config = configured()
-    solver = Solver(None, Verifier(InProcess(), Limits()), OPTIONS, config, lambda text: True)
+    solver = Solver(None, Verifier(InProcess(), Limits()), OPTIONS, config, lambda text: True, list)
     evaluation = HeldOut(held_out[:10], solver)
     steps = evaluation.evaluate()
     batch = next(steps)
