@@ -75,7 +75,7 @@ def test_a_recipe_of_ones_own_is_a_file(tmp_path):
         ("optim.loss=reinforce", "optim.loss=reinforce is unknown: choose one of ppo, gspo, cispo"),
         ("optim.aggregation=token", "optim.aggregation=token is unknown: choose one of token_mean, sequence_mean"),
         ("optim.mini_batches=0", "optim.mini_batches=0 is too small"),
-        ("optim.mini_batches=7", "optim.mini_batches=7 does not divide the 48 rows of a step"),
+        ("optim.mini_batches=7", "optim.mini_batches=7 does not divide the 408 rows of a step"),
         ("optim.importance_sampling=true", 'choose one of off, metrics, on; in YAML "on" and "off" need quotes'),
         ("optim.importance_cap=0", "optim.importance_cap=0.0 must be above 0"),
         ("optim.clip_low=1.5", "optim.clip_low=1.5 must be above 0 and at most 1"),
@@ -136,7 +136,7 @@ def test_the_dual_clip_is_ppos(loss):
 
 
 def test_mini_batches_must_divide_the_rows_that_a_step_has():
-    rows = ["selfplay.batch_size=6", "selfplay.task_types=[deduction,abduction]", "data.seed_factor=1"]
+    rows = ["recipe=tiny-1n0g-megatron", "selfplay.batch_size=6", "selfplay.task_types=[deduction,abduction]", "data.seed_factor=1"]
     assert load_settings([*rows, "optim.mini_batches=8"]).optim.mini_batches == 8
     with pytest.raises(UserError, match=r"optim\.mini_batches=8 does not divide the 12 rows"):
         load_settings([*rows, "optim.mini_batches=8", "selfplay.train_propose=false"])

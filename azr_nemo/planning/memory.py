@@ -190,7 +190,8 @@ def rows_of_rank(size: Sizing) -> int:
     """Samples that one replica is asked for at a time, in the largest phase."""
     replicas = max(1, size.layout.ranks // size.rollouts.tensor)
     work = size.work
-    return max(-(-work.propose // replicas), -(-work.estimate // replicas) * work.samples, -(-work.solve // replicas))
+    phases = ((work.propose, 1), (work.estimate, work.estimate_samples), (work.solve, work.solve_samples))
+    return max(-(-prompts // replicas) * samples for prompts, samples in phases)
 
 
 def checkpoint_bytes(parameters: int, width: int) -> int:

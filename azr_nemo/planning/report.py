@@ -53,9 +53,9 @@ def time_table(plan: Plan) -> Table:
     table.add_row(
         "propose", f"{time.propose:.1f}", f"{work.propose} proposals of {work.mean_propose} tokens (at most {work.longest_propose})"
     )
-    estimates = f"at most {work.estimate} x {work.samples} samples of {work.mean_solve} tokens (at most {work.longest_solve})"
+    estimates = f"at most {work.estimate} x {work.estimate_samples} samples of {work.mean_solve} tokens (at most {work.longest_solve})"
     table.add_row("estimate", f"{time.estimate:.1f}", estimates)
-    table.add_row("solve", f"{time.solve:.1f}", f"{work.solve} solutions")
+    table.add_row("solve", f"{time.solve:.1f}", f"{work.solve} x {work.solve_samples} solutions")
     share = (
         f"{hardware.training:.0%} of {hardware.flops / 1e12:.3g} TFLOP/s a rank"
         if size.accelerated

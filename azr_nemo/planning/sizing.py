@@ -52,13 +52,17 @@ class Rollouts:
 
 @dataclass(frozen=True)
 class Work:
-    """What one step samples and learns. prompts and samples: of each phase. mean_prompt, mean_response: tokens, assumed."""
+    """What one step samples and learns. propose, estimate, solve: prompts of each phase, the latter two with estimate_samples and solve_samples
+    answers. rows: that are learnt from, `answers` of them answers, of which each `shared` have one copy of their prompt. mean_*: tokens, assumed."""
 
     propose: int
     estimate: int
-    samples: int
+    estimate_samples: int
     solve: int
+    solve_samples: int
     rows: int
+    answers: int
+    shared: int
     longest_propose: int
     longest_solve: int
     mean_prompt: int
@@ -67,12 +71,12 @@ class Work:
 
     @property
     def trained_tokens(self) -> int:
-        """Prompt and response tokens of the rows that are learnt from; half of them are proposals and half solutions."""
-        return self.rows * (self.mean_prompt + (self.mean_propose + self.mean_solve) // 2)
+        """Prompt and response tokens of the rows that are learnt from."""
+        return (self.rows - self.answers - (-self.answers // self.shared)) * self.mean_prompt + self.learnt_tokens
 
     @property
     def learnt_tokens(self) -> int:
-        return self.rows * (self.mean_propose + self.mean_solve) // 2
+        return (self.rows - self.answers) * self.mean_propose + self.answers * self.mean_solve
 
 
 @dataclass(frozen=True)
@@ -135,8 +139,8 @@ def sizing(config: RunConfig, model: Architecture, mean_prompt: int = 0, mean_re
             "use a divisor of them"
         )
     limit = engine.micro_batch_tokens
-    answers = 1 if cluster.gpus_per_node else max(config.selfplay.solve_samples, rollout.estimate_samples * config.selfplay.reuse_estimates)
-    batch = largest_micro_batch(limit, rollout.max_prompt_tokens, response, work.mean_prompt, answers)
+    most = 1 if cluster.gpus_per_node else max(work.solve_samples, work.estimate_samples * config.selfplay.reuse_estimates)
+    batch = largest_micro_batch(limit, rollout.max_prompt_tokens, response, work.mean_prompt, most)
     if padded:
         row = rollout.max_prompt_tokens + response
         limit = config.aligner.micro_batch * row
@@ -205,15 +209,16 @@ def _work(config: RunConfig, mean_prompt: int, mean_response: int) -> Work:
     def mean(longest: int, given: int) -> int:
         return min(longest, given) if given else max(1, round(longest * MEAN_SHARE))
 
-    rows = selfplay.rows
-    if selfplay.reuse_estimates:
-        rows += selfplay.proposed * types * rollout.estimate_samples
+    estimates = selfplay.proposed * types * rollout.estimate_samples * selfplay.reuse_estimates
     return Work(
         propose=selfplay.proposed * types,
         estimate=selfplay.proposed * types,
-        samples=rollout.estimate_samples,
-        solve=selfplay.batch_size * types,
-        rows=rows,
+        estimate_samples=rollout.estimate_samples,
+        solve=selfplay.batch_size // selfplay.solve_samples * types,
+        solve_samples=selfplay.solve_samples,
+        rows=selfplay.rows + estimates,
+        answers=selfplay.batch_size * types + estimates,
+        shared=1 if config.cluster.gpus_per_node else selfplay.solve_samples,
         longest_propose=rollout.max_propose_tokens,
         longest_solve=rollout.max_solve_tokens,
         mean_prompt=mean(rollout.max_prompt_tokens, mean_prompt),

@@ -42,12 +42,13 @@ def step_time(size: Sizing, hardware: Hardware) -> StepTime:
     operations = training_operations(size, recomputed=False)
     return StepTime(
         propose=generation_seconds(size, hardware, work.propose, 1, work.longest_propose, work.mean_propose),
-        estimate=generation_seconds(size, hardware, work.estimate, work.samples, work.longest_solve, work.mean_solve),
-        solve=generation_seconds(size, hardware, work.solve, 1, work.longest_solve, work.mean_solve),
+        estimate=generation_seconds(size, hardware, work.estimate, work.estimate_samples, work.longest_solve, work.mean_solve),
+        solve=generation_seconds(size, hardware, work.solve, work.solve_samples, work.longest_solve, work.mean_solve),
         update=update,
         gradients=gradient_seconds(size, hardware),
         refit=refit_seconds(size, hardware),
-        sampled_tokens=work.propose * work.mean_propose + (work.estimate * work.samples + work.solve) * work.mean_solve,
+        sampled_tokens=work.propose * work.mean_propose
+        + (work.estimate * work.estimate_samples + work.solve * work.solve_samples) * work.mean_solve,
         trained_tokens=work.trained_tokens,
         mfu=operations / (update * size.layout.ranks * hardware.flops),
     )
@@ -85,7 +86,7 @@ def training_operations(size: Sizing, recomputed: bool) -> float:
     """Floating-point operations of a step's update over all ranks: forward once, backward twice, and forward again where it is recomputed, and
     where several optimizer steps need log-probabilities from before the first."""
     model, work = size.model, size.work
-    row = work.trained_tokens / work.rows
+    row = work.mean_prompt + work.learnt_tokens / work.rows
     before = 1 if recomputed and size.mini_batches > 1 else 0
     passes = before + (4 if recomputed and size.recompute else 3)
     # Causal: a token sees half of its row on average.

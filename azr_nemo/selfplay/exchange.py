@@ -49,8 +49,9 @@ class PromptBatch:
 class TrainingBatch:
     """B rows of one update, in the order of their groups.
 
-    prompt_ids, response_ids: B lists of token ids. rollout_logprobs: [B, T], right-padded with 0, nan where a response was not sampled. mask: [B, T] float, 1 on response tokens.
-    advantages: [B, T], 0 where mask is 0. rewards: [B]. groups: [B], indices into GROUPS. T is the longest response.
+    prompt_ids, response_ids: B lists of token ids. rollout_logprobs: [B, T], right-padded with 0, nan where a response was not sampled.
+    mask: [B, T] float, 1 on response tokens. advantages: [B, T], 0 where mask is 0. rewards: [B]. groups: [B], indices into GROUPS. T is the
+    longest response.
     """
 
     prompt_ids: list[tuple[int, ...]]

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+from image_build import ROOT
 
 DOCKER = Path(__file__).parents[2] / "docker"
 
@@ -100,7 +101,8 @@ def test_the_default_command_trains_and_then_prints_the_summary(demo):
     go(folder, "0")
     assert process.wait(60) == 0
     train, summary = (folder / "calls").read_text().splitlines()
-    assert train == f"train recipe=smollm2_135m-1n0g-megatron run_dir={folder}/run selfplay.steps=3 checkpoint.every=3"
+    taste = next(line for line in (ROOT / "Makefile").read_text().splitlines() if line.startswith("TASTE := ")).removeprefix("TASTE := ")
+    assert train == f"train recipe=smollm2_135m-1n0g-megatron run_dir={folder}/run selfplay.steps=3 {taste}"
     assert summary == f"summary {folder}/run"
 
 

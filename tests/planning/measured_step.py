@@ -68,7 +68,7 @@ def measure(folder: Path, micro_batch_tokens: int, rows: int, prompt: int, respo
         batch=MicroBatch(fitting * (prompt + response - 1), fitting * response, prompt + response - 1),
         micro_batch_tokens=micro_batch_tokens,
         rollouts=Rollouts("torch", 1, 0.5, 0, prompt, response),
-        work=Work(0, 0, 1, 0, rows, response, response, prompt, response, response),
+        work=Work(0, 0, 1, 0, 1, rows, rows, 1, response, response, prompt, response, response),
         nodes=1,
         gpus_per_node=0,
         capacity=0,

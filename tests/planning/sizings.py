@@ -27,9 +27,12 @@ def make_sizing(**changes: Any) -> Sizing:
         work=Work(
             propose=4,
             estimate=4,
-            samples=2,
+            estimate_samples=2,
             solve=4,
+            solve_samples=1,
             rows=8,
+            answers=4,
+            shared=1,
             longest_propose=28,
             longest_solve=28,
             mean_prompt=50,

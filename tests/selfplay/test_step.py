@@ -48,7 +48,9 @@ def self_play(folder, config=None, executor=None) -> SelfPlay:
         for number in SEEDS:
             buffer.add(adder_task(number, kind), 0, seed=True)
     proposer = Proposer(buffer, Validator(executor, Limits()), OPTIONS, config, lambda text: True)
-    return SelfPlay(proposer, Solver(buffer, Verifier(executor, Limits()), OPTIONS, config, lambda text: True, lambda text: [*map(ord, text), 0]))
+    return SelfPlay(
+        proposer, Solver(buffer, Verifier(executor, Limits()), OPTIONS, config, lambda text: True, lambda text: [*map(ord, text), 0])
+    )
 
 
 def completion(text: str, row: int, finished: bool = True) -> Completion:
