@@ -5,7 +5,6 @@ from azr_nemo.sandbox.executor import Status
 
 CLASSES: dict[str, tuple[str, ...]] = {
     "ok": ("right", "solve_rate"),  # a right answer; a proposal that became a new task, which says its solve rate
-    "known": ("known",),  # not the model's: a task's known answer (selfplay.known_answers)
     "wrong": ("wrong_value",),
     "malformed": tuple(sorted(MALFORMED)),
     "failed": tuple(status.value for status in Status if status not in (Status.OK, Status.SYNTAX)),  # it gave no value that can be compared

@@ -97,5 +97,5 @@ class Solver:
         if len(ids) > self.config.rollout.max_solve_tokens:
             return None
         completion = Completion(text, row.completions[0].prompt_ids, ids, (math.nan,) * len(ids), finished=True)
-        reward = solver_reward(Verdict(1.0, "known"), self.config.reward)
+        reward = solver_reward(Verdict(1.0, "right"), self.config.reward)
         return Attempt(row.prompt, completion, reward, "known", stored.task, task_id=stored.id)
