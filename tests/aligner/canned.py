@@ -55,6 +55,9 @@ class CannedEngine:
     def encode(self, text: str) -> list[int]:
         return self.tokenizer(text)["input_ids"]
 
+    def encode_response(self, text: str) -> list[int]:
+        return [*self.tokenizer(text, add_special_tokens=False)["input_ids"], self.tokenizer.eos_token_id]
+
     def generate(self, batch: PromptBatch, seed: int) -> list[list[Completion]]:
         return [[self._answer(batch.phase, prompt, k) for k in range(prompt.samples)] for prompt in batch.prompts]
 
@@ -67,7 +70,7 @@ class CannedEngine:
         return self._completion(prompt, "nothing to read" if row == 2 else _answer(prompt, right=row != 1), finished=row != 3)
 
     def _completion(self, prompt: Prompt, text: str, finished: bool = True) -> Completion:
-        ids = (*self.tokenizer(text, add_special_tokens=False)["input_ids"], self.tokenizer.eos_token_id)
+        ids = tuple(self.encode_response(text))
         ids = ids if finished else ids[:-2]
         return Completion(text, tuple(self.encode(prompt.text.full)), ids, (LOGPROB,) * len(ids), finished)
 
