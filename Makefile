@@ -7,7 +7,7 @@ INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --no-compile
 # The second engine's environment: NeMo-Aligner 0.7 with what it was released for (docs/aligner.md).
 ALIGNER := .venv-aligner
 ALIGNER_INSTALL := $(ALIGNER)/bin/pip install --quiet --disable-pip-version-check --no-compile
-# A quarter of the recipe's answers and seeds, so that the demo is at its first step within minutes on a machine without bfloat16 instructions too.
+# A quarter of the recipe's answers and seeds: without bfloat16 instructions the whole of it is slow to begin.
 TASTE := selfplay.batch_size=32 data.seed_batch=48 eval.items=12 checkpoint.every=3
 RUN_DIR ?= runs/demo-$(shell date +%Y%m%d-%H%M%S)
 

@@ -86,9 +86,10 @@ def answers(config: RunConfig, programs: int, samples: int, out: Path) -> None:
     program's hash, whether the greedy answer was right, and how many of `samples` sampled ones were."""
     config = with_dtype(config, None)  # decides which warm start it is
     config.eval.items, config.eval.suites = programs, []
-    weights = starting_weights(config, resolve_model(config.model))
+    untuned = resolve_model(config.model)
+    weights = starting_weights(config, untuned)
     latest = Path(config.run_dir) / "checkpoints" / "latest"
-    if config.warmup.steps and weights == resolve_model(config.model) and not latest.exists():
+    if config.warmup.steps and weights == untuned and not latest.exists():
         sys.exit("the warm start is not in the cache: run an arm first")
     with tempfile.TemporaryDirectory() as folder, make_executor(config.executor) as executor, Console("plain") as console:
         engine = build_engine(config, weights)
