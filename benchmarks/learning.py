@@ -26,6 +26,8 @@ from pathlib import Path
 from learning_arm import ARMS
 from learning_statistics import figure, read_answers, table
 
+from azr_nemo.tasks.task import TaskType
+
 HERE = Path(__file__).parent
 STOPPED = 75  # what a run that was asked to stop ends with
 
@@ -54,7 +56,7 @@ def main() -> None:
         for _ in pool.map(lambda name: finished(args.out / name, *runs[name], settings, steps, args), runs):
             pass
     warm = args.out / "warm.jsonl"
-    if not warm.exists():
+    if not answered(warm, args.programs):
         answer(warm, args.out / "nothing", settings, args)
     arms = {arm: [read_answers(args.out / f"{arm}-{seed}.jsonl") for seed in range(1, args.seeds + 1)] for arm in args.arms}
     text = table(read_answers(warm), arms, steps)
@@ -83,11 +85,16 @@ def timed(run_dir: Path, settings: list[str], minutes: float) -> int:
 def finished(run_dir: Path, arm: str, seed: int, settings: list[str], steps: int, args: argparse.Namespace) -> None:
     """Runs an arm to its end, or takes up one that was broken off, and has it answer."""
     out = run_dir.with_suffix(".jsonl")
-    if out.exists():
+    if answered(out, args.programs):
         return
     if not (run_dir / "timed").exists():
         child(["--arm", arm, f"run_dir={run_dir}", f"seed={seed}", f"selfplay.steps={steps}", *settings], run_dir)
     answer(out, run_dir, settings, args)
+
+
+def answered(out: Path, programs: int) -> bool:
+    """Whether an arm has answered so many programs; asked for more later, it answers those that are missing."""
+    return out.exists() and out.read_text().count("\n") >= programs * len(TaskType)
 
 
 def answer(out: Path, run_dir: Path, settings: list[str], args: argparse.Namespace) -> None:

@@ -83,7 +83,9 @@ def run(arm: str, config: RunConfig, minutes: float) -> int:
 
 def answers(config: RunConfig, programs: int, samples: int, out: Path) -> None:
     """Answers held-out tasks with the run's latest checkpoint, or with the warm start where the run has none: one JSON line a task, with its
-    program's hash, whether the greedy answer was right, and how many of `samples` sampled ones were."""
+    program's hash, whether the greedy answer was right, and how many of `samples` sampled ones were. Those that `out` has stay as they are."""
+    before = out.read_text() if out.exists() else ""
+    answered = before.count("\n")
     config = with_dtype(config, None)  # decides which warm start it is
     config.eval.items, config.eval.suites = programs, []
     untuned = resolve_model(config.model)
@@ -100,7 +102,8 @@ def answers(config: RunConfig, programs: int, samples: int, out: Path) -> None:
             session = make_session(config, engine, executor, buffer)
             (held_out,) = session.evaluations
             assert isinstance(held_out, HeldOut)
-            driver = Driver(engine, PhaseClock(), console, seed=1)
+            del held_out.tasks[:answered]
+            driver = Driver(engine, PhaseClock(), console, seed=1 + answered)
             right = {}
             for name, count, temperature in (("greedy", 1, 0.0), ("sampled", samples, config.rollout.temperature)):
                 right[name] = driver.drive(_answers(held_out, count, temperature), f"learning/{name}")
@@ -109,7 +112,7 @@ def answers(config: RunConfig, programs: int, samples: int, out: Path) -> None:
         {"type": task.type, "program": program_hash(task.program), "greedy": right["greedy"][i], "sampled": right["sampled"][i]}
         for i, task in enumerate(held_out.tasks)
     ]
-    out.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    out.write_text(before + "".join(json.dumps(row) + "\n" for row in rows))
 
 
 def _answers(held_out: HeldOut, samples: int, temperature: float) -> Generator[PromptBatch, Completions, list[float]]:
