@@ -1,7 +1,7 @@
 """Does self-play teach the model anything? A recipe against its warm start and three arms that lack something, on programs that it never saw.
 
     python benchmarks/learning.py --recipe tiny-1n0g-megatron --seeds 3 --minutes 10
-    python benchmarks/learning.py --recipe smollm2_135m-1n0g-megatron --seeds 1 --minutes 15 --programs 340 optim.lr=1e-5
+    python benchmarks/learning.py --recipe smollm2_135m-1n0g-megatron --seeds 3 --steps 24 --programs 2000 --samples 1
 
 Arms, from the same warm start, with equal steps and learning rate:
   selfplay     the recipe
