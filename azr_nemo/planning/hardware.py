@@ -9,10 +9,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Hardware:
-    """One GPU, or one CPU machine. flops: of dense bfloat16 (CPU: float32) products a second. bandwidth: bytes a second of its memory. link, fabric:
-    bytes a second to a neighbour in the node, and to another node. The rest are shares of these: training, prefill (products of many tokens),
-    decode (products of a token a row), reading (memory, while decoding), talking (link and fabric). launch_s: of one layer of one decode step,
-    by kernels that are started one by one. latency_s: of a small all-reduce."""
+    """One GPU, or one CPU machine. flops: of dense products a second, in bfloat16 (CPU: in the model's dtype). bandwidth: bytes a second of its
+    memory. link, fabric: bytes a second to a neighbour in the node, and to another node. The rest are shares of these: training, prefill (products
+    of many tokens), decode (products of a token a row), reading (memory, while decoding), talking (link and fabric). launch_s: of one layer of one
+    decode step, by kernels that are started one by one. latency_s: of a small all-reduce."""
 
     name: str
     flops: float
@@ -34,6 +34,7 @@ H200 = Hardware("H200 141 GB", 989e12, 4.8e12, 450e9, 50e9)
 # What a launch costs when the kernels of a whole step are one CUDA graph, as trtllm has them.
 GRAPH_LAUNCH_S = 10e-6
 CORE_FLOPS = 100e9  # of a core with AVX2 and two multiply-add units at 3.1 GHz, float32
+BFLOAT16_FLOPS = 550e9  # of one with AVX512-BF16: what SmolLM2-135M's training step takes on it, at the same shares
 
 
 def gpu(memory_gb: int) -> Hardware:
@@ -41,9 +42,9 @@ def gpu(memory_gb: int) -> Hardware:
     return A100 if memory_gb <= 48 else H100 if memory_gb <= 100 else H200
 
 
-def cpu(cores: int = 0) -> Hardware:
-    """A CPU with so many cores, by default those that this process may use."""
+def cpu(cores: int = 0, width: int = 4) -> Hardware:
+    """A CPU with so many cores, by default those that this process may use. width: bytes of the model's numbers; with 2 it is taken to have
+    instructions for bfloat16, as one for which `model.dtype=auto` chooses them has."""
     cores = cores or len(os.sched_getaffinity(0))
-    return Hardware(
-        f"CPU, {cores} cores", cores * CORE_FLOPS, 20e9, 5e9, 1e9, training=0.5, prefill=0.4, decode=0.22, launch_s=0.0, latency_s=100e-6
-    )
+    flops = cores * (BFLOAT16_FLOPS if width == 2 else CORE_FLOPS)
+    return Hardware(f"CPU, {cores} cores", flops, 20e9, 5e9, 1e9, training=0.5, prefill=0.4, decode=0.22, launch_s=0.0, latency_s=100e-6)

@@ -12,7 +12,7 @@ from azr_nemo.config import RunConfig
 from azr_nemo.errors import UserError
 from azr_nemo.megatron.architecture import check_layout, read_architecture
 from azr_nemo.models.shape import model_shape
-from azr_nemo.planning.hardware import cpu, gpu
+from azr_nemo.planning.hardware import Hardware, cpu, gpu
 from azr_nemo.planning.memory import Memory, cache_bytes, memory
 from azr_nemo.planning.sizing import Sizing, ranks_of, sizing
 from azr_nemo.planning.step_time import StepTime, step_time
@@ -24,10 +24,11 @@ Change = dict[str, Any]
 
 @dataclass(frozen=True)
 class Plan:
-    """What a recipe needs. recipe: its name."""
+    """What a recipe needs. recipe: its name. hardware: one of its ranks'."""
 
     recipe: str
     size: Sizing
+    hardware: Hardware
     memory: Memory
     time: StepTime
 
@@ -47,8 +48,8 @@ def make_plan(config: RunConfig, mean_prompt: int = 0, mean_response: int = 0, s
     """
     shape = shape or model_shape(config.model)
     size = _size(config, shape, mean_prompt, mean_response)
-    hardware = gpu(config.cluster.gpu_memory_gb) if size.accelerated else cpu()
-    return Plan(config.recipe, size, memory(size), step_time(size, hardware))
+    hardware = gpu(config.cluster.gpu_memory_gb) if size.accelerated else cpu(width=size.width)
+    return Plan(config.recipe, size, hardware, memory(size), step_time(size, hardware))
 
 
 def fits(size: Sizing) -> bool:

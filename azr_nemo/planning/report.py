@@ -6,7 +6,6 @@ from rich.table import Table
 
 from azr_nemo.config import RunConfig
 from azr_nemo.errors import UserError
-from azr_nemo.planning.hardware import cpu, gpu
 from azr_nemo.planning.parameters import total_parameters
 from azr_nemo.planning.plan import GPUS_GB, Change, Plan, make_plan, nearest_that_fits
 from azr_nemo.planning.sizing import Sizing
@@ -44,8 +43,7 @@ def parts_table(plan: Plan) -> Table:
 
 def time_table(plan: Plan) -> Table:
     """Seconds of a step, phase by phase."""
-    size, time, work = plan.size, plan.time, plan.size.work
-    hardware = gpu(size.capacity // 10**9) if size.accelerated else cpu()
+    size, time, work, hardware = plan.size, plan.time, plan.size.work, plan.hardware
     title = (
         f"a step on {size.layout.ranks} x {hardware.name}, computed, not measured" if size.accelerated else f"a step on a {hardware.name}"
     )
