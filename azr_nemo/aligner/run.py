@@ -7,23 +7,16 @@ from importlib.metadata import version
 from pathlib import Path
 
 from azr_nemo.aligner import cpu, layout
+from azr_nemo.aligner.selfplay import Leading, Silent
 from azr_nemo.config import RunConfig
 from azr_nemo.errors import UserError
 from azr_nemo.observe.console import Console
-from azr_nemo.observe.memory import MemoryMeter
-from azr_nemo.observe.metrics import MetricsLog
-from azr_nemo.observe.rollouts import RolloutLog
-from azr_nemo.observe.timing import PhaseClock
 from azr_nemo.observe.weights_and_biases import require_wandb
 from azr_nemo.sandbox.metered import MeteredExecutor
-from azr_nemo.selfplay.buffer import TaskBuffer
 from azr_nemo.settings import as_yaml
 from azr_nemo.trainer.checkpoints import Checkpoint, Checkpoints
-from azr_nemo.trainer.driving import Driver
 from azr_nemo.trainer.executors import make_executor
-from azr_nemo.trainer.reporting import open_sinks
 from azr_nemo.trainer.run_directory import Outcome, RunDirectory
-from azr_nemo.trainer.session import buffer_path, make_session
 from azr_nemo.trainer.stopping import SIGNALS, StopRequest
 
 
@@ -57,7 +50,7 @@ def train(config: RunConfig) -> int:
             console.note(f"all {done} steps are done: raise selfplay.steps to go on, or give another run_dir to start anew")
             return Outcome("done", done).exit_code
         checkpoints.clear_unfinished()
-        step = _fit(config, checkpoints, checkpoint, _Leading(stack, run_dir.path, console, stop))
+        step = _fit(config, checkpoints, checkpoint, Leading(stack, run_dir.path, console, stop))
         outcome = Outcome("done", step) if step >= config.selfplay.steps else Outcome("stopped", step, stop.requested)
         run_dir.conclude(outcome)
         if outcome.kind == "stopped":
@@ -72,13 +65,6 @@ def layout_line(config: RunConfig) -> str:
         f"{layout.world_size()} ranks: tensor parallel {engine.tensor_parallel}, pipeline parallel {engine.pipeline_parallel}, "
         f"data parallel {layout.data_parallel_size(config)}; {layout.global_batch_size(config)} rows a step"
     )
-
-
-class _Leading:
-    """What rank 0 has before the model is there."""
-
-    def __init__(self, stack: ExitStack, run_dir: Path, console: Console, stop: StopRequest):
-        self.stack, self.run_dir, self.console, self.stop = stack, run_dir, console, stop
 
 
 class _StopTimer:
@@ -96,7 +82,7 @@ class _StopTimer:
         return bool(broadcast(bool(self.stop and self.stop.requested)))
 
 
-def _fit(config: RunConfig, checkpoints: Checkpoints, checkpoint: Checkpoint | None, leading: _Leading | None) -> int:
+def _fit(config: RunConfig, checkpoints: Checkpoints, checkpoint: Checkpoint | None, leading: Leading | None) -> int:
     """From the model to the last step; returns the steps that are done."""
     executor = None
     if leading:
@@ -112,7 +98,6 @@ def _fit(config: RunConfig, checkpoints: Checkpoints, checkpoint: Checkpoint | N
     from azr_nemo.aligner.leader import LeadingEngine
     from azr_nemo.aligner.rewards import SandboxRewards
     from azr_nemo.aligner.sampling import Sampler
-    from azr_nemo.aligner.selfplay import SelfPlayRun, Silent
     from azr_nemo.aligner.trainer import SelfPlayPPOTrainer
 
     weights = checkpoint.path / FOLDER if checkpoint else Path(config.model.path)
@@ -126,26 +111,12 @@ def _fit(config: RunConfig, checkpoints: Checkpoints, checkpoint: Checkpoint | N
     callback = CheckpointCallback(actor, trainer.strategy, scheduler, checkpoints)
     selfplay = None
     if leading and executor:
-        console, run_dir = leading.console, leading.run_dir
-        if checkpoint:
-            buffer = TaskBuffer.restore(checkpoint.path / "buffer.sqlite", buffer_path(run_dir), config.selfplay.buffer_capacity)
-        else:
-            buffer = TaskBuffer(buffer_path(run_dir), config.selfplay.buffer_capacity)
-            buffer.remove_after(0)
-        leading.stack.callback(buffer.close)
-        metrics = MetricsLog(run_dir, config.logging.tensorboard, open_sinks(config, run_dir, console))
-        leading.stack.callback(metrics.close)
-        rollouts = leading.stack.enter_context(RolloutLog(run_dir, config.logging.rollouts, config.seed))
-        metrics.rewind(checkpoint.step if checkpoint else -1)
-        rollouts.rewind(checkpoint.step if checkpoint else -1)
-        engine = LeadingEngine(actor, sampler, config)
-        driver = Driver(engine, PhaseClock(memory=MemoryMeter().lap), console, config.seed)  # type: ignore[arg-type]
-        selfplay = SelfPlayRun(config, make_session(config, engine, executor, buffer, console), driver, metrics, rollouts, executor)  # type: ignore[arg-type]
-        callback.before, callback.buffer, callback.config = selfplay.settle, buffer, as_yaml(config)
+        selfplay = leading.open(config, checkpoint, executor, LeadingEngine(actor, sampler, config))
+        callback.before, callback.buffer, callback.config = selfplay.settle, selfplay.session.selfplay.buffer, as_yaml(config)
         leading.stop.at_once = False
-        console.note(f"nemo-aligner {version('nemo-aligner')}: {lineage(SelfPlayPPOTrainer)}, {lineage(type(actor))}")
+        leading.console.note(f"nemo-aligner {version('nemo-aligner')}: {lineage(SelfPlayPPOTrainer)}, {lineage(type(actor))}")
         if checkpoint:
-            console.note(f"resumed after step {checkpoint.step} from {checkpoint.path}")
+            leading.console.note(f"resumed after step {checkpoint.step} from {checkpoint.path}")
     ppo = SelfPlayPPOTrainer(
         config,
         sampler,

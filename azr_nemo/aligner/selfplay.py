@@ -1,18 +1,29 @@
 """What rank 0 alone has: the executor's and the buffer's session, its driver, and the run's logs, which PPOTrainer writes to as its logger."""
 
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from azr_nemo.config import RunConfig
+from azr_nemo.observe.console import Console
+from azr_nemo.observe.memory import MemoryMeter
 from azr_nemo.observe.metrics import MetricsLog
 from azr_nemo.observe.rollouts import RolloutLog
+from azr_nemo.observe.timing import PhaseClock
 from azr_nemo.sandbox.metered import MeteredExecutor
+from azr_nemo.selfplay.buffer import TaskBuffer
 from azr_nemo.selfplay.step import StepResult
+from azr_nemo.trainer.checkpoints import Checkpoint
 from azr_nemo.trainer.driving import Driver
-from azr_nemo.trainer.reporting import StepReport
+from azr_nemo.trainer.reporting import StepReport, open_sinks
 from azr_nemo.trainer.rollouts import rollouts
 from azr_nemo.trainer.seeding import ask_for_seeds, read_seeds
-from azr_nemo.trainer.session import Session
+from azr_nemo.trainer.session import Session, buffer_path, make_session
+from azr_nemo.trainer.stopping import StopRequest
+
+if TYPE_CHECKING:
+    from azr_nemo.aligner.leader import LeadingEngine  # imports NeMo
 
 
 class SelfPlayRun:
@@ -94,6 +105,33 @@ class SelfPlayRun:
         result, self._result = self._result, None
         self.report.step(step, metrics, result.attempts)
         self.rollouts.write(step, rollouts(result))
+
+
+@dataclass(frozen=True)
+class Leading:
+    """What rank 0 has before the model is there. stack: closes what the run opens."""
+
+    stack: ExitStack
+    run_dir: Path
+    console: Console
+    stop: StopRequest
+
+    def open(self, config: RunConfig, checkpoint: Checkpoint | None, executor: MeteredExecutor, engine: "LeadingEngine") -> SelfPlayRun:
+        """Buffer, logs and session of the run, as the checkpoint left them."""
+        if checkpoint:
+            buffer = TaskBuffer.restore(checkpoint.path / "buffer.sqlite", buffer_path(self.run_dir), config.selfplay.buffer_capacity)
+        else:
+            buffer = TaskBuffer(buffer_path(self.run_dir), config.selfplay.buffer_capacity)
+            buffer.remove_after(0)
+        self.stack.callback(buffer.close)
+        metrics = MetricsLog(self.run_dir, config.logging.tensorboard, open_sinks(config, self.run_dir, self.console))
+        self.stack.callback(metrics.close)
+        log = self.stack.enter_context(RolloutLog(self.run_dir, config.logging.rollouts, config.seed))
+        for written in (metrics, log):
+            written.rewind(checkpoint.step if checkpoint else -1)
+        driver = Driver(engine, PhaseClock(memory=MemoryMeter().lap), self.console, config.seed)  # type: ignore[arg-type]
+        session = make_session(config, engine, executor, buffer, self.console)  # type: ignore[arg-type]
+        return SelfPlayRun(config, session, driver, metrics, log, executor)
 
 
 class Silent:
