@@ -10,7 +10,8 @@ Arms, from the same warm start, with equal steps and learning rate:
   zero         all advantages are 0
 The first seed's selfplay arm runs for --minutes of self-play; every other run does as many steps. Held out: programs whose normalised source
 falls in one of eight classes of its hash, which the warm start, the seeds and the proposals leave out. All arms answer the same tasks, one of
-each type a program. Intervals: 95%, bootstrap over programs. Writes answers, metrics, table.md and figure.png into --out.
+each type a program; asked for more programs than before, they answer the rest. Intervals: 95%, bootstrap over programs. Writes answers, metrics,
+table.md and figure.png into --out.
 """
 
 import argparse
@@ -23,10 +24,8 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from learning_arm import ARMS
+from learning_arm import ARMS, answered
 from learning_statistics import figure, read_answers, table
-
-from azr_nemo.tasks.task import TaskType
 
 HERE = Path(__file__).parent
 STOPPED = 75  # what a run that was asked to stop ends with
@@ -56,7 +55,7 @@ def main() -> None:
         for _ in pool.map(lambda name: finished(args.out / name, *runs[name], settings, steps, args), runs):
             pass
     warm = args.out / "warm.jsonl"
-    if not answered(warm, args.programs):
+    if answered(warm) < args.programs:
         answer(warm, args.out / "nothing", settings, args)
     arms = {arm: [read_answers(args.out / f"{arm}-{seed}.jsonl") for seed in range(1, args.seeds + 1)] for arm in args.arms}
     text = table(read_answers(warm), arms, steps)
@@ -85,16 +84,11 @@ def timed(run_dir: Path, settings: list[str], minutes: float) -> int:
 def finished(run_dir: Path, arm: str, seed: int, settings: list[str], steps: int, args: argparse.Namespace) -> None:
     """Runs an arm to its end, or takes up one that was broken off, and has it answer."""
     out = run_dir.with_suffix(".jsonl")
-    if answered(out, args.programs):
+    if answered(out) >= args.programs:
         return
     if not (run_dir / "timed").exists():
         child(["--arm", arm, f"run_dir={run_dir}", f"seed={seed}", f"selfplay.steps={steps}", *settings], run_dir)
     answer(out, run_dir, settings, args)
-
-
-def answered(out: Path, programs: int) -> bool:
-    """Whether an arm has answered so many programs; asked for more later, it answers those that are missing."""
-    return out.exists() and out.read_text().count("\n") >= programs * len(TaskType)
 
 
 def answer(out: Path, run_dir: Path, settings: list[str], args: argparse.Namespace) -> None:

@@ -81,11 +81,15 @@ def run(arm: str, config: RunConfig, minutes: float) -> int:
     return train(config)
 
 
+def answered(out: Path) -> int:
+    """Held-out programs that have been answered into `out`."""
+    return out.read_text().count("\n") // len(TaskType) if out.exists() else 0
+
+
 def answers(config: RunConfig, programs: int, samples: int, out: Path) -> None:
     """Answers held-out tasks with the run's latest checkpoint, or with the warm start where the run has none: one JSON line a task, with its
     program's hash, whether the greedy answer was right, and how many of `samples` sampled ones were. Those that `out` has stay as they are."""
-    before = out.read_text() if out.exists() else ""
-    answered = before.count("\n")
+    done = answered(out)
     config = with_dtype(config, None)  # decides which warm start it is
     config.eval.items, config.eval.suites = programs, []
     untuned = resolve_model(config.model)
@@ -102,8 +106,8 @@ def answers(config: RunConfig, programs: int, samples: int, out: Path) -> None:
             session = make_session(config, engine, executor, buffer)
             (held_out,) = session.evaluations
             assert isinstance(held_out, HeldOut)
-            del held_out.tasks[:answered]
-            driver = Driver(engine, PhaseClock(), console, seed=1 + answered)
+            del held_out.tasks[: done * len(TaskType)]
+            driver = Driver(engine, PhaseClock(), console, seed=1 + done)
             right = {}
             for name, count, temperature in (("greedy", 1, 0.0), ("sampled", samples, config.rollout.temperature)):
                 right[name] = driver.drive(_answers(held_out, count, temperature), f"learning/{name}")
@@ -112,7 +116,9 @@ def answers(config: RunConfig, programs: int, samples: int, out: Path) -> None:
         {"type": task.type, "program": program_hash(task.program), "greedy": right["greedy"][i], "sampled": right["sampled"][i]}
         for i, task in enumerate(held_out.tasks)
     ]
-    out.write_text(before + "".join(json.dumps(row) + "\n" for row in rows))
+    part = out.with_suffix(".part")  # a reader sees the answers of whole programs only
+    part.write_text((out.read_text() if done else "") + "".join(json.dumps(row) + "\n" for row in rows))
+    part.replace(out)
 
 
 def _answers(held_out: HeldOut, samples: int, temperature: float) -> Generator[PromptBatch, Completions, list[float]]:

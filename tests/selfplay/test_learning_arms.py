@@ -1,8 +1,9 @@
-"""The controls of benchmarks/learning.py spoil the advantages, and nothing else."""
+"""The controls of benchmarks/learning.py spoil the advantages, and nothing else; what an arm has answered is counted by whole programs."""
 
 import importlib.util
 import random
 from collections import Counter
+from pathlib import Path
 
 from azr_nemo.selfplay.exchange import Completion, Prompt
 from azr_nemo.selfplay.rows import Attempt
@@ -41,3 +42,10 @@ def test_zero_advantages_leave_the_same_rows_in_the_update():
     learning_arm.zero(rows, random.Random(1))
     assert all(abs(row.advantage) < 1e-20 for row in rows)
     assert [bool(row.advantage) for row in rows] == [bool(row.reward) for row in rows]
+
+
+def test_what_an_arm_has_answered_is_counted_by_programs(tmp_path: Path):
+    out = tmp_path / "arm.jsonl"
+    assert learning_arm.answered(out) == 0
+    out.write_text("{}\n" * 2 * len(TaskType))
+    assert learning_arm.answered(out) == 2
