@@ -37,6 +37,12 @@ def test_every_recipe_fits_what_it_is_made_for(recipe: str) -> None:
     assert make_plan(load_settings([f"recipe={recipe}"])).fits
 
 
+def test_a_cpu_takes_less_time_in_bfloat16_than_in_float32() -> None:
+    half, whole = (make_plan(load_settings([f"model.dtype={dtype}"])) for dtype in ("bfloat16", "float32"))
+    assert half.time.update < whole.time.update / 3
+    assert half.time.solve < whole.time.solve / 3
+
+
 TOO_LARGE = [
     ["recipe=qwen2_5_14b-1n8g-megatron", "engine.tensor_parallel=1", "engine.distributed_optimizer=false"],
     ["recipe=qwen2_5_14b-1n8g-megatron", "rollout=torch", "engine.recompute=false"],

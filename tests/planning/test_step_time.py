@@ -99,8 +99,3 @@ def test_more_gpus_and_faster_ones_take_no_longer() -> None:
 def test_a_gpu_is_known_by_its_memory() -> None:
     assert [gpu(memory_gb) for memory_gb in (40, 80, 94, 141)] == [A100, H100, H100, H200]
     assert cpu(4).flops == 2 * cpu(2).flops
-
-
-def test_a_cpu_multiplies_bfloat16_faster_than_float32() -> None:
-    size = make_sizing(gpus_per_node=0)
-    assert step_time(size, cpu(2, width=2)).update < step_time(size, cpu(2, width=4)).update / 3
