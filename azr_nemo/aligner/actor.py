@@ -21,6 +21,7 @@ from nemo_aligner.utils.train_utils import set_sync_funcs
 from omegaconf import DictConfig
 from torch import Tensor
 
+from azr_nemo.algorithms.finite import bounded
 from azr_nemo.algorithms.ppo_loss import ppo_loss
 from azr_nemo.aligner.vocabulary import entropy
 
@@ -97,7 +98,7 @@ class SelfPlayActor(MegatronGPTActorModel):
         # Megatron's schedule divides by the micro-batches and the gradients are averaged over data-parallel ranks: neither is a mean over tokens.
         loss = loss * get_num_microbatches() * parallel_state.get_data_parallel_world_size()
         with torch.no_grad():
-            difference = logprobs - old
+            difference = bounded(logprobs - old)
             kl = difference.exp() - 1 - difference
             values = (losses, entropies, stats["clipped"], stats["ratio"], kl)
             sums = torch.stack([(value * mask).sum().double() for value in values])

@@ -18,6 +18,7 @@ from torch import Tensor
 from transformers import PretrainedConfig
 
 from azr_nemo.algorithms.aggregation import token_weights
+from azr_nemo.algorithms.finite import bounded
 from azr_nemo.algorithms.importance_sampling import importance_weights
 from azr_nemo.algorithms.losses import LOSSES, Bounds, Moved
 from azr_nemo.config import RunConfig
@@ -122,7 +123,7 @@ class Actor:
             drawn = here(rollout)
             drawn = torch.where(drawn.isnan(), old, drawn)
             # log p_trainer - log p_rollout, of tokens drawn from the rollout policy
-            difference = old - drawn
+            difference = bounded(old - drawn)
             sums = {
                 "entropy": entropies,
                 "clip_fraction": stats["clipped"],
