@@ -4,18 +4,20 @@
 
 The three ways take turns: steps without a save, with a save that waits for the disk, with one that is written aside. What a step waits for is
 the time until the save returns; the steps after it also share processors and memory with the writing thread, which the totals show on a quiet
-machine. The disk matters: name one with --folder.
+machine. The disk matters: name one with --folder. The processor's seconds of a save, and those of its hashes, hardly depend on what else runs.
 """
 
 import argparse
 import statistics
 import tempfile
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
 from transformers import LlamaForCausalLM
 
+from azr_nemo.file_hashes import Written
 from azr_nemo.megatron.worker import MegatronEngine, build_engine
 from azr_nemo.models import tiny
 from azr_nemo.selfplay.buffer import TaskBuffer
@@ -38,23 +40,29 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=args.folder) as folder:
         engine = make_engine(Path(folder), args.hidden, args.layers)
         rows = [Example(tuple(range(10, 74)), tuple(range(20, 84)))] * 2
-        seconds: dict[str, list[tuple[float, float]]] = {way: [] for way in WAYS}
+        seconds: dict[str, list[tuple[float, float, float]]] = {way: [] for way in WAYS}
+        hashing = count_hashing()
         with TaskBuffer(Path(folder) / "buffer.sqlite", 100) as buffer:
             for number in range(args.repetitions + 1):
                 for way in WAYS:
                     saver = Saver(Checkpoints(Path(folder) / way, 1), engine, as_yaml(engine.config), way == "asynchronous", 600.0)
+                    del hashing[:]
                     timed = turn(engine, saver if way != "no save" else None, rows, args.steps, number, buffer)
                     if number:  # the first one warms up
-                        seconds[way].append(timed)
+                        seconds[way].append((*timed, sum(hashing)))
             size = sum(path.stat().st_size for path in (Path(folder) / "synchronous").rglob("*") if path.is_file())
-        base = statistics.median(total for total, _ in seconds["no save"])
+        base = statistics.median(total for total, *_ in seconds["no save"])
         print(
             f"checkpoint {size / 1e6:.0f} MB, {args.steps} steps a save, {torch.get_num_threads()} threads; medians of {args.repetitions}, seconds"
         )
         waited = {}
         for way in WAYS[1:]:
-            total, waited[way] = (statistics.median(column) for column in zip(*seconds[way], strict=True))
-            print(f"{way:<14} save returns after {waited[way]:6.3f}   save and steps {total:6.3f}")
+            total, waited[way], cpu, hashed = (statistics.median(column) for column in zip(*seconds[way], strict=True))
+            # What the steps take of the processor is in an asynchronous save's, which goes on beside them.
+            own = f"of the processor {cpu:6.3f}, " if way == "synchronous" else ""
+            print(f"{way:<14} save returns after {waited[way]:6.3f}   save and steps {total:6.3f}   {own}hashes {hashed:6.3f}")
+            if own:
+                print(f"{'':<14} hashes are {hashed / cpu:.0%} of the save's processor seconds, {size / hashed / 1e9:.2f} GB/s")
         print(f"{'no save':<14} {'':<26} steps          {base:6.3f}")
         print(f"ratio of the seconds that a step waits {waited['synchronous'] / waited['asynchronous']:.1f}x")
         engine.close()
@@ -77,20 +85,35 @@ def make_engine(folder: Path, hidden: int, layers: int) -> MegatronEngine:
     return engine
 
 
+def count_hashing() -> list[float]:
+    """A list that the processor's seconds of each hash that is made from now on are added to."""
+    of, found = Written.of, []
+
+    def counted(content: bytes | memoryview | Iterable[bytes | memoryview]) -> Written:
+        started = time.thread_time()
+        written = of(content)
+        found.append(time.thread_time() - started)
+        return written
+
+    Written.of = counted  # type: ignore[method-assign, assignment]
+    return found
+
+
 def turn(
     engine: MegatronEngine, saver: Saver | None, rows: list[Example], steps: int, number: int, buffer: TaskBuffer
-) -> tuple[float, float]:
-    """Seconds of the save and the steps after it, until save returned and in all; the write may end after them."""
-    started = time.perf_counter()
+) -> tuple[float, float, float]:
+    """Seconds of the save and the steps after it, in all and until save returned, and the processor's until it returned; the write may end after
+    them."""
+    started, working = time.perf_counter(), time.process_time()
     if saver:
         saver.save(number, buffer)
-    returned = time.perf_counter()
+    returned, worked = time.perf_counter(), time.process_time()
     for _ in range(steps):
         engine.supervise(rows)
     ended = time.perf_counter()
     if saver:
         saver.wait()
-    return ended - started, returned - started
+    return ended - started, returned - started, worked - working
 
 
 if __name__ == "__main__":

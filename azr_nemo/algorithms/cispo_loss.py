@@ -11,6 +11,8 @@ alone (low = 1 is no bound) and averages over tokens. The loss's value means lit
 import torch
 from torch import Tensor
 
+from azr_nemo.algorithms.finite import bounded
+
 
 def cispo_loss(
     logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor, *, clip_low: float, clip_high: float
@@ -19,6 +21,6 @@ def cispo_loss(
 
     Statistics: `ratio`, and `clipped`, 1 where the weight is not the ratio.
     """
-    ratio = torch.exp(logprobs - old_logprobs).detach()
+    ratio = torch.exp(bounded(logprobs - old_logprobs)).detach()
     weight = ratio.clamp(1 - clip_low, 1 + clip_high)
     return -weight * advantages * logprobs, {"ratio": ratio, "clipped": (weight != ratio).float()}

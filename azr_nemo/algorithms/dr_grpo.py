@@ -9,12 +9,15 @@ answer's loss by its own length, is a matter of the loss: `optim.aggregation=tok
 import torch
 from torch import Tensor
 
+from azr_nemo.algorithms.finite import require_finite
+
 
 def dr_grpo(rewards: Tensor, mask: Tensor, prompts: Tensor) -> Tensor:
     """Advantages [B, T] from rewards [B], mask [B, T] (1 on response tokens) and prompts [B] (integers, equal for the same prompt).
 
-    Equal rewards give exact zeros. Computed in float64, returned in the rewards' dtype.
+    Equal rewards give exact zeros. Computed in float64, returned in the rewards' dtype. Raises ValueError for a reward that is not finite.
     """
+    require_finite(rewards)
     advantage = torch.zeros_like(rewards, dtype=torch.float64)
     for prompt in prompts.unique():
         rows = prompts == prompt

@@ -9,14 +9,17 @@ reward on).
 import torch
 from torch import Tensor
 
+from azr_nemo.algorithms.finite import require_finite
+
 EPSILON = 1e-6
 
 
 def grpo(rewards: Tensor, mask: Tensor, prompts: Tensor) -> Tensor:
     """Advantages [B, T] from rewards [B], mask [B, T] (1 on response tokens) and prompts [B] (integers, equal for the same prompt).
 
-    Equal rewards give exact zeros. Computed in float64, returned in the rewards' dtype.
+    Equal rewards give exact zeros. Computed in float64, returned in the rewards' dtype. Raises ValueError for a reward that is not finite.
     """
+    require_finite(rewards)
     advantage = torch.zeros_like(rewards, dtype=torch.float64)
     for prompt in prompts.unique():
         rows = prompts == prompt

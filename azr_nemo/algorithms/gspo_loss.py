@@ -12,6 +12,8 @@ than a token's ratio: the paper's bounds are 3e-4 and 4e-4, over four mini-batch
 import torch
 from torch import Tensor
 
+from azr_nemo.algorithms.finite import bounded
+
 
 def gspo_loss(
     logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor, responses: Tensor, *, clip_low: float, clip_high: float
@@ -24,7 +26,7 @@ def gspo_loss(
     _, place, lengths = responses.unique(return_inverse=True, return_counts=True)
     gap = (logprobs - old_logprobs).detach()
     mean = torch.zeros_like(lengths, dtype=gap.dtype).index_add(0, place, gap) / lengths
-    ratio = torch.exp(mean[place] + (logprobs - logprobs.detach()))
+    ratio = torch.exp(bounded(mean[place] + (logprobs - logprobs.detach())))
     surrogate = -advantages * ratio
-    bounded = -advantages * ratio.clamp(1 - clip_low, 1 + clip_high)
-    return torch.maximum(surrogate, bounded), {"ratio": ratio.detach(), "clipped": (bounded > surrogate).float()}
+    clamped = -advantages * ratio.clamp(1 - clip_low, 1 + clip_high)
+    return torch.maximum(surrogate, clamped), {"ratio": ratio.detach(), "clipped": (clamped > surrogate).float()}

@@ -16,7 +16,7 @@ from azr_nemo.algorithms.grpo import grpo
 
 def hierarchical_grpo(rewards: Tensor, mask: Tensor, prompts: Tensor, groups: Tensor, proposers: Tensor) -> Tensor:
     """Advantages [B, T] from rewards [B], mask [B, T], prompts [B] (integers, equal for the same prompt), groups [B] (integers, one for each
-    role and task type) and proposers [B] (bool)."""
+    role and task type) and proposers [B] (bool). Raises ValueError for a reward that is not finite."""
     out = torch.zeros_like(mask, dtype=rewards.dtype)
     for rows, level in ((proposers, groups), (~proposers, prompts)):
         out[rows] = grpo(rewards[rows], mask[rows], level[rows])

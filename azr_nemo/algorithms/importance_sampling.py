@@ -11,6 +11,8 @@ between the trainer's policy before and after its own steps.
 import torch
 from torch import Tensor
 
+from azr_nemo.algorithms.finite import bounded
+
 
 def importance_weights(old_logprobs: Tensor, rollout_logprobs: Tensor, cap: float) -> tuple[Tensor, Tensor]:
     """Weights and which of them are capped (1 or 0), in the shape of the inputs, without gradients.
@@ -19,5 +21,5 @@ def importance_weights(old_logprobs: Tensor, rollout_logprobs: Tensor, cap: floa
     """
     if cap <= 0:
         raise ValueError(f"cap must be above 0, not {cap}")
-    weight = torch.exp(old_logprobs - rollout_logprobs).detach()
+    weight = torch.exp(bounded(old_logprobs - rollout_logprobs)).detach()
     return weight.clamp(max=cap), (weight > cap).float()

@@ -1,6 +1,6 @@
 """The clipped surrogate of PPO (arXiv 1707.06347), with DAPO's separate bounds (2503.14476) and the dual clip (1912.09729).
 
-    ratio = exp(logp - logp_old)
+    ratio = exp(logp - logp_old)                                       (its logarithm within +-20: finite.py)
     loss  = max(-A * ratio, -A * clip(ratio, 1 - low, 1 + high))
     loss  = min(loss, -c * A)   where A < 0                              (dual clip, c > 1)
 
@@ -9,6 +9,8 @@ Elementwise: over what to average is another choice (aggregation.py).
 
 import torch
 from torch import Tensor
+
+from azr_nemo.algorithms.finite import bounded
 
 
 def ppo_loss(
@@ -21,11 +23,11 @@ def ppo_loss(
     """
     if dual_clip and dual_clip <= 1:
         raise ValueError(f"dual_clip must be above 1, or 0 for off, not {dual_clip}")
-    ratio = torch.exp(logprobs - old_logprobs)
+    ratio = torch.exp(bounded(logprobs - old_logprobs))
     surrogate = -advantages * ratio
-    bounded = -advantages * ratio.clamp(1 - clip_low, 1 + clip_high)
-    loss = torch.maximum(surrogate, bounded)
-    clipped = bounded > surrogate
+    clamped = -advantages * ratio.clamp(1 - clip_low, 1 + clip_high)
+    loss = torch.maximum(surrogate, clamped)
+    clipped = clamped > surrogate
     if dual_clip:
         ceiling = -advantages * dual_clip
         clipped = clipped | ((advantages < 0) & (ceiling < loss))

@@ -9,6 +9,8 @@ one; `weighting="sequence"` counts each row once instead.
 import torch
 from torch import Tensor
 
+from azr_nemo.algorithms.finite import require_finite
+
 EPSILON = 1e-8
 
 
@@ -16,10 +18,11 @@ def reinforce_plus_plus(rewards: Tensor, mask: Tensor, weighting: str = "token")
     """Advantages [B, T] from rewards [B] and mask [B, T] (1 on response tokens).
 
     A batch of one row, or one whose rewards are all equal, carries no signal and gives zeros. Computed in float64, returned in the rewards'
-    dtype. Raises ValueError for an unknown weighting.
+    dtype. Raises ValueError for an unknown weighting and for a reward that is not finite.
     """
     if weighting not in ("token", "sequence"):
         raise ValueError(f"weighting is 'token' or 'sequence', not {weighting!r}")
+    require_finite(rewards)
     reward, tokens = rewards.double(), mask.double().sum(dim=1)
     rows = tokens > 0
     r, weight = reward[rows], tokens[rows] if weighting == "token" else torch.ones_like(tokens[rows])

@@ -8,12 +8,16 @@ So the baseline does not depend on the answer it judges, and the estimate is unb
 import torch
 from torch import Tensor
 
+from azr_nemo.algorithms.finite import require_finite
+
 
 def rloo(rewards: Tensor, mask: Tensor, prompts: Tensor) -> Tensor:
     """Advantages [B, T] from rewards [B], mask [B, T] (1 on response tokens) and prompts [B] (integers, equal for the same prompt).
 
     A prompt with a single answer has no baseline and gives zeros. Computed in float64, returned in the rewards' dtype.
+    Raises ValueError for a reward that is not finite.
     """
+    require_finite(rewards)
     advantage = torch.zeros_like(rewards, dtype=torch.float64)
     for prompt in prompts.unique():
         rows = prompts == prompt

@@ -11,6 +11,8 @@ every first advantage negative).
 import torch
 from torch import Tensor
 
+from azr_nemo.algorithms.finite import require_finite
+
 DECAY = 0.95  # the paper's
 
 
@@ -18,9 +20,10 @@ def role_baseline(
     rewards: Tensor, mask: Tensor, groups: Tensor, baselines: dict[int, float], decay: float = DECAY
 ) -> tuple[Tensor, dict[int, float]]:
     """Advantages [B, T] and the baselines after these rows, by group, from rewards [B], mask [B, T], groups [B] (integers) and the baselines
-    before. Rows are taken in their order. Raises ValueError unless 0 <= decay < 1."""
+    before. Rows are taken in their order. Raises ValueError unless 0 <= decay < 1, and for a reward that is not finite."""
     if not 0 <= decay < 1:
         raise ValueError(f"decay lies in [0, 1), not at {decay}")
+    require_finite(rewards)
     after = dict(baselines)
     advantage = torch.zeros_like(rewards, dtype=torch.float64)
     for group in groups.unique().tolist():

@@ -16,7 +16,7 @@ def trr_plus_plus(rewards: Tensor, mask: Tensor, groups: Tensor, weighting: str 
     """Advantages [B, T] from rewards [B], mask [B, T] (1 on response tokens) and groups [B] (integers).
 
     A group of one row, or one whose rewards are all equal, carries no signal and gives zeros. weighting: see reinforce_plus_plus; the
-    published code's is `token`, the paper does not say.
+    published code's is `token`, the paper does not say. Raises ValueError for a reward that is not finite.
     """
     out = torch.zeros_like(mask, dtype=rewards.dtype)
     for group in groups.unique():

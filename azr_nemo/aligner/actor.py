@@ -21,8 +21,10 @@ from nemo_aligner.utils.train_utils import set_sync_funcs
 from omegaconf import DictConfig
 from torch import Tensor
 
+from azr_nemo.algorithms.finite import bounded
 from azr_nemo.algorithms.ppo_loss import ppo_loss
 from azr_nemo.aligner.vocabulary import entropy
+from azr_nemo.megatron.finite_weights import Growth
 
 SUMS = ("pg_loss", "entropy", "clip_fraction", "ppo_ratio", "kl")
 
@@ -33,6 +35,7 @@ class SelfPlayActor(MegatronGPTActorModel):
     def __init__(self, cfg: DictConfig, trainer: Any) -> None:
         super().__init__(cfg, trainer)
         self.temperature = float(cfg.ppo.temperature)
+        self._growth: Growth | None = None
         self.step_tokens = 0.0  # response tokens of the optimizer step in hand, over all data-parallel ranks
 
     def sampling(self, max_new_tokens: int, temperature: float) -> None:
@@ -43,6 +46,15 @@ class SelfPlayActor(MegatronGPTActorModel):
         if self.use_trtllm_generation:
             config = self.trtllm_generate.sampling_config
             config.update(max_new_tokens=max_new_tokens, temperature=1.0 if greedy else temperature, top_k=1 if greedy else 0)
+
+    def growth(self) -> float:
+        """By what factor the weights became larger since the time before, on the rank where that is most; 1 the first time, infinite when one
+        is not finite. Collective."""
+        if self._growth is None:
+            self._growth = Growth(self.parameters())
+        values = torch.tensor(self._growth.update(), device=torch.cuda.current_device())
+        dist.all_reduce(values, op=dist.ReduceOp.MAX)
+        return float(values)
 
     def get_loss_and_metrics(self, batch: dict[str, Tensor], forward_only: bool) -> tuple[float, dict[str, float]]:
         """One forward and backward over this rank's rows of an optimizer step; metrics are means over all its response tokens.
@@ -97,7 +109,7 @@ class SelfPlayActor(MegatronGPTActorModel):
         # Megatron's schedule divides by the micro-batches and the gradients are averaged over data-parallel ranks: neither is a mean over tokens.
         loss = loss * get_num_microbatches() * parallel_state.get_data_parallel_world_size()
         with torch.no_grad():
-            difference = logprobs - old
+            difference = bounded(logprobs - old)
             kl = difference.exp() - 1 - difference
             values = (losses, entropies, stats["clipped"], stats["ratio"], kl)
             sums = torch.stack([(value * mask).sum().double() for value in values])

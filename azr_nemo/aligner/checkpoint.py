@@ -17,8 +17,9 @@ from omegaconf import OmegaConf
 from safetensors.torch import load_file, save_file
 
 from azr_nemo.aligner.actor import SelfPlayActor
-from azr_nemo.aligner.exchange import broadcast
+from azr_nemo.aligner.exchange import broadcast, gather_rows
 from azr_nemo.errors import UserError
+from azr_nemo.file_hashes import Written
 from azr_nemo.selfplay.buffer import TaskBuffer
 from azr_nemo.trainer.checkpoints import Checkpoints
 
@@ -54,19 +55,19 @@ class CheckpointCallback:
             raise
         broadcast({"directory": str(directory)})
 
-        def write(directory: Path) -> dict[str, int]:
-            self._save_part(directory)
+        def write(directory: Path) -> dict[str, Written]:
+            hashes = self._save_part(directory)
             OmegaConf.save(self.actor.cfg, directory / FOLDER / CONFIG)
             (directory / STATE).write_text(json.dumps(self.state()))
             (directory / "config.yaml").write_text(self.config)
             if self.buffer is not None:
                 self.buffer.backup(directory / "buffer.sqlite")
-            return {}
+            return hashes
 
         self.checkpoints.complete(step, write)
 
-    def _save_part(self, directory: Path) -> None:
-        """Every rank's part, by megatron-core's dist_checkpointing."""
+    def _save_part(self, directory: Path) -> dict[str, Written]:
+        """Every rank's part, by megatron-core's dist_checkpointing, whose files the ranks then share to read for their hashes."""
         (directory / FOLDER).mkdir(exist_ok=True)
         (directory / "rng").mkdir(exist_ok=True)
         states = {"cpu": torch.get_rng_state()} | ({"cuda": torch.cuda.get_rng_state()} if torch.cuda.is_available() else {})
@@ -78,6 +79,10 @@ class CheckpointCallback:
         }
         self.strategy.checkpoint_io.save_checkpoint(state, str(directory / FOLDER / WEIGHTS))
         dist.barrier()
+        paths = sorted(path for path in directory.rglob("*") if path.is_file())[dist.get_rank() :: dist.get_world_size()]
+        own = {str(path.relative_to(directory)): Written.read(path) for path in paths}
+        said = gather_rows([list(json.dumps(own).encode())])
+        return {name: Written(*file) for part in said for name, file in json.loads(bytes(part)).items()}
 
 
 def optimizer_state(strategy: Any, loading: bool) -> dict[str, Any]:
@@ -130,9 +135,14 @@ def restore(actor: SelfPlayActor, strategy: Any, scheduler: Any, path: Path) -> 
         steps = [group.pop("steps", 0.0) for group in state["param_groups"]]
         for entry in state["state"].values():
             entry["step"] = torch.tensor(max(steps))
+    rates = [group["lr"] for group in optimizer.param_groups]
     optimizer.load_state_dict(state)
-    for schedule in found.get("lr_schedulers", []):
+    schedules = found.get("lr_schedulers", [])
+    for schedule in schedules:
         scheduler.load_state_dict(schedule)
+    if not schedules:  # then the settings say the rate: a run that diverged goes on with a lower one
+        for group, rate in zip(optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate
     own = path / "rng" / f"rank_{dist.get_rank():05d}.safetensors"
     if own.is_file():  # another layout has other ranks; sampling is seeded by the step anyway
         states = load_file(own)

@@ -1,6 +1,7 @@
 """`azr-nemo train engine=aligner`: puts NeMo-Aligner's trainer together on every rank, and self-play on rank 0, and lets it fit."""
 
 import importlib.util
+import math
 import signal
 from contextlib import ExitStack, nullcontext
 from importlib.metadata import version
@@ -35,13 +36,15 @@ def train(config: RunConfig) -> int:
     if layout.rank():
         for number in SIGNALS:
             signal.signal(number, lambda number, frame: None)  # rank 0 hears the same signal and decides
-        _fit(config, checkpoints, checkpoints.find(config.resume), None)
+        # Each rank loads its part of the checkpoint by itself, so each finds out by itself which one is whole.
+        _fit(config, checkpoints, checkpoints.find(config.resume, hashed_below=config.selfplay.steps), None)
         return 0
     with ExitStack() as stack:
         run_dir = stack.enter_context(RunDirectory(Path(config.run_dir)))
         stop = stack.enter_context(StopRequest())
         console = stack.enter_context(Console(config.logging.console))
-        checkpoint = checkpoints.find(config.resume, console.note)
+        with console.phase("find checkpoint"):
+            checkpoint = checkpoints.find(config.resume, console.note, config.selfplay.steps)
         done = checkpoint.step if checkpoint else 0
         title = f"AZR-NeMo: {config.recipe or config.model.path}"
         lines = [f"run_dir {config.run_dir}", f"model {config.model.path}", layout_line(config)]
@@ -105,6 +108,8 @@ def _fit(config: RunConfig, checkpoints: Checkpoints, checkpoint: Checkpoint | N
         raise UserError(f"{checkpoint.path} is not a checkpoint of engine=aligner: give resume=PATH of one, or another run_dir")
     with leading.console.phase("load model") if leading else nullcontext():
         trainer, actor, optimizer, scheduler = model.build(config, weights)
+    if not math.isfinite(actor.growth()):
+        raise UserError(f"the weights in {weights} are not finite: give those from before the run diverged")
     counters = restore(actor, trainer.strategy, scheduler, checkpoint.path) if checkpoint else None
     source = PromptSource(config.selfplay.steps, layout.global_batch_size(config), config.rollout.max_batch_rows, actor.tokenizer.eos_id)
     sampler = Sampler(actor, source, config)

@@ -20,6 +20,7 @@ from azr_nemo.aligner.sampling import Sampler
 from azr_nemo.aligner.selfplay import SelfPlayRun
 from azr_nemo.config import RunConfig
 from azr_nemo.errors import UserError
+from azr_nemo.megatron.finite_weights import Diverged, require_growth, way_back
 from azr_nemo.selfplay.exchange import GROUPS, TrainingBatch
 from azr_nemo.tasks.task import Role
 
@@ -82,12 +83,18 @@ class SelfPlayPPOTrainer(PPOTrainer):
         return data, {"advantages_mean": first, "advantages_rms": second**0.5}
 
     def run_training(self, dataloader_iter: Any) -> Any:
-        """PPOTrainer's, timed."""
+        """PPOTrainer's, timed. Raises UserError, on every rank and before anything is saved, when it leaves weights that are not finite."""
         if self.selfplay is None:
-            return super().run_training(dataloader_iter)
-        driver = self.selfplay.driver
-        with driver.clock.phase("update"), driver.console.phase("update"):
-            return super().run_training(dataloader_iter)
+            trained = super().run_training(dataloader_iter)
+        else:
+            driver = self.selfplay.driver
+            with driver.clock.phase("update"), driver.console.phase("update"):
+                trained = super().run_training(dataloader_iter)
+        try:
+            require_growth(self.model.growth(), "optim.lr", self.config.optim.lr)
+        except Diverged as error:
+            raise UserError(way_back(error, self.step + 1, self.ckpt_callback.checkpoints.latest())) from error
+        return trained
 
     @torch.no_grad()
     def run_validation(self) -> dict[str, Any]:

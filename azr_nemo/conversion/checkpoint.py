@@ -19,10 +19,9 @@ from azr_nemo.conversion.pieces import Piece
 from azr_nemo.conversion.source import Source, megatron_loader, refuse_unknown
 from azr_nemo.conversion.stored import Chunk, StoredTensor
 from azr_nemo.errors import UserError
+from azr_nemo.file_hashes import compare_recorded
 from azr_nemo.megatron.huggingface import read_companions, read_config, write_companions
-from azr_nemo.megatron.sharded_safetensors import BACKEND, LAYOUT, VERSION, Slices
-
-METADATA = {"sharded_backend": BACKEND, "sharded_backend_version": VERSION, "common_backend": "torch", "common_backend_version": 1}
+from azr_nemo.megatron.sharded_safetensors import BACKEND, LAYOUT, METADATA, Slices
 
 
 @contextmanager
@@ -38,6 +37,7 @@ def open_checkpoint_source(path: Path) -> Iterator[Source]:
     model_dir = path / "model"
     if not model_dir.is_dir():
         raise UserError(f"{path} is not a checkpoint: it has no model/ in it")
+    compare_recorded(path, "weights", "model")
     config = read_config(model_dir)
     with ExitStack() as stack:
         tensors = _open_slices(path, stack)

@@ -10,6 +10,7 @@ from azr_nemo.conversion.hugging_face import Progress, open_hf_source, write_hf
 from azr_nemo.conversion.nemo import CONFIG, WEIGHTS, open_nemo_source, write_nemo
 from azr_nemo.conversion.source import Source
 from azr_nemo.errors import UserError
+from azr_nemo.file_hashes import compare_recorded
 from azr_nemo.megatron.huggingface import SHARD_BYTES, written_aside
 from azr_nemo.observe.console import Console
 
@@ -40,6 +41,7 @@ def convert(
     if shard_bytes < 1:
         raise UserError("--max-shard-gb must be more than 0")
     if (source / "nemo" / CONFIG).is_file():  # a checkpoint of engine=aligner has more beside it
+        compare_recorded(source, "nemo")
         source = source / "nemo"
     kind = detect(source)
     if kind == to:

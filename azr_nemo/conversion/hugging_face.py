@@ -8,8 +8,7 @@ from torch import Tensor
 
 from azr_nemo.conversion.pieces import Piece
 from azr_nemo.conversion.source import Source
-from azr_nemo.errors import UserError
-from azr_nemo.megatron.huggingface import open_weights, read_companions, read_config, tensor_names, write_companions, write_shards
+from azr_nemo.megatron.huggingface import open_weights, read_companions, read_config, write_companions, write_shards
 
 Progress = Callable[[int], None]  # told how many tensors more are done
 
@@ -18,16 +17,13 @@ Progress = Callable[[int], None]  # told how many tensors more are done
 def open_hf_source(path: Path) -> Iterator[Source]:
     """Raises UserError when the directory is no model, is damaged, or holds tensors that its config.json does not imply."""
     config = read_config(path)
-    with open_weights(path) as get:
+    with open_weights(path, config) as weights:
 
         def load(piece: Piece) -> list[Tensor]:
-            return [get(name) for name in piece.names]
+            return [weights.get(name) for name in piece.names]
 
         source = Source(path, "hf", config, read_companions(path), load)
-        expected = {name for piece in source.pieces for name in piece.names}
-        unknown = [name for name in tensor_names(path, config) if name not in expected]
-        if unknown:
-            raise UserError(f"{path} holds a tensor {unknown[0]}, which the model that its config.json describes does not have")
+        weights.refuse_others(name for piece in source.pieces for name in piece.names)
         yield source
 
 

@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 from transformers import PretrainedConfig
 
-from azr_nemo.conversion.pieces import Piece, pieces
+from azr_nemo.conversion.pieces import HEAD, Piece, pieces
 from azr_nemo.conversion.stored import StoredTensor
 from azr_nemo.errors import UserError
 from azr_nemo.megatron.architecture import Architecture, read_architecture
+from azr_nemo.megatron.finite_weights import require_finite
 
 DTYPES = (torch.bfloat16, torch.float16, torch.float32)
 
@@ -91,6 +92,7 @@ def megatron_loader(tensors: dict[str, StoredTensor], prefix: str, origin: Path)
             raise UserError(
                 f"{origin}: its tensor {prefix}{piece.key} has shape {tuple(full.shape)}, but its configuration implies {piece.shape}"
             )
+        require_finite(full, f"{prefix}{piece.key}" if piece.layer is None else f"{prefix}{piece.key}, layer {piece.layer},", origin)
         # More rows than the model's are a vocabulary's padding; for anything else split() would give tensors of a wrong shape, which is told.
         return piece.split(full[: piece.shape[0]] if piece.key.endswith(("word_embeddings.weight", "output_layer.weight")) else full)
 
@@ -107,5 +109,6 @@ def refuse_unknown(tensors: dict[str, StoredTensor], prefix: str, wanted: list[P
             if piece.layer == 0 and stacked is not None and stacked.shape[0] != layers:
                 raise UserError(f"{origin}: its tensor {stacked.key} has {stacked.shape[0]} layers, but its configuration says {layers}")
     for key in tensors:
-        if key.startswith(prefix) and key not in known and not key.startswith("optimizer."):
-            raise UserError(f"{origin} holds a tensor {key}, which the model that its configuration describes does not have")
+        if key not in known and not key.startswith("optimizer."):
+            tied = "; it ties the head to the embedding, so say there that it does not" if key == prefix + HEAD else ""
+            raise UserError(f"{origin} holds a tensor {key}, which the model that its configuration describes does not have{tied}")

@@ -18,11 +18,13 @@ from torch import Tensor
 from transformers import PretrainedConfig
 
 from azr_nemo.algorithms.aggregation import token_weights
+from azr_nemo.algorithms.finite import bounded
 from azr_nemo.algorithms.importance_sampling import importance_weights
 from azr_nemo.algorithms.losses import LOSSES, Bounds, Moved
 from azr_nemo.config import RunConfig
 from azr_nemo.megatron import distributed
 from azr_nemo.megatron.batches import MicroBatch, mini_batches, pack
+from azr_nemo.megatron.finite_weights import Growth
 from azr_nemo.megatron.huggingface import open_weights
 from azr_nemo.megatron.layers import SHORT
 from azr_nemo.megatron.model import bare, build_model, has_transformer_engine_layers
@@ -45,8 +47,8 @@ class Actor:
         self.config, self.hf_config, self.platform = config, hf_config, platform
         self.dtype = choose_dtype(config.model.dtype, platform)
         model = build_model(hf_config, platform, config.engine, self.dtype, config.rollout.temperature, config.model.fp32_logits)
-        with open_weights(model_dir) as get:
-            import_weights(model, hf_config, get)
+        with open_weights(model_dir, hf_config) as weights:
+            weights.refuse_others(import_weights(model, hf_config, weights.get))
         ddp = DistributedDataParallelConfig(
             grad_reduce_in_fp32=True, overlap_grad_reduce=False, use_distributed_optimizer=config.engine.distributed_optimizer
         )
@@ -55,6 +57,7 @@ class Actor:
         with platform.scope():
             self.model = DistributedDataParallel(transformer, ddp, model)
         self.supervised = False
+        self._growth = Growth(self.model.parameters())
         self.reset_optimizer()
 
     def reset_optimizer(self) -> None:
@@ -62,6 +65,11 @@ class Actor:
         with self.platform.scope():
             self.optimizer = make_optimizer(self.model, self.config, self.dtype)
             self.scheduler = make_scheduler(self.optimizer, self.config.optim)
+
+    def growth(self) -> float:
+        """By what factor the latest update made the weights larger, on the rank where it is largest; infinite when one is not finite. The
+        weights themselves are looked at, since loss and gradient may be finite where Adam's step is not."""
+        return distributed.largest(self._growth.update())
 
     def logprobs(self, prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]]) -> Tensor:
         """Log-probabilities [B, T] of the responses' tokens, fp32 on the CPU, 0 beyond a response. Logits are tempered first."""
@@ -122,7 +130,7 @@ class Actor:
             drawn = here(rollout)
             drawn = torch.where(drawn.isnan(), old, drawn)
             # log p_trainer - log p_rollout, of tokens drawn from the rollout policy
-            difference = old - drawn
+            difference = bounded(old - drawn)
             sums = {
                 "entropy": entropies,
                 "clip_fraction": stats["clipped"],

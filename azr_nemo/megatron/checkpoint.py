@@ -5,10 +5,11 @@ DIRECTORY/model/     config.json and tokenizer, so that the checkpoint stands al
 """
 
 import contextlib
+import json
+import math
 import pickle
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from functools import partial
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -16,48 +17,51 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from megatron.core import dist_checkpointing, parallel_state
-from megatron.core.dist_checkpointing.core import CheckpointingConfig, CheckpointingException, save_config
+from megatron.core.dist_checkpointing.core import CheckpointingException
 from megatron.core.dist_checkpointing.dict_utils import extract_matching_values
 from megatron.core.dist_checkpointing.mapping import ShardedObject
 from megatron.core.dist_checkpointing.state_dict_utils import save_preprocess
+from megatron.core.optimizer import MegatronOptimizer
 from safetensors import SafetensorError
 
 from azr_nemo.errors import UserError
+from azr_nemo.file_hashes import Written, write_file
 from azr_nemo.megatron.actor import Actor
-from azr_nemo.megatron.huggingface import copy_companions
+from azr_nemo.megatron.huggingface import companion_files, read_companions
 from azr_nemo.megatron.model import bare
-from azr_nemo.megatron.sharded_safetensors import BACKEND, VERSION, SafetensorsLoad, Slices
+from azr_nemo.megatron.sharded_safetensors import METADATA, SafetensorsLoad, Slices
+
+# Of a parameter group: what the run's settings decide. The scheduler sets the rate and the decay themselves.
+SETTINGS = ("max_lr", "min_lr", "betas", "eps")
 
 
 @dataclass(frozen=True)
 class Snapshot:
     """What this rank writes of a checkpoint, at one moment of training. common: the bytes of common.pt, on rank 0 only, as companions, which
-    writes what belongs to the model besides its weights."""
+    gives the files that belong to the model besides its weights."""
 
     rank: int
     slices: Slices
     common: bytes = b""
-    companions: Callable[[Path], None] | None = None
+    companions: Callable[[], dict[str, bytes]] | None = None
 
-    def write(self, directory: Path) -> dict[str, int]:
-        """Fills DIRECTORY with this rank's files and syncs them; returns the size of each by its path in it. Not collective: it can run in
-        a thread. Raises UserError when it cannot be written, a full disk included."""
+    def write(self, directory: Path) -> dict[str, Written]:
+        """Fills DIRECTORY with this rank's files and syncs the weights; returns the size and the hash of each by its path in it.
+
+        Not collective: it can run in a thread. Raises UserError when it cannot be written, a full disk included, or is not finite."""
         weights = directory / "weights"
         try:
             weights.mkdir(parents=True, exist_ok=True)
-            written = [self.slices.write(weights, self.rank)]
-            if self.rank == 0:
-                written.append(weights / "common.pt")
-                written[-1].write_bytes(self.common)
-                save_config(CheckpointingConfig(BACKEND, VERSION), str(weights))
-                written.append(weights / "metadata.json")
+            path, slices = self.slices.write(weights, self.rank)
+            written = {path: slices}
+            files = {weights / "common.pt": self.common, weights / "metadata.json": json.dumps(METADATA).encode()} if self.rank == 0 else {}
             if self.companions is not None:
                 (directory / "model").mkdir(exist_ok=True)
-                self.companions(directory / "model")
-                written += (path for path in (directory / "model").rglob("*") if path.is_file())
+                files |= {directory / "model" / name: content for name, content in self.companions().items()}
+            written |= {path: write_file(path, content) for path, content in files.items()}
         except (OSError, SafetensorError) as error:
             raise UserError(f"the checkpoint {directory} cannot be written: {error}") from error
-        return {str(path.relative_to(directory)): path.stat().st_size for path in written}
+        return {str(path.relative_to(directory)): file for path, file in written.items()}
 
 
 def take_snapshot(actor: Actor, model_dir: Path, copy: bool) -> Snapshot:
@@ -68,7 +72,7 @@ def take_snapshot(actor: Actor, model_dir: Path, copy: bool) -> Snapshot:
         snapshot = _snapshot(state, {"optimizer": "optimizer" in state}, copy)
     if snapshot.rank:
         return snapshot
-    return replace(snapshot, companions=partial(copy_companions, model_dir, actor.hf_config, actor.dtype))
+    return replace(snapshot, companions=lambda: companion_files(read_companions(model_dir), actor.hf_config, actor.dtype))
 
 
 def _snapshot(state: dict[str, Any], content: dict[str, Any], copy: bool) -> Snapshot:
@@ -86,7 +90,9 @@ def save_checkpoint(actor: Actor, model_dir: Path, directory: Path) -> None:
 
 
 def load_checkpoint(actor: Actor, directory: Path) -> None:
-    """Takes back what save_checkpoint wrote, bit for bit. Collective. Raises UserError when it is absent, damaged or of another model."""
+    """Takes back what save_checkpoint wrote, bit for bit. Collective. Raises UserError when it is absent, damaged, of another model or not finite.
+
+    The learning rate and what else the settings say of the optimizer are those of this run, whatever the checkpoint was trained with."""
     with _loading(directory) as weights, actor.platform.scope():
         content = dist_checkpointing.load_content_metadata(weights) or {}
         actor.reset_optimizer()
@@ -94,12 +100,24 @@ def load_checkpoint(actor: Actor, directory: Path) -> None:
         state = dist_checkpointing.load(state, weights, sharded_strategy=SafetensorsLoad())
         _set_weights(actor.model, state["model"])
         if "optimizer" in state:
-            actor.optimizer.load_state_dict(state["optimizer"])
+            _load_optimizer(actor.optimizer, state["optimizer"])
         else:
             actor.optimizer.reload_model_params()
         if "scheduler" in state:
             actor.scheduler.load_state_dict(state["scheduler"])
         actor.supervised = bool(state.get("supervised", False))
+    if not math.isfinite(actor.growth()):
+        raise UserError(
+            f"the checkpoint {directory} cannot be loaded: its weights are not finite, so the run had diverged before it was written"
+        )
+
+
+def _load_optimizer(optimizer: MegatronOptimizer, state: dict[str, Any]) -> None:
+    """Moments and step counts; a run that is resumed with other settings goes on with those."""
+    settings = [{name: group[name] for name in SETTINGS if name in group} for group in optimizer.param_groups]
+    optimizer.load_state_dict(state)
+    for group, own in zip(optimizer.param_groups, settings, strict=True):
+        group.update(own)
 
 
 def load_weights(model: torch.nn.Module, directory: Path) -> None:

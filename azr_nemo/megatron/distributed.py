@@ -156,6 +156,13 @@ def open_store() -> dist.Store:
     return dist.PrefixStore(f"start/{_starts}", _store).clone()
 
 
+def largest(value: float) -> float:
+    """That of all ranks. Collective."""
+    values = torch.tensor(value, dtype=torch.float64)
+    dist.all_reduce(values, op=dist.ReduceOp.MAX)
+    return float(values)
+
+
 def has_failed() -> bool:
     """Whether the job is ending because of a rank that failed or was lost."""
     return _watchdog is not None and (_watchdog.failing or _watchdog.verdict is not None)

@@ -3,8 +3,10 @@
 import contextlib
 import json
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from huggingface_hub import errors as hub_errors
@@ -14,8 +16,11 @@ from torch import Tensor
 from transformers import AutoConfig, PretrainedConfig
 
 from azr_nemo.errors import UserError
+from azr_nemo.megatron.architecture import FAMILIES, inverse_frequencies
+from azr_nemo.megatron.finite_weights import require_finite
 
 INDEX = "model.safetensors.index.json"
+EMBEDDING, HEAD, INVERSE_FREQUENCIES = "model.embed_tokens.weight", "lm_head.weight", "rotary_emb.inv_freq"
 SHARD_BYTES = 5 * 10**9
 # What belongs to a model besides its weights: configuration, tokenizer, chat template.
 COMPANIONS = (".json", ".jinja", ".txt", ".model")
@@ -34,53 +39,105 @@ def read_config(model_dir: Path) -> PretrainedConfig:
         raise UserError(f"{model_dir / 'config.json'} cannot be read: {' '.join(str(error).split())}") from error
 
 
-@contextlib.contextmanager
-def open_weights(model_dir: Path) -> Iterator[Callable[[str], Tensor]]:
-    """Gives `get(name) -> tensor`, which reads one tensor of the directory's safetensors files (memory-mapped, nothing else is loaded).
+@dataclass(frozen=True)
+class Weights:
+    """The tensors in the safetensors files of a Hugging Face directory, but for copies of what the model has anyway. handles: by name."""
 
-    Raises UserError when the directory has no such files, when one is damaged, and, from `get`, for a tensor that is not in them.
+    model_dir: Path
+    handles: dict[str, Any]
+
+    @property
+    def names(self) -> list[str]:
+        return sorted(self.handles)
+
+    def get(self, name: str) -> Tensor:
+        """One tensor (memory-mapped, nothing else is loaded). Raises UserError when it is missing or not finite."""
+        if name not in self.handles:
+            hint = ', which may lack "tie_word_embeddings": true' if name == HEAD else ""
+            raise UserError(f"{self.model_dir} has no tensor {name}: its files do not match its config.json{hint}")
+        return require_finite(self.handles[name].get_tensor(name), name, self.model_dir)
+
+    def refuse_others(self, used: Iterable[str]) -> None:
+        """Raises UserError for a tensor that is not among the used ones: it would be lost in silence."""
+        others = sorted(self.handles.keys() - set(used))
+        if others:
+            raise UserError(
+                f"{self.model_dir} holds a tensor {others[0]}, which the model that its config.json describes does not have: correct config.json, "
+                "or take the tensor out of the file"
+            )
+
+
+@contextlib.contextmanager
+def open_weights(model_dir: Path, config: PretrainedConfig) -> Iterator[Weights]:
+    """The weights of a Hugging Face directory whose configuration is `config`.
+
+    Raises UserError when the directory has no such files, when one is damaged or would not be read, when a tensor is there twice, and when a
+    tied head or the rotary frequencies are not what the configuration makes of them.
     """
-    files = sorted({model_dir / name for name in _index(model_dir).values()}) or sorted(model_dir.glob("*.safetensors"))
-    if not files:
-        raise UserError(f"{model_dir} has no *.safetensors: convert the model with save_pretrained(..., safe_serialization=True)")
     with contextlib.ExitStack() as stack:
-        where = {}
-        for file in files:
+        handles: dict[str, Any] = {}
+        places: dict[str, Path] = {}
+        for file in _files(model_dir):
             try:
                 handle = stack.enter_context(safe_open(file, framework="pt"))
             except (OSError, SafetensorError) as error:
                 raise UserError(f"{file} cannot be read ({error}): fetch the model again") from error
-            where.update(dict.fromkeys(handle.keys(), handle))
+            for name in handle.keys():  # noqa: SIM118 - not a dictionary
+                if name in handles:
+                    raise UserError(
+                        f"the tensor {name} is both in {places[name]} and in {file.name}: remove the file that is not the model's"
+                    )
+                handles[name], places[name] = handle, file
+        weights = Weights(model_dir, handles)
+        for name in _copies(weights, config):
+            del handles[name]
+        yield weights
 
-        def get(name: str) -> Tensor:
-            if name not in where:
-                raise UserError(f"{model_dir} has no tensor {name}: its files do not match its config.json")
-            return where[name].get_tensor(name)
 
-        yield get
+def _files(model_dir: Path) -> list[Path]:
+    """Those of the index, or all where there is none."""
+    listed = {model_dir / name for name in _index(model_dir).values()}
+    found = set(model_dir.glob("*.safetensors"))
+    # Some authors put the same weights beside them in a format of their own.
+    others = sorted(file for file in found - listed if not file.name.startswith("consolidated"))
+    if others and listed and listed <= found:
+        raise UserError(f"{others[0]} is not among the files of {INDEX}, so its tensors would be left out: remove it, or the index")
+    if not listed | found:
+        raise UserError(f"{model_dir} has no *.safetensors: convert the model with save_pretrained(..., safe_serialization=True)")
+    return sorted(listed or found)
+
+
+def _copies(weights: Weights, config: PretrainedConfig) -> list[str]:
+    """The names of tensors that say again what others or the configuration say. Raises UserError for one that says something else."""
+    if config.model_type not in FAMILIES:  # rollout=transformers alone computes it, and knows what it has
+        return [HEAD] if config.tie_word_embeddings and HEAD in weights.handles else []
+    copies = []
+    if config.tie_word_embeddings and HEAD in weights.handles:
+        head, embedding = weights.get(HEAD), weights.get(EMBEDDING)
+        if head.dtype != embedding.dtype or not torch.equal(head, embedding):
+            raise UserError(
+                f"{weights.model_dir} holds a {HEAD} that is not its {EMBEDDING}, though its config.json ties the two: set "
+                f'"tie_word_embeddings": false in config.json to keep this head, or take it out of the file'
+            )
+        copies.append(HEAD)
+    for name in weights.names:
+        if name.endswith(INVERSE_FREQUENCIES):
+            # Half precision keeps three digits of them, and nothing below 6e-8.
+            stored, ours = weights.get(name).float(), inverse_frequencies(config)
+            if stored.shape != ours.shape or not torch.allclose(stored, ours, rtol=1e-2, atol=1e-7):
+                raise UserError(
+                    f"{weights.model_dir} holds rotary frequencies, {name}, that are not those of its config.json: set rope_theta and the rope's "
+                    "scaling there to what the model was trained with, or take the tensor out of the file"
+                )
+            copies.append(name)
+    return copies
 
 
 @contextlib.contextmanager
 def open_hf(model_dir: Path, config: PretrainedConfig) -> Iterator[Iterator[tuple[str, Tensor]]]:
-    """The weight stream of a Hugging Face directory, as `tensor_names` lists it. Raises UserError as `open_weights` does."""
-    names = tensor_names(model_dir, config)
-    with open_weights(model_dir) as get:
-        yield ((name, get(name)) for name in names)
-
-
-def tensor_names(model_dir: Path, config: PretrainedConfig) -> list[str]:
-    """The names of the directory's tensors, but for what is computed from the configuration and for a head that is the embedding."""
-    names = sorted(_index(model_dir)) or sorted(name for file in model_dir.glob("*.safetensors") for name in _names_in(file))
-    tied = {"lm_head.weight"} if config.tie_word_embeddings else set()
-    return [name for name in names if name not in tied and not name.endswith("rotary_emb.inv_freq")]
-
-
-def _names_in(file: Path) -> list[str]:
-    try:
-        with safe_open(file, framework="pt") as handle:
-            return list(handle.keys())
-    except (OSError, SafetensorError) as error:
-        raise UserError(f"{file} cannot be read ({error}): fetch the model again") from error
+    """The weight stream of a Hugging Face directory. Raises UserError as `open_weights` does."""
+    with open_weights(model_dir, config) as weights:
+        yield ((name, weights.get(name)) for name in weights.names)
 
 
 def _index(model_dir: Path) -> dict[str, str]:
@@ -183,21 +240,24 @@ def read_companions(source: Path) -> dict[str, bytes]:
 
 
 def write_companions(files: dict[str, bytes], config: PretrainedConfig, dtype: torch.dtype, out: Path) -> None:
-    """Writes them; a config.json among them is kept as its author wrote it, since other versions of transformers name things otherwise."""
-    for name, content in files.items():
+    """Writes them as `companion_files` has them."""
+    for name, content in companion_files(files, config, dtype).items():
         (out / name).write_bytes(content)
+
+
+def companion_files(files: dict[str, bytes], config: PretrainedConfig, dtype: torch.dtype) -> dict[str, bytes]:
+    """What stands beside weights of this dtype. A config.json among the files is kept as its author wrote it, since other versions of
+    transformers name things otherwise."""
     if "config.json" in files:
         written = json.loads(files["config.json"])
         for key in {"dtype", "torch_dtype"} & written.keys() or {"dtype"}:
             written[key] = str(dtype).removeprefix("torch.")
-        (out / "config.json").write_text(json.dumps(written, indent=2, ensure_ascii=False) + "\n")
     else:
-        config.save_pretrained(out)
         # transformers 4 and whoever reads as it does know these three by other names, and would take a default without a word.
-        written = json.loads((out / "config.json").read_text())
+        written = json.loads(config.to_json_string())
         rope = written.get("rope_parameters") or {"rope_type": "default"}
         written["rope_theta"] = rope.get("rope_theta", 10000.0)
         written["dtype"] = written["torch_dtype"] = str(dtype).removeprefix("torch.")
         if rope["rope_type"] != "default":
             written["rope_scaling"] = {name: value for name, value in rope.items() if name != "rope_theta"}
-        (out / "config.json").write_text(json.dumps(written, indent=2) + "\n")
+    return {**files, "config.json": (json.dumps(written, indent=2, ensure_ascii=False) + "\n").encode()}

@@ -62,4 +62,7 @@ def make_scheduler(optimizer: MegatronOptimizer, optim: OptimConfig) -> Optimize
         end_wd=optim.weight_decay,
         wd_incr_steps=1,
         wd_incr_style="constant",
+        # A resumed run takes the count of steps from its checkpoint, and the rest from its settings.
+        use_checkpoint_opt_param_scheduler=False,
+        override_opt_param_scheduler=True,
     )

@@ -15,6 +15,7 @@ from pathlib import Path
 import torch.distributed as dist
 
 from azr_nemo.errors import UserError
+from azr_nemo.file_hashes import Written
 from azr_nemo.megatron import distributed
 from azr_nemo.megatron.checkpoint import Snapshot
 
@@ -47,7 +48,7 @@ class Writer:
 
 
 def _write(snapshot: Snapshot, directory: Path, key: str) -> None:
-    """Leaves the sizes of the written files, or what went wrong, in the store: here nobody could catch it."""
+    """Leaves the sizes and hashes of the written files, or what went wrong, in the store: here nobody could catch it."""
     report: dict[str, object]
     try:
         report = {"files": snapshot.write(directory)}
@@ -64,8 +65,8 @@ class Saving:
     key: str
     ranks: int
 
-    def wait(self, limit_s: float) -> dict[str, int]:
-        """The size of every rank's files by path. Raises UserError when one could not be written, or not within limit_s seconds; in the
+    def wait(self, limit_s: float) -> dict[str, Written]:
+        """The size and the hash of every rank's files by path. Raises UserError when one could not be written, or not within limit_s seconds; in the
         former case only once every rank has ended."""
         store = distributed.open_store()
         keys = [f"{self.key}/{rank}" for rank in range(self.ranks)]
@@ -79,4 +80,4 @@ class Saving:
         for report in reports:
             if "error" in report:
                 raise UserError(report["error"])
-        return {name: size for report in reports for name, size in report["files"].items()}
+        return {name: Written(*file) for report in reports for name, file in report["files"].items()}

@@ -28,8 +28,13 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from azr_nemo.file_hashes import Written
+from azr_nemo.megatron.finite_weights import require_finite
+
 BACKEND, VERSION = "safetensors", 1
 LAYOUT = "layout"  # the metadata's one entry
+# Of a checkpoint: how Megatron finds out what to load it with.
+METADATA = {"sharded_backend": BACKEND, "sharded_backend_version": VERSION, "common_backend": "torch", "common_backend_version": 1}
 
 
 @dataclass(frozen=True)
@@ -53,14 +58,28 @@ class Slices:
                 slices[name] = {"key": tensor.key, "offset": tensor.global_offset, "shape": tensor.global_shape}
         return cls(tensors, json.dumps({"slices": slices, "ranks": dist.get_world_size()}))
 
-    def write(self, folder: Path, rank: int) -> Path:
-        """Writes `slices-<rank>.safetensors` and syncs it. Raises OSError or SafetensorError when it cannot be written."""
+    def write(self, folder: Path, rank: int) -> tuple[Path, Written]:
+        """Writes `slices-<rank>.safetensors` and syncs it; its path, and its hash made from memory.
+
+        Raises OSError or SafetensorError when it cannot be written, and UserError for a tensor that is not finite: weights are known to be, an
+        optimizer's moments may have overflowed."""
         path = folder / f"slices-{rank:05d}.safetensors"
+        keys = json.loads(self.layout)["slices"]
+        for name, tensor in self.tensors.items():
+            require_finite(tensor, keys[name]["key"], "the trainer's state")
         # One entry: safetensors writes several in an order that changes from file to file, and equal states must give equal files.
         save_file(self.tensors, path, metadata={LAYOUT: self.layout})
         with path.open("rb") as file:
             os.fsync(file.fileno())
-        return path
+            length = file.read(8)
+            header = file.read(int.from_bytes(length, "little"))
+        return path, Written.of([length, header, *self._content(header)])
+
+    def _content(self, header: bytes) -> Iterator[memoryview]:
+        """The tensors' bytes in the order that the library gave them in the file (https://github.com/huggingface/safetensors#format)."""
+        places = {name: entry["data_offsets"] for name, entry in json.loads(header).items() if name != "__metadata__"}
+        for name in sorted(places, key=places.__getitem__):
+            yield memoryview(self.tensors[name].flatten().view(torch.uint8).numpy())
 
 
 @dataclass(frozen=True)
@@ -84,9 +103,10 @@ class SafetensorsLoad(LoadShardedStrategy):
             raise CheckpointingException(f"its format has version {loaded_version}, not {VERSION}")
 
     def load(self, sharded_state_dict: dict[str, Any], checkpoint_dir: str | Path) -> dict[str, Any]:
-        """Raises CheckpointingException for a missing file, tensor or part of one, and SafetensorError for a damaged file."""
+        """Raises CheckpointingException for a missing file, tensor or part of one and for a tensor too many, and SafetensorError for a damaged file."""
         with ExitStack() as stack:
             stored = _open(Path(checkpoint_dir), stack)
+            _refuse_others(stored, {tensor.key for tensor in nested_values(sharded_state_dict)})
             return dict_list_map_inplace(lambda tensor: _fill(tensor, stored.get(tensor.key, [])), sharded_state_dict)
 
     def load_tensors_metadata(self, checkpoint_dir: str | Path) -> dict[str, ShardedTensor]:
@@ -113,6 +133,15 @@ def _open(folder: Path, stack: ExitStack) -> dict[str, list[_Stored]]:
     if ranks != len(paths):
         raise CheckpointingException(f"{len(paths)} of its {ranks if ranks is not None else 'slices-*.safetensors'} files are there")
     return dict(stored)
+
+
+def _refuse_others(stored: dict[str, list[_Stored]], own: set[str]) -> None:
+    """Collective. A tensor of the model that no rank asks for would be lost in silence; an optimizer's may be left alone."""
+    asked: list[set[str]] = [set()] * dist.get_world_size()
+    dist.all_gather_object(asked, own)
+    others = sorted(key for key in stored.keys() - set().union(*asked) if not key.startswith("optimizer."))
+    if others:
+        raise CheckpointingException(f"it has a tensor {others[0]}, which this model does not have")
 
 
 def _prepended(tensor: ShardedTensor) -> Tensor:

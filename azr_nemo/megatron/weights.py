@@ -16,9 +16,8 @@ from transformers import PretrainedConfig
 from azr_nemo.errors import UserError
 from azr_nemo.megatron.architecture import Architecture, read_architecture
 from azr_nemo.megatron.fusing import fuse_qkv, split_qkv
+from azr_nemo.megatron.huggingface import EMBEDDING, HEAD
 from azr_nemo.megatron.model import bare
-
-EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 
 
 @dataclass(frozen=True)
@@ -64,13 +63,17 @@ def export_weights(model: torch.nn.Module, config: PretrainedConfig) -> Iterator
 
 
 @torch.no_grad()
-def import_weights(model: torch.nn.Module, config: PretrainedConfig, get: Callable[[str], Tensor]) -> None:
+def import_weights(model: torch.nn.Module, config: PretrainedConfig, get: Callable[[str], Tensor]) -> set[str]:
     """Sets every parameter of this rank from `get(hugging_face_name) -> full tensor`; only the tensors that this rank needs are asked for.
+
+    Returns the names of all that the model is made of, those of other ranks too.
 
     Raises UserError for a tensor of the wrong shape; what `get` raises for a missing one passes through.
     """
     size, rank = parallel_state.get_tensor_model_parallel_world_size(), parallel_state.get_tensor_model_parallel_rank()
+    names: set[str] = set()
     for piece in _pieces(model, config, importing=True):
+        names |= piece.shapes.keys()
         if piece.parameter is None:
             continue
         parts = []
@@ -81,6 +84,7 @@ def import_weights(model: torch.nn.Module, config: PretrainedConfig, get: Callab
             parts.append(tensor)
         full = piece.fuse(parts)
         piece.parameter.copy_(full if piece.dim is None else full.chunk(size, piece.dim)[rank])
+    return names
 
 
 def _pieces(model: torch.nn.Module, config: PretrainedConfig, importing: bool = False) -> Iterator[_Piece]:

@@ -21,6 +21,7 @@ from azr_nemo.megatron.actor import Actor
 from azr_nemo.megatron.architecture import check_layout
 from azr_nemo.megatron.checkpoint import load_checkpoint, take_snapshot
 from azr_nemo.megatron.commands import Command, announce, join_ids, receive, split_ids
+from azr_nemo.megatron.finite_weights import LARGEST_GROWTH, require_growth
 from azr_nemo.megatron.huggingface import read_config
 from azr_nemo.megatron.platform import choose_platform, keep_freed_memory, set_threads
 from azr_nemo.megatron.sampling import ExpectedLengths, deal, decode_requests, encode_requests, request_seed, sample_everywhere
@@ -84,12 +85,14 @@ class Worker:
             case "update":
                 self.rollout.sleep()
                 metrics = self.actor.update(_unpack_rows(command.tensors))
-                return {**metrics, "refit_s": self.refit()}
+                growth = self.actor.growth()
+                return {**metrics, "growth": growth, "refit_s": self.refit() if growth <= LARGEST_GROWTH else 0.0}
             case "supervise":
                 self.rollout.sleep()
                 prompts, prompt_lengths, responses, response_lengths = command.tensors
                 rows = zip(split_ids(prompts, prompt_lengths), split_ids(responses, response_lengths), strict=True)
-                return self.actor.supervise([Example(*row) for row in rows], command.settings["lr"])
+                metrics = self.actor.supervise([Example(*row) for row in rows], command.settings["lr"])
+                return {**metrics, "growth": self.actor.growth()}
             case "refit":
                 return self.refit()
             case "weights":
@@ -186,13 +189,15 @@ class MegatronEngine:
         """Learns from all rows in `optim.mini_batches` optimizer steps, then refits. Metrics: loss, pg_loss, entropy, grad_norm, clip_fraction,
         rollout_kl, rollout_kl_k3, lr, tokens, update_s, refit_s, and is_weight_mean and is_capped where importance sampling is measured (all
         but the losses per response token where they are means). With one optimizer step log-probabilities cost no seconds of their own: they
-        are those of its forward pass; with several, update_s has the forward pass before them too."""
-        return self._lead(Command("update", tensors=_pack_rows(batch)))
+        are those of its forward pass; with several, update_s has the forward pass before them too. Raises Diverged when the weights are
+        not finite after it, or ten times as large; nothing was refitted then."""
+        return _sound(self._lead(Command("update", tensors=_pack_rows(batch))), "optim.lr")
 
     def supervise(self, examples: list[Example], lr: float | None = None) -> dict[str, float]:
-        """One cross-entropy step without a refit, at `lr` or else at the configured learning rate. Metrics: loss, grad_norm, lr, tokens, update_s."""
+        """One cross-entropy step without a refit, at `lr` or else at the configured learning rate. Metrics: loss, grad_norm, lr, tokens, update_s.
+        Raises Diverged as update does."""
         prompts, responses = [example.prompt_ids for example in examples], [example.response_ids for example in examples]
-        return self._lead(Command("supervise", {"lr": lr}, (*join_ids(prompts), *join_ids(responses))))
+        return _sound(self._lead(Command("supervise", {"lr": lr}, (*join_ids(prompts), *join_ids(responses)))), "warmup.lr")
 
     def refit(self) -> None:
         self._lead(Command("refit"))
@@ -261,6 +266,12 @@ class MegatronEngine:
             raise
         else:
             self._broken = ""
+
+
+def _sound(metrics: dict[str, float], setting: str) -> dict[str, float]:
+    """The metrics of an update that left sound weights on every rank. Raised here, on rank 0 alone, so that the others are let go in good order."""
+    require_growth(metrics.pop("growth"), setting, metrics["lr"])
+    return metrics
 
 
 def _pack_rows(batch: TrainingBatch) -> tuple[Tensor, ...]:

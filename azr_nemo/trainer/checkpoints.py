@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from azr_nemo.errors import UserError
+from azr_nemo.file_hashes import HASHES, RECORD, SIZES, Written, compare
 from azr_nemo.selfplay.storage import read_image
 
 FORMAT = 1
@@ -47,14 +48,19 @@ class Checkpoints:
             raise self._failed(step, error) from None
         return aside
 
-    def complete(self, step: int, write: Callable[[Path], dict[str, int]]) -> Checkpoint:
-        """Has `write` fill the directory that `begin` made, then makes it the latest checkpoint. write returns the sizes of files that other
-        nodes have written there. Raises UserError when the disk is full or read-only; the checkpoints before stay as they are."""
+    def complete(self, step: int, write: Callable[[Path], dict[str, Written]]) -> Checkpoint:
+        """Has `write` fill the directory that `begin` made, then makes it the latest checkpoint.
+
+        write returns what it and other nodes have written there; a file that it does not tell of is read again for its hash. Raises UserError
+        when the disk is full or read-only; the checkpoints before stay as they are."""
         target, aside = self.folder / f"step_{step:06d}", self._aside(step)
         try:
-            _await_files(aside, write(aside))
-            sizes = {str(path.relative_to(aside)): path.stat().st_size for path in sorted(aside.rglob("*")) if path.is_file()}
-            _write_durably(aside / "state.json", json.dumps({"format": FORMAT, "step": step, "files": sizes}, indent=1))
+            told = write(aside)
+            _await_files(aside, told)
+            paths = {str(path.relative_to(aside)): path for path in sorted(aside.rglob("*")) if path.is_file()}
+            files = {name: told.get(name) or Written.read(path) for name, path in paths.items()}
+            sizes, hashes = ({name: file[place] for name, file in files.items()} for place in (0, 1))
+            _write_durably(aside / RECORD, json.dumps({"format": FORMAT, "step": step, SIZES: sizes, HASHES: hashes}, indent=1))
             for path in aside.rglob("*"):
                 _sync(path)
             _sync(aside)
@@ -72,8 +78,9 @@ class Checkpoints:
         self._prune(step)
         return Checkpoint(target, step)
 
-    def find(self, resume: str, note: Callable[[str], None] = lambda sentence: None) -> Checkpoint | None:
-        """The checkpoint that `resume` (auto | never | a path) asks for, or None to start afresh.
+    def find(self, resume: str, note: Callable[[str], None] = lambda sentence: None, hashed_below: int = 0) -> Checkpoint | None:
+        """The checkpoint that `resume` (auto | never | a path) asks for, or None to start afresh. Hashes of files are compared, which reads
+        them, in checkpoints of fewer steps than hashed_below: one that has all of a run's steps is not gone on from.
 
         auto: the latest one, or, when it is damaged, the newest whole one before it, with a note on what is wrong. Raises UserError when all
         are damaged, when the one that is asked for by its path is, and when `never` meets a run that has checkpoints, which would be lost.
@@ -84,16 +91,15 @@ class Checkpoints:
                 raise UserError(f"resume=never, but {self.folder.parent} already holds a run: choose another run_dir, or resume=auto")
             return None
         if resume != "auto":
-            return read(Path(resume))
+            return read(Path(resume), hashed_below)
         if not directories:
             return None
-        latest = self.folder / "latest"
-        name = latest.read_text(errors="replace").strip() if latest.is_file() else ""
+        name = self._latest()
         # Later ones than the latest are of a run that was taken back to an earlier step.
         damages: list[str] = []
         for path in reversed([path for path in directories if path.name <= name] or directories):
             try:
-                found = read(path)
+                found = read(path, hashed_below)
             except UserError as error:
                 damages.append(str(error))
                 continue
@@ -103,6 +109,15 @@ class Checkpoints:
         raise UserError(
             f"{damages[0]}; no checkpoint before it is whole either: bring one of them back and give resume=PATH, or start anew in another run_dir"
         )
+
+    def latest(self) -> Path | None:
+        """The one that was completed last, unread."""
+        path = self.folder / self._latest()
+        return path if path in self._directories() else None
+
+    def _latest(self) -> str:
+        latest = self.folder / "latest"
+        return latest.read_text(errors="replace").strip() if latest.is_file() else ""
 
     def before(self, checkpoint: Checkpoint) -> Path | None:
         """The newest one that is older."""
@@ -132,12 +147,12 @@ class Checkpoints:
         return sorted(path for path in named if path.name.removeprefix("step_").isdecimal())
 
 
-def read(path: Path) -> Checkpoint:
-    """Checks that a checkpoint is whole: every file is there and has the size that it was written with, and the buffer is sound. Raises
-    UserError otherwise."""
+def read(path: Path, hashed_below: int = 0) -> Checkpoint:
+    """Checks that a checkpoint is whole: every file is there and has the size that it was written with, and the buffer is sound; of one with
+    fewer steps than hashed_below, that every file is what was written. Raises UserError otherwise."""
     try:
-        state = json.loads((path / "state.json").read_text())
-        step, sizes = int(state["step"]), dict(state["files"])
+        state = json.loads((path / RECORD).read_text())
+        step, sizes, hashes = int(state["step"]), dict(state[SIZES]), dict(state.get(HASHES, {}))
     except (OSError, ValueError, KeyError, TypeError):
         raise UserError(f"{path} is not a whole checkpoint: its state.json is missing or damaged") from None
     for name, size in sizes.items():
@@ -145,6 +160,8 @@ def read(path: Path) -> Checkpoint:
         if found != size:
             what = "is missing" if found is None else f"has {found} bytes instead of {size}"
             raise UserError(f"the checkpoint {path} is damaged: {name} {what}")
+    if step < hashed_below:
+        compare(path, hashes)
     if "buffer.sqlite" in sizes:
         try:
             read_image(path / "buffer.sqlite")
@@ -153,10 +170,10 @@ def read(path: Path) -> Checkpoint:
     return Checkpoint(path, step)
 
 
-def _await_files(folder: Path, sizes: dict[str, int]) -> None:
+def _await_files(folder: Path, files: dict[str, Written]) -> None:
     """Until the files that other nodes have written are here, as a shared file system may take a moment to show them."""
     deadline = time.monotonic() + SEEN_S
-    for name, size in sizes.items():
+    for name, (size, _) in files.items():
         while (found := _size(folder / name)) != size:
             if time.monotonic() > deadline:
                 what = "does not appear here" if found is None else f"has {found} bytes here instead of {size}"

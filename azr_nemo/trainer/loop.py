@@ -8,6 +8,7 @@ from pathlib import Path
 from azr_nemo.config import RunConfig
 from azr_nemo.errors import UserError
 from azr_nemo.megatron.distributed import open_store, rank, world_size
+from azr_nemo.megatron.finite_weights import Diverged, way_back
 from azr_nemo.megatron.worker import MegatronEngine, Worker, build_engine
 from azr_nemo.models import resolve_model
 from azr_nemo.observe.console import Console
@@ -19,6 +20,7 @@ from azr_nemo.observe.weights_and_biases import require_wandb
 from azr_nemo.sandbox.executor import Executor
 from azr_nemo.sandbox.metered import MeteredExecutor
 from azr_nemo.selfplay.buffer import TaskBuffer
+from azr_nemo.selfplay.exchange import TrainingBatch
 from azr_nemo.selfplay.step import StepResult
 from azr_nemo.settings import as_yaml
 from azr_nemo.trainer.checkpoints import Checkpoint, Checkpoints
@@ -72,7 +74,8 @@ def train(config: RunConfig, only_seed: bool = False) -> int:
     with RunDirectory(Path(config.run_dir)) as run_dir, StopRequest() as stop, Console(config.logging.console) as console:
         checkpoints.clear_unfinished()
         notes: list[str] = []
-        checkpoint = checkpoints.find(config.resume, notes.append)
+        with console.phase("find checkpoint"):
+            checkpoint = checkpoints.find(config.resume, notes.append, config.selfplay.steps)
         config = with_dtype(config, checkpoint)
         done = checkpoint.step if checkpoint else 0
         title = f"AZR-NeMo: {config.recipe or config.model.path}"
@@ -94,6 +97,7 @@ def train(config: RunConfig, only_seed: bool = False) -> int:
 def follow(config: RunConfig, checkpoints: Checkpoints) -> int:
     """A rank other than 0: serves rank 0 until it closes the engine, and returns its exit code."""
     relay = StopRelay()
+    # Rank 0 alone reads the files for their hashes; when it goes on from an earlier one, that has the same dtype and steps left to do.
     checkpoint = checkpoints.find(config.resume)
     if checkpoint and checkpoint.step >= config.selfplay.steps:
         return 0  # as rank 0 does
@@ -212,7 +216,7 @@ def run_steps(run: Run, done: int) -> Outcome:
         run.driver.tokens = 0
         result = run.driver.drive(run.session.selfplay.step(step), f"step/{step}")
         sampled = run.driver.tokens
-        trained = run.driver.update(result.batch)
+        trained = learn(run, step, result.batch)
         last = step == run.config.selfplay.steps
         held_out = evaluate(run, step, always=last)
         report(run, step_report, step, result, trained, sampled, held_out)
@@ -225,6 +229,14 @@ def run_steps(run: Run, done: int) -> Outcome:
         if worse or (stopped and not last):
             return Outcome("worse", step) if worse else Outcome("stopped", step, stopped)
     return Outcome("done", run.config.selfplay.steps)
+
+
+def learn(run: Run, step: int, batch: TrainingBatch) -> dict[str, float]:
+    """The update and its metrics. Raises UserError, naming the checkpoint to go on from, when the weights do not stand it."""
+    try:
+        return run.driver.update(batch)
+    except Diverged as error:
+        raise UserError(way_back(error, step, run.saver.latest())) from error
 
 
 def evaluate(run: Run, step: int, always: bool) -> dict[str, float]:

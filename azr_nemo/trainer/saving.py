@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import Self
 
 from azr_nemo.errors import UserError
+from azr_nemo.file_hashes import Written, write_file
 from azr_nemo.megatron.saving import Saving
 from azr_nemo.megatron.worker import MegatronEngine
 from azr_nemo.selfplay.buffer import TaskBuffer
@@ -47,14 +48,14 @@ class Saver:
             self.wait()
 
     def _complete(self, step: int, saving: Saving, buffer: bytes) -> None:
-        def write(directory: Path) -> dict[str, int]:
+        def write(directory: Path) -> dict[str, Written]:
             try:
                 write_image(buffer, directory / "buffer.sqlite")
-                (directory / "config.yaml").write_text(self.config)
+                own = {"buffer.sqlite": Written.of(buffer), "config.yaml": write_file(directory / "config.yaml", self.config.encode())}
                 self.logs()
             finally:
-                sizes = saving.wait(self.limit_s)  # also after a failure here: until then the other ranks write into the directory
-            return sizes
+                parts = saving.wait(self.limit_s)  # also after a failure here: until then the other ranks write into the directory
+            return own | parts
 
         try:
             self.checkpoints.complete(step, write)
@@ -72,6 +73,12 @@ class Saver:
         if self._thread is not None:
             self._thread.join(limit_s)
         self.check()
+
+    def latest(self) -> Path | None:
+        """The latest checkpoint, once the one in the making is complete or has failed, which is told at the end."""
+        if self._thread is not None:
+            self._thread.join(AFTER_AN_ERROR_S)
+        return self.checkpoints.latest()
 
     def __enter__(self) -> Self:
         return self

@@ -54,8 +54,8 @@ def save_as_megatron_does(hf: Path, folder: Path) -> None:
     platform = choose_platform("cpu")
     distributed.start(platform, 1, 1)
     model = build_model(config, platform, EngineConfig(), torch.float32)
-    with platform.scope(), open_weights(hf) as get:
-        import_weights(model, config, get)
+    with platform.scope(), open_weights(hf, config) as opened:
+        import_weights(model, config, opened.get)
         (folder / "model_weights").mkdir(parents=True)
         dist_checkpointing.save(bare(model).sharded_state_dict(prefix="model."), str(folder / "model_weights"))
     described = to_model_config(config, read_architecture(config), torch.float32, str(hf))

@@ -14,8 +14,10 @@ from conversion_models import edit_json, weights
 from safetensors.torch import save_file
 
 from azr_nemo import cli
+from azr_nemo.conversion.checkpoint import open_checkpoint
 from azr_nemo.conversion.convert import convert
 from azr_nemo.errors import UserError
+from azr_nemo.file_hashes import Written
 
 Source = Callable[..., Path]
 
@@ -93,6 +95,57 @@ def test_a_damaged_checkpoint(checkpoint: Path, tmp_path: Path, change: Callable
     with pytest.raises(UserError, match=message):
         convert(checkpoint, tmp_path / "out", "hf")
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint"]
+
+
+def recorded(folder: Path) -> Path:
+    """With the record that a run's checkpoint has."""
+    hashes = {str(path.relative_to(folder)): Written.read(path).sha256 for path in folder.rglob("*") if path.is_file()}
+    (folder / "state.json").write_text(json.dumps({"step": 1, "files": {}, "sha256": hashes}))
+    return folder
+
+
+def zero(file: Path) -> None:
+    """A part of it, in the middle."""
+    with file.open("r+b") as opened:
+        opened.seek(file.stat().st_size // 2)
+        opened.write(bytes(64))
+
+
+def test_a_checkpoint_whose_bytes_are_not_what_was_written(checkpoint: Path, tmp_path: Path) -> None:
+    recorded(checkpoint)
+    convert(checkpoint, tmp_path / "sound", "hf")
+    zero(checkpoint / "weights" / "slices-00000.safetensors")
+    with pytest.raises(UserError, match=r"checkpoint is damaged: weights/slices-00000\.safetensors is not what was written"):
+        convert(checkpoint, tmp_path / "out", "hf")
+    with pytest.raises(UserError, match="is not what was written"), open_checkpoint(checkpoint):  # what `azr-nemo eval` reads it with
+        pass
+    (checkpoint / "state.json").write_text("{")
+    with pytest.raises(UserError, match=r"checkpoint is damaged: its state\.json cannot be read"):
+        convert(checkpoint, tmp_path / "out", "hf")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_checkpoint_of_the_other_engine_whose_bytes_are_not_what_was_written(nemo_folder: Path, tmp_path: Path) -> None:
+    run = tmp_path / "step_000001"
+    run.mkdir()
+    nemo_folder.rename(run / "nemo")
+    recorded(run)
+    spoilt = next(path for path in sorted((run / "nemo" / "model_weights").rglob("0.0*")) if path.is_file())
+    zero(spoilt)
+    with pytest.raises(UserError, match=f"is damaged: {spoilt.relative_to(run)} is not what was written"):
+        convert(run, tmp_path / "out", "hf")
+
+
+@pytest.mark.parametrize("kind", ["megatron", "nemo"])
+def test_weights_that_are_not_finite_are_not_converted(source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    hf = Path(shutil.copytree(source(), tmp_path / "hf"))
+    spoil(hf, lambda t: t["model.layers.2.mlp.down_proj.weight"].view(-1)[7:8].fill_(float("nan")))
+    with monkeypatch.context() as earlier:  # as an earlier version converted it
+        earlier.setattr("azr_nemo.megatron.huggingface.require_finite", lambda tensor, *_: tensor)
+        convert(hf, tmp_path / kind, kind)
+    with pytest.raises(UserError, match=r"the tensor .*decoder\.layers\.mlp\.linear_fc2\.weight, layer 2, of .* is not finite"):
+        convert(tmp_path / kind, tmp_path / "out", "hf")
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_missing_file_of_several_is_counted(source: Source, tmp_path: Path) -> None:

@@ -1,9 +1,10 @@
 """Run under torchrun with two ranks: the same work in several layouts, results written by rank 0 for the test to compare.
 
-parallel_job.py layouts MODEL_DIR OUT    each layout: log-probabilities, two updates, samples, a checkpoint
+parallel_job.py layouts MODEL_DIR OUT    each layout: log-probabilities, two updates, samples, a checkpoint, an update that spoils rank 1
 parallel_job.py failure MODEL_DIR OUT    rank 1 fails while sampling
 """
 
+import itertools
 import json
 import sys
 from functools import partial
@@ -16,9 +17,11 @@ import azr_nemo.rollout
 from azr_nemo.config import RunConfig
 from azr_nemo.errors import UserError
 from azr_nemo.megatron import distributed
+from azr_nemo.megatron.actor import Actor
 from azr_nemo.megatron.commands import Command, announce, receive
+from azr_nemo.megatron.finite_weights import Diverged
 from azr_nemo.megatron.worker import MegatronEngine, Worker
-from azr_nemo.selfplay.exchange import Completion, Prompt, PromptBatch
+from azr_nemo.selfplay.exchange import Completion, Prompt, PromptBatch, TrainingBatch
 from azr_nemo.tasks.task import PromptText, Role, TaskType
 
 LAYOUTS: dict[str, dict[str, int]] = {
@@ -56,6 +59,7 @@ def layouts(model_dir: Path, out: Path) -> None:
         batch = training_batch()
         logprobs = worker.actor.logprobs(batch.prompt_ids, batch.response_ids)
         if distributed.rank():
+            spoil_after(worker.actor, updates=2)
             while (command := receive()).name != "close":
                 worker.run(command)
             continue
@@ -63,15 +67,37 @@ def layouts(model_dir: Path, out: Path) -> None:
         metrics = [engine.update(training_batch(seed=seed)) for seed in (0, 1)]
         seen: dict[tuple[int, int], Completion] = {}
         arrived = partial(_arrived, seen)
-        results = engine.generate(PromptBatch(PROMPTS, "solve", arrived), seed=5)
+        groups = engine.generate(PromptBatch(PROMPTS, "solve", arrived), seed=5)
         next(engine.weights())  # a reader that stops early must not leave the other ranks waiting
         weights = {key: tensor.clone() for key, tensor in engine.weights()}
         (out / name).mkdir(parents=True)
-        engine.save(out / name)
+        written = engine.start_saving(out / name).wait(60.0)
         save_file({**weights, "logprobs": logprobs}, out / f"{name}.safetensors")
-        samples = [[completion.response_ids for completion in group] for group in results]
-        (out / f"{name}.json").write_text(json.dumps({"metrics": metrics, "samples": samples, "seen": sorted(seen)}))
+        samples = [[completion.response_ids for completion in group] for group in groups]
+        results = {"metrics": metrics, "samples": samples, "seen": sorted(seen), "written": written, "diverged": diverged(engine)}
+        (out / f"{name}.json").write_text(json.dumps(results))
         announce(Command("close", {"exit_code": 0}))
+
+
+def spoil_after(actor: Actor, updates: int) -> None:
+    """From then on an update leaves one weight of this rank that is no number."""
+    update, left = actor.update, itertools.count(-updates)
+
+    def spoilt(batch: TrainingBatch) -> dict[str, float]:
+        metrics = update(batch)
+        if next(left) >= 0:
+            next(actor.model.parameters()).data.view(-1)[-1] = float("nan")
+        return metrics
+
+    actor.update = spoilt  # type: ignore[method-assign]
+
+
+def diverged(engine: MegatronEngine) -> str:
+    try:
+        engine.update(training_batch(seed=2))
+    except Diverged as error:
+        return str(error)
+    return ""
 
 
 def _arrived(seen: dict[tuple[int, int], Completion], index: int, k: int, completion: Completion) -> None:

@@ -9,6 +9,7 @@ import pytest
 from tiny_models import training_batch
 
 from azr_nemo.errors import UserError
+from azr_nemo.file_hashes import Written
 from azr_nemo.megatron.actor import Actor
 from azr_nemo.megatron.checkpoint import Snapshot, save_checkpoint, take_snapshot
 from azr_nemo.megatron.saving import Saving, Writer
@@ -28,10 +29,10 @@ def test_what_is_written_later_is_what_was_copied(make_actor: MakeActor, model_d
     save_checkpoint(actor, model_dir(), tmp_path / "now")
     for seed in (2, 3):
         actor.update(training_batch(seed=seed))
-    sizes = snapshot.write(tmp_path / "later")
+    written = snapshot.write(tmp_path / "later")
     assert content(tmp_path / "later") == content(tmp_path / "now")
     assert (tmp_path / "later" / "weights" / "common.pt").stat().st_size == (tmp_path / "now" / "weights" / "common.pt").stat().st_size
-    assert sizes == {str(path.relative_to(tmp_path / "later")): path.stat().st_size for path in (tmp_path / "later").rglob("*.*")}
+    assert written == {str(path.relative_to(tmp_path / "later")): Written.read(path) for path in (tmp_path / "later").rglob("*.*")}
 
 
 class Slow:
@@ -42,10 +43,10 @@ class Slow:
     def __init__(self) -> None:
         self.writing, self.release = threading.Event(), threading.Event()
 
-    def write(self, directory: Path) -> dict[str, int]:
+    def write(self, directory: Path) -> dict[str, Written]:
         self.writing.set()
         assert self.release.wait(60)
-        return {"a": 1}
+        return {"a": Written(1, "0")}
 
 
 def test_one_copy_is_in_flight_and_the_next_waits_for_it(make_actor: MakeActor, tmp_path: Path) -> None:
@@ -66,7 +67,7 @@ def test_one_copy_is_in_flight_and_the_next_waits_for_it(make_actor: MakeActor, 
     assert not second.writing.is_set()
     first.release.set()
     assert begun.wait(60)
-    assert saving.wait(60.0) == {"a": 1}
+    assert saving.wait(60.0) == {"a": Written(1, "0")}
     second.release.set()
     writer.wait()
 
@@ -92,5 +93,5 @@ class Broken(Snapshot):
 
     rank = 0  # type: ignore[misc]
 
-    def write(self, directory: Path) -> dict[str, int]:
+    def write(self, directory: Path) -> dict[str, Written]:
         raise ValueError("a bug")

@@ -17,6 +17,7 @@ from torch import Tensor
 
 import azr_nemo.rollout
 from azr_nemo.config import RunConfig
+from azr_nemo.file_hashes import Written
 from azr_nemo.megatron.actor import Actor
 from azr_nemo.megatron.checkpoint import load_checkpoint
 from azr_nemo.megatron.weights import export_weights
@@ -117,6 +118,22 @@ def test_samples_do_not_depend_on_the_number_of_ranks(
         found = json.loads((job[1] / f"{layout}.json").read_text())
         assert found["samples"] == expected
         assert found["seen"] == [[i, k] for i, group in enumerate(expected) for k in range(len(group))]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_the_hashes_of_all_ranks_are_those_of_their_files(layout: str, job: tuple[str, Path]) -> None:
+    told = json.loads((job[1] / f"{layout}.json").read_text())["written"]
+    saved = job[1] / layout
+    assert told == {str(path.relative_to(saved)): list(Written.read(path)) for path in saved.rglob("*") if path.is_file()}
+    assert {"weights/slices-00000.safetensors", "weights/slices-00001.safetensors", "weights/common.pt", "model/config.json"} < told.keys()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_weights_that_are_not_finite_on_any_rank_are_known_to_rank_0(layout: str, job: tuple[str, Path]) -> None:
+    sentence = json.loads((job[1] / f"{layout}.json").read_text())["diverged"]
+    assert sentence.startswith("the weights are no longer finite after the update with optim.lr=0.01")
 
 
 @pytest.mark.slow

@@ -189,3 +189,12 @@ def test_the_trainers_head_takes_the_switch_for_fp32_logits(make_actor: MakeActo
         assert actor.update(batch)["grad_norm"] > 0
     assert torch.equal(*found) is same
     torch.testing.assert_close(found[0], found[1], rtol=0, atol=0.1)
+
+
+@pytest.mark.parametrize("rollout", [-1000.0, -math.inf, math.nan])
+def test_a_rollout_engine_that_is_far_off_leaves_finite_metrics_and_weights(make_actor: MakeActor, rollout: float) -> None:
+    batch = training_batch()
+    actor = make_actor("llama-tied", optim(importance_sampling="on"))
+    metrics = actor.update(replace(batch, rollout_logprobs=torch.where(batch.mask > 0, rollout, 0.0)))
+    assert all(math.isfinite(value) for value in metrics.values()), metrics
+    assert all(tensor.isfinite().all() for tensor in weights(actor).values())

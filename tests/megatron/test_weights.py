@@ -36,8 +36,8 @@ def test_a_large_model_is_written_in_shards_that_transformers_loads(
     expected = AutoModelForCausalLM.from_pretrained(model_dir("qwen3")).state_dict()
     loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "out").state_dict()
     assert all(torch.equal(loaded[name], tensor) for name, tensor in expected.items())
-    with open_weights(tmp_path / "out") as get:
-        assert torch.equal(get("model.norm.weight"), expected["model.norm.weight"])
+    with open_weights(tmp_path / "out", actor.hf_config) as opened:
+        assert torch.equal(opened.get("model.norm.weight"), expected["model.norm.weight"])
 
 
 def test_nothing_is_left_behind_when_writing_fails(
@@ -60,8 +60,9 @@ def test_nothing_is_left_behind_when_writing_fails(
 def test_directories_that_are_no_model_are_refused(tmp_path: Path, model_dir: Callable[..., Path]) -> None:
     with pytest.raises(UserError, match=r"no config\.json"):
         read_config(tmp_path)
-    with pytest.raises(UserError, match=r"no \*\.safetensors"), open_weights(tmp_path):
+    config = read_config(model_dir())
+    with pytest.raises(UserError, match=r"no \*\.safetensors"), open_weights(tmp_path, config):
         pass
     (tmp_path / "model.safetensors").write_bytes((model_dir() / "model.safetensors").read_bytes()[:1000])
-    with pytest.raises(UserError, match=r"model\.safetensors cannot be read"), open_weights(tmp_path):
+    with pytest.raises(UserError, match=r"model\.safetensors cannot be read"), open_weights(tmp_path, config):
         pass

@@ -1,5 +1,6 @@
 """Checkpoints are whole or are not read; what was there before survives every failure."""
 
+import json
 import os
 import shutil
 import sqlite3
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from azr_nemo.errors import UserError
+from azr_nemo.file_hashes import Written, write_file
 from azr_nemo.trainer import checkpoints as module
 from azr_nemo.trainer.checkpoints import Checkpoint, Checkpoints, read
 
@@ -20,7 +22,7 @@ def write(folder):
     with closing(sqlite3.connect(folder / "buffer.sqlite")) as database, database:
         database.executescript("PRAGMA user_version = 1; CREATE TABLE tasks (program)")
         database.executemany("INSERT INTO tasks VALUES (?)", [("x" * 500,)] * 20)
-    return {"weights/part.safetensors": 1000}
+    return {"weights/part.safetensors": Written.of(b"w" * 1000)}
 
 
 def save(checkpoints: Checkpoints, *steps: int, write=write) -> Checkpoint:
@@ -111,6 +113,34 @@ def test_a_damaged_checkpoint_is_passed_over_with_a_note_that_names_it(checkpoin
     assert checkpoints.find("auto").step == 2, "the damaged one was replaced"
 
 
+def rewrite(path):
+    """As a broken disk does: other bytes, the same size."""
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("name", ["weights/part.safetensors", "buffer.sqlite"])
+def test_a_file_with_one_other_bit_is_passed_over_where_the_run_goes_on_from_it(checkpoints, name):
+    save(checkpoints, 1, 2)
+    second = checkpoints.folder / "step_000002"
+    rewrite(second / name)
+    notes = []
+    assert checkpoints.find("auto", notes.append, hashed_below=3).step == 1
+    assert f"{name} is not what was written (its sha256 differs)" in notes[0]
+    with pytest.raises(UserError, match=f"{second} is damaged: {name} is not what was written"):
+        checkpoints.find(str(second), hashed_below=3)
+    assert checkpoints.find("auto", hashed_below=2).step == 2, "all its steps are done: nothing is read"
+
+
+def test_a_checkpoint_of_an_earlier_version_has_no_hashes_and_is_taken(checkpoints):
+    saved = save(checkpoints, 1).path
+    record = json.loads((saved / "state.json").read_text())
+    assert record.pop("sha256").keys() == record["files"].keys()
+    (saved / "state.json").write_text(json.dumps(record))
+    assert checkpoints.find("auto", hashed_below=9).step == 1
+
+
 def test_when_all_are_damaged_the_newest_is_named_and_nothing_is_begun_anew(checkpoints):
     for saved in (save(checkpoints, 1), save(checkpoints, 2)):
         cut(saved.path / "weights" / "part.safetensors")
@@ -159,7 +189,7 @@ def test_files_that_another_node_wrote_to_its_own_disk_are_missed(checkpoints, m
     monkeypatch.setattr(module, "SEEN_S", 0.0)
     save(checkpoints, 1)
     with pytest.raises(UserError, match=r"slices-00001, which its rank has written, does not appear here.*all nodes share"):
-        save(checkpoints, 2, write=lambda folder: {**write(folder), "weights/slices-00001": 10})
+        save(checkpoints, 2, write=lambda folder: {**write(folder), "weights/slices-00001": Written(10, "")})
     assert checkpoints.find("auto").step == 1
 
 
@@ -225,7 +255,7 @@ def test_a_full_disk_is_a_sentence_and_the_checkpoint_before_stays(tmp_path):
         checkpoints = Checkpoints(small, keep=2)
         save(checkpoints, 1)
         with pytest.raises(UserError, match="the disk is full"):
-            save(checkpoints, 2, write=lambda folder: (folder / "big").write_bytes(b"x" * 200_000))
+            save(checkpoints, 2, write=lambda folder: {"big": write_file(folder / "big", b"x" * 200_000)})
         assert checkpoints.find("auto").step == 1
     finally:
         subprocess.run(["umount", small], check=True)

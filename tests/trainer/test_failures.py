@@ -1,5 +1,6 @@
 """What goes wrong outside a run ends it with one sentence or is passed over with a note, and nothing that was there before is lost."""
 
+import json
 import os
 import subprocess
 from contextlib import contextmanager
@@ -63,11 +64,13 @@ def overwrite(path, size=None):
 def test_a_damaged_checkpoint_and_a_damaged_buffer_are_passed_over_with_a_note(tmp_path, whole):
     finish(start(tmp_path, "selfplay.steps=2"))
     (part,) = (tmp_path / "checkpoints" / "step_000002" / "weights").glob("*.safetensors")
-    os.truncate(part, part.stat().st_size // 2)
+    with part.open("r+b") as file:
+        file.seek(part.stat().st_size // 2)
+        file.write(bytes(65536))  # what a broken disk gives back: it loads, and would be trained on
     overwrite(tmp_path / "buffer.sqlite")
     overwrite(tmp_path / "buffer.sqlite-wal", 10_000)
     output = finish(start(tmp_path, "selfplay.steps=3"))
-    assert f"{part.name} has" in output
+    assert f"{part.name} is not what was written (its sha256 differs)" in output
     assert f"the run goes on from {tmp_path / 'checkpoints' / 'step_000001'}, the checkpoint before it" in output
     assert "resumed after step 1" in output
     assert state(tmp_path, 3) == whole
@@ -78,10 +81,16 @@ def test_a_buffer_that_is_damaged_before_the_first_checkpoint_is_named_with_what
     assert f"{tmp_path / 'buffer.sqlite'} is not a sound task buffer (file is not a database): remove it" in refused(start(tmp_path))
 
 
-def test_weights_that_are_overwritten_in_place_are_named_with_the_way_back(tmp_path):
+def forget_hashes(record):
+    """As an earlier version wrote it."""
+    record.write_text(json.dumps({name: value for name, value in json.loads(record.read_text()).items() if name != "sha256"}))
+
+
+def test_weights_without_hashes_that_are_overwritten_in_place_are_named_with_the_way_back(tmp_path):
     finish(start(tmp_path, "selfplay.steps=1"))
     (part,) = (tmp_path / "checkpoints" / "step_000001" / "weights").glob("*.safetensors")
     overwrite(part)
+    forget_hashes(tmp_path / "checkpoints" / "step_000001" / "state.json")
     sentence = refused(start(tmp_path, "selfplay.steps=2"))
     before = tmp_path / "checkpoints" / "step_000000"
     assert f"the checkpoint {tmp_path / 'checkpoints' / 'step_000001'} cannot be loaded" in sentence

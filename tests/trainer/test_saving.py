@@ -1,10 +1,12 @@
 """A checkpoint is made while the run goes on; the next one, the end and an error wait for it; a failed one ends the run."""
 
+import json
 import threading
 
 import pytest
 
 from azr_nemo.errors import UserError
+from azr_nemo.file_hashes import Written
 from azr_nemo.selfplay.buffer import TaskBuffer
 from azr_nemo.trainer.checkpoints import Checkpoints
 from azr_nemo.trainer.saving import Saver
@@ -22,7 +24,7 @@ class Parts:
             raise UserError(self.error)
         (self.folder / "weights").mkdir()
         (self.folder / "weights" / "part").write_text("w")
-        return {"weights/part": 1}
+        return {"weights/part": Written.of(b"w")}
 
 
 class Engine:
@@ -74,6 +76,20 @@ def test_the_run_goes_on_and_the_checkpoint_holds_the_buffer_of_its_instant(save
     with TaskBuffer.restore(found.path / "buffer.sqlite", buffer.path.with_name("restored"), capacity=10) as restored:
         assert restored.read_note("step") == {"at": 1}
     assert (found.path / "config.yaml").read_text() == "seed: 1\n"
+
+
+def test_hashes_are_made_of_what_is_in_memory_and_never_by_reading(saver, engine, buffer, checkpoints, monkeypatch):
+    def never(path):
+        raise AssertionError(f"{path} was read again")
+
+    with monkeypatch.context() as during:
+        during.setattr(Written, "read", never)
+        saver.save(1, buffer)
+        engine.parts[0].written.set()
+        saver.wait()
+    saved = checkpoints.find("auto", hashed_below=2).path
+    hashes = json.loads((saved / "state.json").read_text())["sha256"]
+    assert hashes == {name: Written.read(saved / name).sha256 for name in ("buffer.sqlite", "config.yaml", "weights/part")}
 
 
 def test_the_next_save_waits_for_the_one_before(saver, engine, buffer, checkpoints):
