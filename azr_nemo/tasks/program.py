@@ -160,12 +160,21 @@ def parse_arguments(text: str) -> ast.Call | Refusal:
 
 
 def canonical_input(text: str) -> str:
-    """The argument text in normal form: `1,2` and `1, 2` are one input. A text that does not parse is its own normal form."""
-    call = parse_arguments(text)
+    """The argument text in normal form: `1,2` and `1, 2` are one input, as are `{1, 2}` and `{2, 1, 1}`; dicts keep their order, which a program can
+    see. A text that is not one call is its own normal form."""
+    call = one_call(text)
     try:
-        return text.strip() if isinstance(call, Refusal) else ast.unparse(call)[2:-1]
+        return text.strip() if isinstance(call, Refusal) else ast.unparse(_SortedSets().visit(call))[2:-1]
     except PARSE_ERRORS:  # a number that Python reads in hexadecimal and is too long to write
         return text.strip()
+
+
+class _SortedSets(ast.NodeTransformer):
+    """Puts the elements of written sets in the order of their texts, each once."""
+
+    def visit_Set(self, node: ast.Set) -> ast.Set:
+        self.generic_visit(node)
+        return ast.Set([element for _, element in sorted({ast.unparse(element): element for element in node.elts}.items())])
 
 
 def normalise(program: str) -> str:
