@@ -11,7 +11,7 @@ CLASSES: dict[str, tuple[str, ...]] = {
     "refused": (
         "banned_name", "composite_clash", "composite_name", "composite_redefined", "composite_statement", "composite_uncalled",
         "duplicate", "generator", "import", "message_carries_program", "no_arguments", "no_entry", "no_parameter", "no_return",
-        "not_one_call", "prompt_too_long", "repeated_input", "syntax", "too_deep", "too_long",
+        "not_a_value", "not_one_call", "prompt_too_long", "repeated_input", "syntax", "too_deep", "too_long",
     ),  # before anything ran, or as it is known already
 }  # fmt: skip
 NAMES = tuple(name for names in CLASSES.values() for name in names)

@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Protocol, Self, TypeAlias, TypeVar
 
 from azr_nemo.sandbox.limits import Limits as Limits
+from azr_nemo.sandbox.local.jailed.canonical import agreed_text
 from azr_nemo.sandbox.script import Script, ScriptResult
 
 
@@ -29,7 +30,7 @@ class Status(StrEnum):
 
 @dataclass(frozen=True)
 class Request:
-    """One program and the argument texts it is called with. limits: None for the executor's own. deterministic: also demand that reprs agree when
+    """One program and the argument texts it is called with. limits: None for the executor's own. deterministic: also demand that values agree when
     each call runs twice in one worker and once more in a worker with another hash seed."""
 
     program: str
@@ -40,7 +41,8 @@ class Request:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of one call. value: the repr of a literal when status is ok. error: class and message otherwise. Seconds of CPU and wall time."""
+    """What came of one call. value: the canonical text of a literal when status is ok. error: class and message otherwise. Seconds of CPU and wall
+    time."""
 
     status: Status
     value: str | None = None
@@ -63,8 +65,8 @@ EXHAUSTED = (Status.TIMEOUT, Status.MEMORY, Status.CRASHED)
 def confirmed(first: Outcome, second: Outcome) -> Outcome:
     """The outcome of a call whose first worker said ok, now that a worker with another hash seed ran it too."""
     cpu_s, wall_s = first.cpu_s + second.cpu_s, first.wall_s + second.wall_s
-    if second.ok and second.value == first.value:
-        return Outcome(Status.OK, first.value, None, cpu_s, wall_s)
+    if second.ok and (value := agreed_text(first.value, second.value)) is not None:
+        return Outcome(Status.OK, value, None, cpu_s, wall_s)
     if second.status in EXHAUSTED:
         return replace(second, cpu_s=cpu_s, wall_s=wall_s)
     how = "gave another output" if second.ok else f"ended with {second.status}"

@@ -15,7 +15,7 @@ from azr_nemo.sandbox.local.jailed.remote import MARK
 from azr_nemo.sandbox.local.seccomp import cell_filter
 
 JAILED = Path(__file__).parent / "local" / "jailed"
-MODULES = ("literal", "call", "child", "landlock", "cell", "frames", "supervise", "remote")  # each after those it imports
+MODULES = ("literal", "call", "child", "landlock", "cell", "canonical", "frames", "supervise", "remote")  # each after those it imports
 LARGEST = 64 << 20  # bytes an answer may unpack to
 ARCHITECTURES = ("x86_64", "aarch64")
 

@@ -13,7 +13,7 @@ from azr_nemo.selfplay.rows import settled
 from azr_nemo.selfplay.validation import results
 from azr_nemo.tasks import KINDS
 from azr_nemo.tasks.literal import NotLiteral, read_literal
-from azr_nemo.tasks.task import Task, TaskType, Verdict
+from azr_nemo.tasks.task import Calls, Task, TaskType, Verdict
 
 
 class Verifier:
@@ -25,16 +25,17 @@ class Verifier:
 
     def submit(self, task: Task, answer: str, partial: bool = False) -> Future[Verdict]:
         """Starts grading and returns at once, unless the executor's queue is full. partial: see TaskKind.judge."""
-        kind = KINDS[task.type]
-        todo = kind.verification(task, answer, self.allowed_imports)
-        if isinstance(todo, Verdict):
-            return settled(todo)
+        todo = KINDS[task.type].verification(task, answer, self.allowed_imports)
+        return settled(todo) if isinstance(todo, Verdict) else self.execute(task, todo, partial)
+
+    def execute(self, task: Task, todo: Calls, partial: bool = False) -> Future[Verdict]:
+        """Starts grading by these calls, whatever said that they may run."""
         verdict: Future[Verdict] = Future()
         verdict.set_running_or_notify_cancel()
 
         def judge(run: Future[list[Outcome]]) -> None:
             try:
-                verdict.set_result(kind.judge(task, results(run.result()), partial))
+                verdict.set_result(KINDS[task.type].judge(task, results(run.result()), partial))
             except BaseException as error:  # whatever it is belongs to the one who waits, not to the executor's thread
                 verdict.set_exception(error)
 

@@ -5,9 +5,10 @@ from collections.abc import Sequence
 
 from azr_nemo.tasks.fences import fence, tagged
 from azr_nemo.tasks.literal import same_literal
-from azr_nemo.tasks.program import canonical_input, check, normalise, parse_arguments
+from azr_nemo.tasks.program import canonical_input, check, normalise
 from azr_nemo.tasks.prompting import answered, prompt, response
 from azr_nemo.tasks.task import Calls, PromptOptions, PromptText, Proposal, Refusal, Result, Task, TaskType, Verdict
+from azr_nemo.tasks.values import value_arguments
 
 
 class Induction:
@@ -27,7 +28,7 @@ class Induction:
         if len(inputs) < options.pairs:
             return Refusal("format", f"there are {len(inputs)} closed input fences, {options.pairs} are asked for")
         for argument in inputs:
-            if isinstance(parsed := parse_arguments(argument), Refusal):
+            if isinstance(parsed := value_arguments(argument, references[0].program), Refusal):
                 return parsed
         if len({canonical_input(argument) for argument in inputs}) < len(inputs):
             return Refusal("repeated_input", "two of the inputs are the same")

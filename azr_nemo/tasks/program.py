@@ -117,14 +117,9 @@ def _check_names(nodes: list[ast.AST], taken: set[str], allowed: Sequence[str]) 
     return None
 
 
-def parse_arguments(text: str) -> ast.Call | Refusal:
-    """The call `f(<text>)`, when the text is exactly the arguments of one call and nothing else.
-
-    Arguments are expressions and keywords that cannot change the program they are given to: literals, operators, comprehensions and calls
-    of builtins or of the program's own names. Attributes only of value modules (`math.pi`) and of literals (`"-".join(...)`); no
-    assignment, no star-arguments, no `yield` or `await`. What the text closes by itself (`2) or (1`) makes the whole something other than
-    one call of `f`, and is refused.
-    """
+def one_call(text: str) -> ast.Call | Refusal:
+    """The call `f(<text>)`, when the text is exactly the arguments of one call and nothing else. What the text closes by itself (`2) or (1`)
+    makes the whole something other than one call of `f`, and is refused. What the arguments say is not looked at."""
     if len(text) > MAX_ARGUMENTS:
         return Refusal("too_long", f"the input has {len(text)} characters, at most {MAX_ARGUMENTS} are allowed")
     try:
@@ -135,6 +130,18 @@ def parse_arguments(text: str) -> ast.Call | Refusal:
         return Refusal("too_deep", f"the input nests more than {MAX_DEPTH} deep")
     if not (isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == "f" and call.func.col_offset == 0):
         return Refusal("not_one_call", "the input is not the arguments of one call of f")
+    return call
+
+
+def parse_arguments(text: str) -> ast.Call | Refusal:
+    """The call `f(<text>)` of `one_call`, when it is given something and the arguments are expressions and keywords that cannot change the
+    program: literals, operators, comprehensions and calls of builtins or of the program's own names. Attributes only of value modules (`math.pi`)
+    and of literals (`"-".join(...)`); no assignment, no star-arguments, no `yield` or `await`. For the inputs of tasks that people wrote; what
+    a model wrote is held to `values.value_arguments`.
+    """
+    call = one_call(text)
+    if isinstance(call, Refusal):
+        return call
     if not call.args and not call.keywords:
         return Refusal("no_arguments", "the input is empty")
     for node in ast.walk(call):
@@ -153,12 +160,21 @@ def parse_arguments(text: str) -> ast.Call | Refusal:
 
 
 def canonical_input(text: str) -> str:
-    """The argument text in normal form: `1,2` and `1, 2` are one input. A text that does not parse is its own normal form."""
-    call = parse_arguments(text)
+    """The argument text in normal form: `1,2` and `1, 2` are one input, as are `{1, 2}` and `{2, 1, 1}`; dicts keep their order, which a program can
+    see. A text that is not one call is its own normal form."""
+    call = one_call(text)
     try:
-        return text.strip() if isinstance(call, Refusal) else ast.unparse(call)[2:-1]
+        return text.strip() if isinstance(call, Refusal) else ast.unparse(_SortedSets().visit(call))[2:-1]
     except PARSE_ERRORS:  # a number that Python reads in hexadecimal and is too long to write
         return text.strip()
+
+
+class _SortedSets(ast.NodeTransformer):
+    """Puts the elements of written sets in the order of their texts, each once."""
+
+    def visit_Set(self, node: ast.Set) -> ast.Set:
+        self.generic_visit(node)
+        return ast.Set([element for _, element in sorted({ast.unparse(element): element for element in node.elts}.items())])
 
 
 def normalise(program: str) -> str:

@@ -2,9 +2,10 @@
 
 from azr_nemo.tasks.composite import complete, prelude
 from azr_nemo.tasks.fences import fence, tagged
-from azr_nemo.tasks.program import check, parse_arguments, strip, with_entry
+from azr_nemo.tasks.program import check, strip, with_entry
 from azr_nemo.tasks.prompting import answered, prompt, response
 from azr_nemo.tasks.task import PromptOptions, PromptText, Proposal, Refusal, Result, Task, TaskType
+from azr_nemo.tasks.values import value_arguments
 
 
 class Triplet:
@@ -29,7 +30,7 @@ class Triplet:
         if options.rename_entry:
             program = with_entry(program)
         argument = inputs[0].strip()
-        refusal = check(program, options.allowed_imports) or parse_arguments(argument)
+        refusal = check(program, options.allowed_imports) or value_arguments(argument, program)
         if isinstance(refusal, Refusal):
             return refusal
         whole = complete(options.functions, program, options.allowed_imports) if options.functions else program

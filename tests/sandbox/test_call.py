@@ -12,6 +12,8 @@ from collections import Counter
 import os
 from os import write
 LIMIT = 3
+HANDLES = [write]
+DATA = {"a": [(1, {2})]}
 class Point:
     def __init__(self, x):
         self.x = x
@@ -58,6 +60,7 @@ def refusal(text: str, namespace: dict) -> str:
         ("sorted([2, 1], key=lambda x: -x)", (([2, 1],), {})),
         ("f'{1 + 1}'", (("2",), {})),
         ("1 if 2 > 1 else 3", ((1,), {})),
+        ("LIMIT, DATA['a'][:]", ((3, [(1, {2})]), {})),
         ("[LIMIT for LIMIT in [2]]", (([2],), {})),
         ("[[y for y in x] for x in [[1]]], [x for x, *y in [(1, 2)]]", (([[1]], [1]), {})),
         ("(lambda os, *write, LIMIT=2, **x: [os, write, LIMIT, x])(1)", (([1, (), 2, {}],), {})),
@@ -88,15 +91,17 @@ def test_whatever_is_not_exactly_one_call_is_a_syntax_outcome(text, namespace):
     [
         "print('True') or 1", "__import__('os').write(3, b'x')", "(x := 1)", "f.__code__", "setattr(f, '__code__', 1)", "getattr(f, 'x')",
         "().__class__.__base__.__subclasses__()", "(i for i in [1]).gi_frame.f_globals", "'{0.__globals__}'.format(f)", "exec('1')", "eval('1')",
-        "globals()", "vars()", "open('/etc/passwd')", "os.write(3, b'')", "write(3, b'')", "LIMIT", "type('A', (), {})", "breakpoint()", "input()",
+        "globals()", "vars()", "open('/etc/passwd')", "os.write(3, b'')", "write(3, b'')", "HANDLES", "HANDLES[0](3, b'')",
+        "type('A', (), {})", "breakpoint()", "input()",
         "__builtins__", "ｅval('1')", "lambda: (yield 1)", "[x.update for x in [f.__globals__]]",
         # bound in one place, the program's or a builtin in another
-        "[0 for LIMIT in []], LIMIT", "[0 for exec in []], exec('1')", "(lambda globals: 1, globals())", "[y for y in LIMIT for LIMIT in []]",
+        "[0 for HANDLES in []], HANDLES", "[0 for exec in []], exec('1')", "(lambda globals: 1, globals())", "[y for y in HANDLES for HANDLES in []]",
         "(lambda eval=eval: 1)(1)", "[[0 for os in []], [x for x in os]]", "{vars: 1 for x in [1]}, [vars for vars in []]",
         # targets that are no names
         "[0 for Point.title in [1]]", "[0 for double(2)[0] in [1]]", "[0 for (x, *Point.title) in [(1, 2)]]", "[0 for x in [[1]] for x[0] in [2]]",
         # changes of what a function of the program may have handed out
         "double(1).append(1)", "[x.append(1) for x in [double(1)]]", "(lambda x: x.update(a=1))(Point(1))", "[1].pop(double(0))",
+        "DATA.pop('a')", "[x.append(1) for x in DATA.values()]",
     ],
 )  # fmt: skip
 def test_an_argument_that_could_act_beyond_its_value_is_forbidden(text, namespace):

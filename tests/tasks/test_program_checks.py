@@ -86,6 +86,8 @@ def test_another_constant_name_or_import_makes_another_program(other):
 def test_inputs_that_differ_by_spaces_are_one():
     assert canonical_input("1,2") == canonical_input(" 1,  2 ") == "1, 2"
     assert canonical_input("x=1") != canonical_input("1")
+    assert canonical_input("{2, 1, 2}, {'b': {'d', 'c'}, 'a': 1}") == "{1, 2}, {'b': {'c', 'd'}, 'a': 1}"
+    assert canonical_input("{'a': 1, 'b': 2}") != canonical_input("{'b': 2, 'a': 1}")
     assert canonical_input(" ) ( ") == ") ("
 
 

@@ -15,9 +15,9 @@ from azr_nemo.selfplay.verification import Verifier
 from azr_nemo.tasks import KINDS
 from azr_nemo.tasks.fences import tagged
 from azr_nemo.tasks.literal import NotLiteral, read_literal
-from azr_nemo.tasks.program import parse_arguments
+from azr_nemo.tasks.program import one_call
 from azr_nemo.tasks.prompting import render
-from azr_nemo.tasks.task import PromptOptions, Refusal, Task, TaskType
+from azr_nemo.tasks.task import Calls, PromptOptions, Refusal, Task, TaskType, Verdict
 
 LIMITS = Limits(wall_s=10.0, cpu_s=10.0, memory_mb=1024)
 OPTIONS = PromptOptions()
@@ -55,8 +55,16 @@ class PredictionSuite:
         answer = self._answer(response)
         if answer is None:
             return known(Grade(False, "no_answer"))
-        verdict = Verifier(tools.executor, LIMITS).submit(self._stored(item), answer)
+        verdict = self._verdict(self._stored(item), answer, Verifier(tools.executor, LIMITS))
         return then(verdict, lambda found: Grade(found.score == 1.0, found.reason, answer))
+
+    def _verdict(self, task: Task, answer: str, verifier: Verifier) -> "Future[Verdict]":
+        """What an input may say is a rule of self-play, where it is paid for. Here any one call is an answer that the jail lets run, as in CRUXEval's
+        own grading: its inputs are empty, name the program's lists and call `x.reverse()`."""
+        if self.kind is not TaskType.ABDUCTION:
+            return verifier.submit(task, answer)
+        call = one_call(answer)
+        return known(Verdict(0.0, call.reason)) if isinstance(call, Refusal) else verifier.execute(task, Calls(task.program, (answer,)))
 
     def ideal(self, item: Item) -> str:
         return stated(item.reference[TAGS[self.kind]], TAGS[self.kind])
@@ -73,8 +81,7 @@ class PredictionSuite:
                 program, given = called_f(program, given)
             except ValueError as error:
                 raise row.error(str(error)) from None
-        # What an input may say is a rule for answers: CRUXEval has one with `x.reverse()`, which is shown as it is.
-        if isinstance(refusal := parse_arguments(given), Refusal) and refusal.reason == "not_one_call":
+        if isinstance(refusal := one_call(given), Refusal):
             raise row.error(f"the input {given[:60]!r} is not the arguments of a call: {refusal.detail}")
         try:
             read_literal(output)

@@ -36,7 +36,10 @@ def ran(tools, program, arguments):
         ("[2]", "wrong_value"),
         ("[1]) or ([1, 1]", "not_one_call"),
         ("'", "not_one_call"),
-        ("open('/etc/passwd')", "banned_name"),
+        ("open('/etc/passwd')", "forbidden"),
+        ("", "error"),
+        ("[[1], [2]][0]", "right"),
+        ("next([i] for i in range(9) if f([i]) == [1, 1])", "right"),
         ("y=1", "error"),
     ],
 )
@@ -155,10 +158,17 @@ def test_an_execution_row_that_makes_no_sense_is_named(tools, change, what):
 
 def test_all_public_cruxeval_items_are_right_and_no_wrong_answer(tools, public_rows, wrongly_graded, grade):
     rows = public_rows("cruxeval_200.jsonl")
-    assert wrongly_graded(CRUXEVAL_OUTPUT, CRUXEVAL_OUTPUT.convert(rows, tools)) == ({}, {})
-    # Its input is `[6, 4, 2, 8, 15], (lambda x: x.reverse())`; an answer may use no methods of names. Other inputs give its output too.
-    refused = {"sample_344": "banned_name"}
-    items = CRUXEVAL_INPUT.convert(rows, tools)
-    assert wrongly_graded(CRUXEVAL_INPUT, items) == (refused, {})
-    (item,) = [item for item in items if item.id in refused]
-    assert grade(CRUXEVAL_INPUT, item, stated("[6, 4, 2, 8, 15], len", "input")).right
+    for suite in (CRUXEVAL_OUTPUT, CRUXEVAL_INPUT):
+        assert wrongly_graded(suite, suite.convert(rows, tools)) == ({}, {})
+
+
+def test_an_input_of_a_benchmark_may_say_what_its_own_do(tools, grade):
+    """Shapes of CRUXEval's rows: no argument at all, a slice of the program's list, a lambda that changes its argument."""
+    rows = [
+        ("def f():\n    return [1]", "", "[1]"),
+        ("CODES = [1, 2]\ndef f(x, y):\n    return x + [y]", "CODES[:], 3", "[1, 2, 3]"),
+        ("def f(x, act):\n    y = x[:]\n    act(y)\n    return y", "[6, 4], (lambda x: x.reverse())", "[4, 6]"),
+    ]
+    for code, given_input, output in rows:
+        (item,) = CRUXEVAL_INPUT.convert([{"id": "own", "code": code, "input": given_input, "output": output}], tools)
+        assert grade(CRUXEVAL_INPUT, item, stated(given_input, "input")).right

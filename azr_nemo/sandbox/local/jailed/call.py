@@ -2,8 +2,8 @@
 
 An answer of the solver is such a text, and the solver knows the value it has to reach. Were its expression free to run statements of its own it
 could write that value on the result pipe, or replace `f.__code__`, without the program ever computing it. So arguments are values and pure
-expressions: no attribute beyond the methods of built-in types, no name beyond pure built-ins, the program's own functions and classes, and
-what the expression itself binds. The grader makes its own check on the text; this one holds whoever asks.
+expressions: no attribute beyond the methods of built-in types, no name beyond pure built-ins, the program's own functions, classes and literals,
+and what the expression itself binds. The grader makes its own check on the text; this one holds whoever asks.
 """
 
 import ast
@@ -14,7 +14,7 @@ from builtins import Exception, bytes, compile, complex, dict, dir, float, froze
 from types import CodeType, FunctionType
 from typing import Any
 
-from .literal import Refused
+from .literal import Refused, literal_text
 
 PROGRAM = "program"  # the name of the module that a program is executed in
 
@@ -37,6 +37,7 @@ NODES = (
     ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp, ast.comprehension, ast.Lambda, ast.arguments, ast.arg,
     ast.operator, ast.unaryop, ast.boolop, ast.cmpop,
 )  # fmt: skip
+LARGEST = 100_000  # characters of the program's data that an argument may name
 COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
 
 
@@ -116,10 +117,17 @@ def _parts(node: ast.AST) -> list[ast.AST]:
 
 
 def _harmless(name: str, namespace: dict[str, Any]) -> bool:
-    """Whether a name stands for one of the program's functions, for a class of its own or of a module of values, or for nothing at all."""
+    """Whether a name stands for one of the program's functions, for a class of its own or of a module of values, for data that is a literal through
+    and through (a list may hold what is no data), or for nothing at all."""
     if name not in namespace:
         return name not in BUILTINS
     value = namespace[name]
     if type(value) is FunctionType:
         return value.__globals__ is namespace
-    return isinstance(value, type) and value.__module__ in VALUE_MODULES
+    if isinstance(value, type):
+        return value.__module__ in VALUE_MODULES
+    try:
+        literal_text(value, LARGEST)
+    except Refused:
+        return False
+    return True

@@ -6,11 +6,12 @@ forks either. A frame was written by a process that ran a stranger's program: ev
 program.
 """
 
-import ast
 import json
 import math
 import struct
 from typing import Any, NamedTuple
+
+from .canonical import agreed_text, canonical_text, literal_of
 
 Result = tuple[str, str | None, str | None, float, float]  # status, value, error, cpu_s, wall_s
 
@@ -19,7 +20,6 @@ CALL, RESULT, OK, MEMORY = b'["call"]', b'["result",', b'["result","ok",', b'["r
 LENGTH = struct.Struct("<I")
 MOST_BYTES = 1 << 26  # of one child's frames
 FORGED = "the program wrote on the result pipe"
-PARSES = 50
 
 
 class Segment(NamedTuple):
@@ -147,32 +147,22 @@ def _checked(body: bytes, expected: str, longest: int, age_s: float) -> Result:
 
 
 def _repr_of(text: str) -> str | None:
-    """The repr of the literal that a text holds, None when it holds none: a child that lies can only lie a value, and brings no comment, no
+    """The canonical text of the literal that a text holds, None when it holds none: a child that lies can only lie a value, and brings no comment, no
     further line and no number that the trainer could not write."""
     try:
-        written = repr(ast.literal_eval(_parsed(text)))
+        written = canonical_text(literal_of(text))
         if written != text:
-            if sorted(written) == sorted(text):  # a set in the order of the child's hash seed, which is how two seeds are told apart
-                return text
-            ast.literal_eval(_parsed(written))  # of an infinity written as a number it is no literal
+            literal_of(written)  # of an infinity written as a number it is no literal
     except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
         return None
     return written
 
 
-def _parsed(text: str) -> ast.Expression:
-    """CPython before 3.11.8 may raise SystemError for good text while another thread parses (gh-106905); it is then asked again."""
-    for _ in range(PARSES):
-        try:
-            return ast.parse(text.lstrip(" \t"), mode="eval")
-        except SystemError:
-            continue
-    raise ValueError("this text cannot be parsed while others are")
-
-
 def _agreed(one: Result, two: Result) -> Result:
-    if two[0] == "ok" and one[1] != two[1]:
-        return "nondeterministic", None, "two runs in one process gave different outputs", one[3] + two[3], one[4] + two[4]
-    if two[0] in ("ok", "timeout", "memory", "crashed"):
+    if two[0] == "ok":
+        if (value := agreed_text(one[1], two[1])) is None:
+            return "nondeterministic", None, "two runs in one process gave different outputs", one[3] + two[3], one[4] + two[4]
+        return "ok", value, None, one[3] + two[3], one[4] + two[4]
+    if two[0] in ("timeout", "memory", "crashed"):
         return (*two[:3], one[3] + two[3], one[4] + two[4])
     return "nondeterministic", None, f"a first run was ok, a second was {two[0]}", one[3] + two[3], one[4] + two[4]
