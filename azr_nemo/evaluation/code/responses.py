@@ -31,12 +31,12 @@ def parses(code: str) -> bool:
 
 def completed(prompt: str, code: str, entry_point: str) -> str:
     """The code with what it needs: a program that defines the entry point is whole, anything else goes on where the prompt ends."""
-    if entry_point in _defined(code):
+    if entry_point in defined(code):
         return code
     return f"{prompt.rstrip()}\n{code}"
 
 
-def _defined(code: str) -> set[str]:
+def defined(code: str) -> set[str]:
     """The names that a program's top level binds by a definition, an assignment or an import; none when it does not parse."""
     try:
         tree = parsed(code)
