@@ -34,7 +34,7 @@ class EvalSettings:
     platform: str = "auto"
     dtype: str = "auto"
     math_deadline_s: float = 3.0
-    executor: ExecutorConfig = field(default_factory=lambda: ExecutorConfig(wall_s=10.0, cpu_s=10.0, memory_mb=1024))
+    executor: ExecutorConfig = field(default_factory=lambda: ExecutorConfig(wall_s=10.0, cpu_s=10.0, memory_mb=1024, modules=["numpy"]))
 
     def identity(self) -> dict[str, Any]:
         """The settings that decide what is measured: not where, nor with how many workers."""

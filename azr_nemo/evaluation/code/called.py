@@ -62,10 +62,12 @@ def called_f(program: str, call: str) -> tuple[str, str]:
         renamed = {name: "f"} | ({"f": other} if inner else {})
         tree, expression = _Rename(renamed).visit(tree), _Rename({"f": other} if inner else {}).visit(expression)
     expression.func = ast.Name("f", ast.Load())
-    text = ast.unparse(ast.fix_missing_locations(tree))
-    imports = needed_imports(text)
+    tree = ast.fix_missing_locations(tree)
+    imports = parsed(needed_imports(ast.unparse(tree))).body
+    first = next((place for place, node in enumerate(tree.body) if not _stands_first(node)), 0)
+    tree.body[first:first] = imports
     arguments = ast.unparse(ast.fix_missing_locations(expression))[2:-1]
-    return (f"{imports}\n\n{text}" if imports else text), arguments
+    return ast.unparse(tree), arguments
 
 
 def needed_imports(program: str) -> str:
@@ -80,6 +82,13 @@ def needed_imports(program: str) -> str:
         elif name in MEMBERS:
             members.setdefault(MEMBERS[name], []).append(name)
     return "\n".join([*modules, *(f"from {module} import {', '.join(names)}" for module, names in sorted(members.items()))])
+
+
+def _stands_first(node: ast.stmt) -> bool:
+    """Whether a statement can be a module's docstring or imports from `__future__`, before which no other may stand."""
+    if isinstance(node, ast.Expr):
+        return isinstance(node.value, ast.Constant)
+    return isinstance(node, ast.ImportFrom) and node.module == "__future__"
 
 
 def _names(tree: ast.AST) -> set[str]:

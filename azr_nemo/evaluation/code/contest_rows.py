@@ -69,6 +69,6 @@ def _pickled_text(data: bytes) -> str:
 
 
 def _valued(test: ContestTest) -> ContestTest:
-    """A functional test: its input has one JSON value a line, one an argument."""
-    arguments = [literal(json.loads(line), argument=True) for line in test.input.split("\n")]
+    """A functional test: its input has one JSON value a line, one an argument; lines without any are none."""
+    arguments = [literal(json.loads(line), argument=True) for line in test.input.split("\n") if line.strip()]
     return ContestTest(", ".join(arguments), literal(json.loads(test.output)))

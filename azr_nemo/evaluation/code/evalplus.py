@@ -13,8 +13,9 @@ from typing import Any, Literal
 from azr_nemo.evaluation.code import comparison
 from azr_nemo.evaluation.code.in_jail import Refused, literal
 from azr_nemo.evaluation.code.mbpp_inputs import typed
-from azr_nemo.evaluation.code.responses import code_in, completed, parses, stated
+from azr_nemo.evaluation.code.responses import parses, stated
 from azr_nemo.evaluation.code.rows import Row, numbered
+from azr_nemo.evaluation.code.sanitize import sanitized
 from azr_nemo.evaluation.code.solution import RIGHT, calls_in_turn, known, limits, program, reason, returned, then
 from azr_nemo.evaluation.suite import Grade, Group, Item, Tools
 from azr_nemo.sandbox.executor import Outcome, Request, Status
@@ -56,7 +57,7 @@ class EvalPlusSuite:
     def submit(self, item: Item, response: str, tools: Tools) -> "Future[Grade]":
         reference = item.reference
         inputs, outputs, base = reference["inputs"], reference["outputs"], reference["base"]
-        code = completed(reference["prompt"], code_in(response), reference["entry_point"])
+        code = sanitized(response, reference["prompt"], reference["entry_point"])
         if not parses(code):
             return known(Grade(False, "syntax", code, {"base": False, "plus": False}))
 

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from azr_nemo.evaluation.code.evalplus import ALL_S, LEAST_S, question, wrong_function
-from azr_nemo.evaluation.code.responses import code_in, completed, parses, stated
+from azr_nemo.evaluation.code.responses import parses, stated
 from azr_nemo.evaluation.code.rows import numbered
+from azr_nemo.evaluation.code.sanitize import sanitized
 from azr_nemo.evaluation.code.solution import RIGHT, calls_in_turn, known, limits, program, read, reason, then
 from azr_nemo.evaluation.suite import Grade, Group, Item, Tools
 from azr_nemo.sandbox.executor import Outcome, Request
@@ -54,7 +55,7 @@ class HumanEvalSuite:
     def submit(self, item: Item, response: str, tools: Tools) -> "Future[Grade]":
         reference = item.reference
         prompt, entry_point, inputs = reference["prompt"], reference["entry_point"], reference["inputs"]
-        code = completed(prompt, code_in(response), entry_point)
+        code = sanitized(response, prompt, entry_point)
         if not parses(code):
             return known(Grade(False, "syntax", code))
         values: list[str] = []

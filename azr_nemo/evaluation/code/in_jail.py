@@ -14,18 +14,20 @@ LONGEST = 50_000  # characters of a text that is handed out whole; of a longer o
 PLAIN_DIGITS = 10_000  # bits of an int above which it is written in hexadecimal: Python refuses to read longer decimals
 
 
-def load(source: str, path: str) -> tuple[Callable[..., Any], dict[str, Any]]:
-    """Executes a solution in a namespace of its own; what stands at `path` there ("name", or "Class.method" of a new object), and the namespace."""
+def load(source: str, path: str, before: str = "") -> tuple[Callable[..., Any], dict[str, Any]]:
+    """Executes a solution in a namespace of its own; what stands at `path` there ("name", or "Class.method" of a new object), and the namespace.
+    before: what is executed there first."""
     namespace: dict[str, Any] = {"__name__": "program"}
+    exec(compile(before, "<before>", "exec", dont_inherit=True), namespace)  # noqa: S102  in the jail
     exec(compile(source, "<solution>", "exec", dont_inherit=True), namespace)  # noqa: S102  in the jail
     name, _, method = path.partition(".")
     found = namespace[name]
     return (getattr(found(), method) if method else found), namespace
 
 
-def graded(source: str, path: str, view: str) -> Callable[..., str]:
-    """A function that calls the solution and returns `text` of what it returned. view: what is compared of it, see `seen`."""
-    solution, _ = load(source, path)
+def graded(source: str, path: str, view: str, before: str = "") -> Callable[..., str]:
+    """A function that calls the solution and returns `text` of what it returned. view: what is compared of it, see `seen`; before: see `load`."""
+    solution, _ = load(source, path, before)
     return lambda *arguments: text(seen(solution(*arguments), view))
 
 

@@ -11,7 +11,8 @@ from typing import Any
 from azr_nemo.evaluation.code.comparison import equal
 from azr_nemo.evaluation.code.contest_rows import ContestTest, packed, tests_of, unpacked
 from azr_nemo.evaluation.code.in_jail import shortened
-from azr_nemo.evaluation.code.responses import code_in, parses, stated
+from azr_nemo.evaluation.code.preamble import PREAMBLE, preceded
+from azr_nemo.evaluation.code.responses import code_in, defined, parses, stated
 from azr_nemo.evaluation.code.rows import numbered
 from azr_nemo.evaluation.code.solution import MEMORY_MB, RIGHT, calls_in_turn, in_turn, known, program, then
 from azr_nemo.evaluation.code.streams import same_output
@@ -21,12 +22,6 @@ from azr_nemo.sandbox.script import Script, ScriptResult, ScriptStatus
 from azr_nemo.tasks.fences import fence
 
 TEST_S = 6.0
-# A solution may use all of these without importing them, and recurse deeply.
-STARRED = "string re datetime collections heapq bisect copy math random statistics itertools functools operator io sys json builtins typing".split()
-PLAIN = "string re datetime collections heapq bisect copy math random statistics itertools functools operator io sys json".split()
-PREAMBLE = "\n".join(
-    [*(f"from {name} import *" for name in STARRED), *(f"import {name}" for name in PLAIN), "sys.setrecursionlimit(50000)", "quit = exit"]
-)
 WITH_STARTER = "Complete this starter code, and wrap your final answer in a python code block:"
 WITHOUT_STARTER = (
     "Read the inputs from standard input, solve the problem and write the answer to standard output (do not directly test on the sample inputs). "
@@ -83,8 +78,8 @@ class LiveCodeBenchSuite:
 
 
 def _call(code: str, method: str, tests: list[ContestTest], tools: Tools) -> "Future[tuple[int, str]]":
-    path = f"Solution.{method}" if "class Solution" in code else method
-    source = program("graded", f"{PREAMBLE}\n\n{code}", path, "row")
+    path = f"Solution.{method}" if "Solution" in defined(code) else method
+    source = program("graded", code, path, "row", PREAMBLE)
     inputs, outputs = [test.input for test in tests], [shortened(test.output) for test in tests]
 
     def judge(index: int, found: str) -> str:
@@ -95,7 +90,7 @@ def _call(code: str, method: str, tests: list[ContestTest], tools: Tools) -> "Fu
 
 def _feed(code: str, tests: list[ContestTest], tools: Tools) -> "Future[tuple[int, str]]":
     bounds = Limits(wall_s=TEST_S, cpu_s=TEST_S, memory_mb=MEMORY_MB)
-    source = f"{PREAMBLE}\n\n{code}"
+    source = preceded(code)
 
     def start(first: int, last: int) -> "Future[list[ScriptResult]]":
         return _all([tools.executor.submit_script(_script(source, test, bounds)) for test in tests[first:last]])

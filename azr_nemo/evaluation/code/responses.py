@@ -2,18 +2,24 @@
 
 import ast
 
+from azr_nemo.evaluation.answer_tag import tagged_answer
 from azr_nemo.tasks.fences import fence, fences
 from azr_nemo.tasks.parsing import PARSE_ERRORS, parsed
 
 
+def answer_in(response: str) -> str:
+    """What the response's <answer> holds; the whole response when it has none."""
+    answer = tagged_answer(response)
+    return response if answer is None else answer
+
+
 def code_in(response: str) -> str:
-    """The code that a response states: after the last <answer> (if any) the last closed `python` block, else the last block, else the raw text.
+    """The code that a response states: in its answer (`answer_in`) the last closed `python` block, else the last block, else the raw text.
 
     As in the original's LiveCodeBench run; but a block ends only at a line of its own ticks, so code that holds fences is whole, and an answer ends
     at </answer>. A block that was never closed counts when there is no other.
     """
-    _, tag, answer = response.rpartition("<answer>")
-    answer = answer.split("</answer>")[0] if tag else response
+    answer = answer_in(response)
     blocks = fences(answer)
     closed = [block for block in blocks if block.closed]
     chosen = [block for block in closed if block.tag == "python"] or closed or blocks
@@ -29,14 +35,7 @@ def parses(code: str) -> bool:
     return True
 
 
-def completed(prompt: str, code: str, entry_point: str) -> str:
-    """The code with what it needs: a program that defines the entry point is whole, anything else goes on where the prompt ends."""
-    if entry_point in _defined(code):
-        return code
-    return f"{prompt.rstrip()}\n{code}"
-
-
-def _defined(code: str) -> set[str]:
+def defined(code: str) -> set[str]:
     """The names that a program's top level binds by a definition, an assignment or an import; none when it does not parse."""
     try:
         tree = parsed(code)

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from azr_nemo.evaluation.code.responses import code_in, completed, parses, stated
+from azr_nemo.evaluation.code.responses import code_in, parses, stated
 
 
 @pytest.mark.parametrize(
@@ -17,6 +17,7 @@ from azr_nemo.evaluation.code.responses import code_in, completed, parses, state
         ("```\nx = 0\n```\nor\n```\nx = 1\n```", "x = 1"),
         ("    return 1\n", "    return 1\n"),
         ("<answer>x = 1</answer> I hope this helps", "x = 1"),
+        ("<answer>x = 1</answer> I hope this <answer> helps <answer></answer>", "x = 1"),
         ("so:\n```python\nx = 1", "x = 1"),
         ('```python\nx = """\n    ```python\n    ```inner\n"""\n```', 'x = """\n    ```python\n    ```inner\n"""'),
         ("", ""),
@@ -30,15 +31,6 @@ def test_code_is_found(response, code):
 def test_stated_code_is_found_whole(code):
     if "<answer>" not in code and "</answer>" not in code:
         assert code_in(stated(code)) == code
-
-
-def test_a_continuation_gets_the_prompt_and_a_whole_function_does_not():
-    prompt = "from typing import List\n\n\ndef f(x):\n    '''Doc.'''\n"
-    assert completed(prompt, "def f(x):\n    return 1", "f") == "def f(x):\n    return 1"
-    assert completed(prompt, "f = len", "f") == "f = len"
-    assert parses(completed(prompt, "    return x", "f"))
-    assert completed(prompt, "    return x", "f").startswith(prompt)
-    assert completed(prompt, "def g(x):\n    return 1", "f").startswith(prompt)
 
 
 @given(st.text())

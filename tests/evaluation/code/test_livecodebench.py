@@ -14,6 +14,9 @@ from azr_nemo.evaluation.code import LIVECODEBENCH
 from azr_nemo.evaluation.code.contest_rows import ContestTest, packed, unpacked
 from azr_nemo.evaluation.code.responses import stated
 from azr_nemo.evaluation.code.streams import same_output
+from azr_nemo.evaluation.settings import EvalSettings
+from azr_nemo.evaluation.suite import Tools
+from azr_nemo.sandbox.local.pool import LocalPool
 
 
 def cases(*pairs, kind):
@@ -76,6 +79,8 @@ def test_ideal_responses_are_right_and_wrong_ones_wrong(items, wrongly_graded):
         (COUNT.replace("sum(", "1.0 * sum("), "right"),
         (COUNT.replace("== target", "< target"), "wrong_value"),
         (COUNT.replace("List[int]", "Lost[int]"), "error"),
+        (f"# class Solution would do\n{COUNT.replace('class Solution:', 'class Solved:')}\ncountPairs = Solved().countPairs", "right"),
+        (f"'Counts.'\nfrom __future__ import annotations\n{COUNT.replace('List[int]', 'Lost[int]')}", "right"),
         ("class Solution:\n    def other(self):\n        pass", "error"),
         ("class Solution:\n    def countPairs(self, *a):\n        os._exit(0)\nimport os", "crashed"),
         ("class Solution:\n    def countPairs(self, *a):\n        return type('E', (), {'__eq__': lambda *_: True})()", "not_literal"),
@@ -94,6 +99,11 @@ def test_functions_are_called(items, grade, code, reason):
         (f"def main():\n    {SUM.replace(chr(10), chr(10) + '    ')}\nif __name__ == '__main__':\n    main()\n    exit()", "right"),
         ("_, *rest = sys.stdin.read().split()\nxs = list(map(int, rest))\nprint(sum(xs), Fraction(sum(xs), len(xs)), sep='\\n')", "error"),
         (SUM.replace("print(sum(xs))", "print('  ', sum(xs))"), "right"),
+        (f"'Adds.'\nfrom __future__ import annotations\nassert __doc__ == 'Adds.'\n{SUM}", "right"),
+        (
+            "_, *xs = map(int, open('/dev/stdin').read().split())\nprint(sum(xs), sum(xs) / len(xs), sep='\\n', file=open('/dev/stdout', 'w'))",
+            "right",
+        ),
         (SUM.replace("print(sum(xs))", "print(sum(xs), 'x')"), "wrong_value"),
         (SUM + "\nprint()\nprint(1)", "wrong_value"),
         (SUM + "\nraise ValueError", "error"),
@@ -106,6 +116,12 @@ def test_functions_are_called(items, grade, code, reason):
 )
 def test_scripts_are_run(items, grade, code, reason):
     assert grade(LIVECODEBENCH, items[1], stated(code)).reason == reason
+
+
+def test_solutions_may_use_numpy_as_an_evaluation_is_set_up(items):
+    code = "import numpy as np\nn, xs = int(input()), np.array(input().split(), dtype=int)\nprint(xs.sum())\nprint(xs.mean())"
+    with LocalPool(workers=1, modules=EvalSettings().executor.modules) as pool:
+        assert LIVECODEBENCH.submit(items[1], stated(code), Tools(pool)).result().right
 
 
 @pytest.mark.slow
@@ -148,6 +164,12 @@ def test_outputs_are_compared_line_by_line_and_numbers_as_decimals(printed, expe
 @given(st.text(), st.text())
 def test_any_outputs_can_be_compared(printed, expected):
     assert same_output(printed, expected) in (True, False)
+
+
+def test_an_input_may_end_with_an_empty_line(tools):
+    row = FUNCTIONAL | {"public_test_cases": cases(("[1, 4]\n5\n", "1"), kind="functional"), "private_test_cases": "[]"}
+    (item,) = LIVECODEBENCH.convert([row], tools)
+    assert unpacked(item.reference["tests"]) == [ContestTest("[1, 4], 5", "1")]
 
 
 def test_long_outputs_are_compared_whole(tools, grade):

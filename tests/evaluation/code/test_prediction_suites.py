@@ -125,6 +125,7 @@ def test_the_function_is_called_f_wherever_it_is_named(tools, grade):
         ("def go(xs):\n    heapify(xs)\n    heappush(xs, 0)\n    return heappop(xs), [*accumulate(xs)], reduce(max, xs)", "go([3, 1])", "(0, [1, 4], 3)"),
         ("def go(xs):\n    return math.inf in xs, collections.deque(xs)[0], prod(islice(xs, 2)), comb(4, 2)", "go([3, 1])", "(False, 3, 3, 6)"),
         ("def go(x):\n    return max(map(lambda gcd: gcd, x))", "go([3, 1])", "3"),
+        ("'Two.'\nfrom __future__ import annotations\ndef go(x: Unknown) -> Unheard:\n    return gcd(x, 4), __doc__", "go(6)", "(2, 'Two.')"),
     ],
 )  # fmt: skip
 def test_a_renamed_program_computes_what_it_did(tools, program, call, value):
