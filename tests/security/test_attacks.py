@@ -1,54 +1,22 @@
 """No program gets out of the jail, spoils what comes after it, or is believed when it lies: on every rung that this machine offers."""
 
 import os
-import socket
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 from attacks import FILES, NETWORK, PROCESSES, RESOURCES, Attack, fitted
 from injections import GRADING
 from lies import FORGING, OUTPUT, STATE
 from next_programs import EXPECTED, NEXT
+from world import PATIENT, SECRET, World
 
 from azr_nemo.sandbox.executor import Limits, Request
-from azr_nemo.sandbox.local import jail
-from azr_nemo.sandbox.local.pool import LocalPool
 
-SECRET = "correct-horse-battery-staple"
 HARSH = Limits(wall_s=0.3, cpu_s=0.3, memory_mb=256)  # for what may well take for ever
 FIRM = Limits(wall_s=20.0, cpu_s=20.0, memory_mb=256)
-PATIENT = Limits(wall_s=30.0, cpu_s=30.0)
 ATTACKS = FILES + NETWORK + PROCESSES + RESOURCES + OUTPUT + STATE + FORGING + GRADING
 FAMILIES = {"files", "network", "processes", "memory and CPU", "output and pipes", "interpreter state", "result forging", "grading"}
 BESIDE = Request("def f(x):\n    'ANOTHERS_PROGRAM'\n    return x", ("7",), PATIENT)
-
-
-@dataclass
-class World:
-    """A pool on one rung, and what a program might want to reach outside it."""
-
-    pool: LocalPool
-    secret_file: Path
-    server: socket.socket
-
-
-@pytest.fixture(scope="module", params=list(jail.LADDER), ids=str)
-def world(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    probe = jail.probe_rung(request.param)
-    if not probe.ok:
-        pytest.skip(f"{request.param} does not hold here: {probe.reason}")
-    secret_file = tmp_path_factory.mktemp("trainer") / "secret"
-    secret_file.write_text(SECRET)
-    secret_file.chmod(0o644)
-    secret_file.with_name("secret_module.py").write_text(f"SECRET = {SECRET!r}")
-    with pytest.MonkeyPatch.context() as patch, socket.create_server(("127.0.0.1", 0)) as server:
-        patch.setenv("AZR_TEST_SECRET", SECRET)
-        server.settimeout(0)
-        with LocalPool(workers=2, limits=PATIENT, rung=request.param, recycle_after=10**6) as pool:
-            yield World(pool, secret_file, server)
 
 
 @pytest.mark.parametrize("attack", ATTACKS, ids=str)

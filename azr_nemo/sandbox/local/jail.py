@@ -7,6 +7,7 @@ import shutil
 import stat
 import sys
 import sysconfig
+import zoneinfo
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from azr_nemo.sandbox.executor import ExecutorUnavailable, Limits, Outcome
-from azr_nemo.sandbox.local.jailed import landlock
+from azr_nemo.sandbox.local.jailed import landlock, namespaces
 from azr_nemo.sandbox.local.process import Worker
 from azr_nemo.sandbox.local.seccomp import cell_filter
 
@@ -27,12 +28,13 @@ CAP_SETGID_AND_SETUID = 1 << 6 | 1 << 7
 PRELOAD = [
     "abc", "array", "ast", "bisect", "cmath", "collections", "collections.abc", "copy", "dataclasses", "datetime", "decimal", "enum",
     "fractions", "functools", "heapq", "io", "itertools", "json", "math", "numbers", "operator", "random", "re", "statistics", "string",
-    "textwrap", "time", "types", "typing", "unicodedata", "zlib",
+    "textwrap", "time", "types", "typing", "unicodedata", "zlib", "zoneinfo",
 ]  # fmt: skip
 # Where the folder cannot be read after a change of user, also what programs now and then import late.
 PRELOAD_WIDE = [
-    "_pylong", "base64", "binascii", "calendar", "contextlib", "difflib", "graphlib", "hashlib", "hmac", "inspect", "pprint", "queue", "reprlib",
-    "secrets", "shlex", "stringprep", "struct", "traceback", "unittest", "uuid",
+    "_pylong", "asyncio", "base64", "binascii", "calendar", "concurrent.futures.thread", "contextlib", "csv", "difflib", "graphlib", "hashlib",
+    "hmac", "inspect", "logging", "pickle", "pprint", "queue", "reprlib", "sched", "secrets", "shlex", "stringprep", "struct", "threading",
+    "timeit", "traceback", "unittest", "uuid",
 ]  # fmt: skip
 
 
@@ -110,6 +112,15 @@ def standard_library() -> list[str]:
     return sorted(folder for folder in found if os.path.isdir(folder))
 
 
+def time_zones() -> str:
+    """The folder of the time zones' rules: the system's, else that of the package tzdata; empty where there is neither."""
+    package = importlib.util.find_spec("tzdata")
+    for folder in (*zoneinfo.TZPATH, *(f"{place}/zoneinfo" for place in (package and package.submodule_search_locations) or ())):
+        if os.path.isdir(folder):
+            return os.path.realpath(folder)
+    return ""
+
+
 def module_paths(module: str) -> list[str]:
     """What must be readable for an installed module: its folder and the shared libraries that wheels put beside it, or its file.
 
@@ -132,26 +143,29 @@ def plan(rung: Rung, modules: Sequence[str] = ()) -> Plan:
     """
     have_landlock = landlock.abi() > 0
     installed = [path for module in modules for path in module_paths(module)]
-    readable = standard_library() + installed
+    software, zones = standard_library() + installed, time_zones()
+    readable = software + [zones] * bool(zones)
     nobody = rung is Rung.LANDLOCK and _may_become_nobody()
     if rung is Rung.UNJAILED:
         try:
-            bpf = cell_filter()
+            bpf, script_bpf = cell_filter(), cell_filter(script=True)
         except ExecutorUnavailable:
-            bpf = b""
+            bpf = script_bpf = b""
     else:
-        bpf = cell_filter()
+        bpf, script_bpf = cell_filter(), cell_filter(script=True)
     if rung is Rung.LANDLOCK and not have_landlock:
         raise ExecutorUnavailable("this kernel has no landlock (Linux 5.13 or newer with landlock among its security modules)")
     first_frame = {
-        "preload": PRELOAD + (PRELOAD_WIDE + _codecs() if nobody and not all(map(_everybody_may_read, readable)) else []),
+        "preload": PRELOAD + (PRELOAD_WIDE + _codecs() if nobody and not all(map(_everybody_may_read, software)) else []),
         "modules": list(modules),
         "search": sorted({os.path.dirname(path) for path in installed}),
         "readable": readable,
+        "time_zones": zones,
         "namespaces": rung is Rung.NAMESPACES,
         "nobody": nobody,
         "landlock": have_landlock,
         "filter": bpf.hex(),
+        "script_filter": script_bpf.hex(),
     }
     return Plan(rung, tuple(_bubblewrap(readable)) if rung is Rung.BUBBLEWRAP else (), first_frame)
 
@@ -204,7 +218,8 @@ def _bubblewrap(readable: list[str]) -> list[str]:
     if program is None:
         raise ExecutorUnavailable("bwrap is not installed (Debian and Ubuntu: apt-get install bubblewrap)")
     command = [
-        program, "--unshare-all", "--as-pid-1", "--die-with-parent", "--new-session", "--uid", str(NOBODY), "--gid", str(NOBODY), "--cap-drop", "ALL",
+        program, "--unshare-all", "--as-pid-1", "--die-with-parent", "--new-session", "--hostname", namespaces.HOST,
+        "--uid", str(NOBODY), "--gid", str(NOBODY), "--cap-drop", "ALL",
     ]  # fmt: skip
     system = ["/usr", "/lib", "/lib64", "/etc/ld.so.cache"]
     libraries = [folder for folder in os.environ.get("LD_LIBRARY_PATH", "").split(":") if folder.startswith("/")]

@@ -23,8 +23,10 @@ if TYPE_CHECKING:
 HERE = Path(__file__).parent
 START_S = 20.0  # a worker is up in a fraction of a second; a machine that swaps gets this long
 MARGIN_S = 10.0  # beyond the sum of a request's own limits, before the worker is given up
+TEXT_AND_TIME = {"LC_ALL": "C.UTF-8", "PYTHONUTF8": "1", "TZ": "UTC"}  # UTF-8 whatever a program makes of its locale
 # The worker reads the results of every program before it forks for the next: glibc overwrites what is freed, so that none finds another's.
-WIPE_FREED = {"PYTHONMALLOC": "malloc", "GLIBC_TUNABLES": "glibc.malloc.tcache_count=0:glibc.malloc.perturb=165"}
+# One arena: others are 64 MiB of address space for each thread.
+MEMORY = {"PYTHONMALLOC": "malloc", "GLIBC_TUNABLES": "glibc.malloc.tcache_count=0:glibc.malloc.perturb=165:glibc.malloc.arena_max=1"}
 # A job that is asked to stop has all its processes signalled, by a terminal or by Slurm; the worker serves until the trainer lets it go.
 NOT_FOR_WORKERS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 FAREWELL_S = 2.0  # for a worker to end once its connection is closed
@@ -47,7 +49,8 @@ class Worker:
         mine, its = socket.socketpair()
         self._socket = mine
         script = f"import sys; sys.path.insert(0, {str(HERE)!r}); from jailed.worker import main; del sys.path[0]; main({its.fileno()})"
-        environment = {"PYTHONHASHSEED": str(hash_seed), "LC_ALL": "C.UTF-8", "TZ": "UTC", "OPENBLAS_NUM_THREADS": "1", **WIPE_FREED}
+        environment = {"PYTHONHASHSEED": str(hash_seed), "OPENBLAS_NUM_THREADS": "1", **TEXT_AND_TIME, **MEMORY}
+        environment["PYTHONTZPATH"] = plan.first_frame["time_zones"]
         if "LD_LIBRARY_PATH" in os.environ:  # the interpreter itself may need it
             environment["LD_LIBRARY_PATH"] = os.environ["LD_LIBRARY_PATH"]
         # A blocked signal stays blocked in whatever is started from here: the jail's own launcher too, which has no code of ours.

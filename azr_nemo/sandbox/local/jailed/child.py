@@ -35,6 +35,7 @@ HARD_LIMITS = {
         resource.RLIMIT_AS, resource.RLIMIT_CPU, resource.RLIMIT_FSIZE, resource.RLIMIT_CORE, resource.RLIMIT_NOFILE, resource.RLIMIT_NPROC,
     )
 }  # fmt: skip
+SECCOMP = {"x86_64": 317, "aarch64": 277}  # the system call's number
 REFUSED_BY_KERNEL = (errno.EPERM, errno.EACCES)
 
 _quote = json.encoder.encode_basestring_ascii  # written in C: it looks nothing up that a program could have replaced
@@ -56,15 +57,21 @@ class Filter:
         self._bytes = ctypes.create_string_buffer(bpf, len(bpf))
         self._program = SockFprog(len(bpf) // 8, ctypes.cast(self._bytes, ctypes.c_void_p))
 
-    def install(self) -> None:
-        if _libc.prctl(22, 2, ctypes.byref(self._program), 0, 0) != 0:  # PR_SET_SECCOMP, SECCOMP_MODE_FILTER
+    def install(self, threads: bool = False) -> None:
+        """threads: for every thread of this process; else for the one that asks, which is alone."""
+        if threads:  # SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_TSYNC; above zero is a thread that could not follow
+            refused = _libc.syscall(SECCOMP[os.uname().machine], 1, 1, ctypes.byref(self._program))
+        else:
+            refused = _libc.prctl(22, 2, ctypes.byref(self._program), 0, 0)  # PR_SET_SECCOMP, SECCOMP_MODE_FILTER
+        if refused != 0:
             raise OSError(ctypes.get_errno(), "the system-call filter was not accepted")
 
 
-def enter(pipes: dict[int, int], parent: int, memory_bytes: int, seconds: float, seccomp: Filter | None) -> None:
+def enter(pipes: dict[int, int], parent: int, memory_bytes: int, seconds: float, seccomp: Filter | None, threads: bool = False) -> None:
     """Turns this fresh fork into a locked cell that keeps the standard streams and `pipes`: the number each gets, and its number so far.
 
-    memory_bytes: address space, preloaded modules included; seconds: CPU time after which the kernel ends it should the worker not.
+    memory_bytes: address space, preloaded modules included; seconds: CPU time after which the kernel ends it should the worker not; threads: whether
+    there are threads that must be locked in as well.
     """
     _libc.prctl(1, signal.SIGKILL, 0, 0, 0)  # PR_SET_PDEATHSIG: dies with the worker
     if os.getppid() != parent:
@@ -86,7 +93,7 @@ def enter(pipes: dict[int, int], parent: int, memory_bytes: int, seconds: float,
             limit = min(limit, hard)
         resource.setrlimit(which, (limit, limit))
     if seccomp is not None:
-        seccomp.install()
+        seccomp.install(threads)
 
 
 def rehearse() -> None:

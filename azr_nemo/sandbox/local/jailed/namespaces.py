@@ -14,6 +14,7 @@ MNT_DETACH = 2
 PR_SET_PDEATHSIG = 1
 PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}
 NOBODY = 65534
+HOST = "sandbox"  # the name of the machine, as it is known inside
 BASE = "/tmp"  # where the new root is put together; any existing folder would do
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -25,8 +26,9 @@ def enter_namespaces(folders: list[str], keep_fd: int) -> None:
     A pid namespace begins with a child: the caller returns in that child, while the parent waits, holding none of the caller's connections
     (`keep_fd` is closed there), and ends with it.
     """
-    uid, gid = os.getuid(), os.getgid()
+    uid, gid, host = os.getuid(), os.getgid(), HOST.encode()
     _check(_libc.unshare(NEWUSER | NEWNS | NEWNET | NEWIPC | NEWUTS | NEWPID | NEWCGROUP), "unshare")
+    _check(_libc.sethostname(host, len(host)), "sethostname")
     for name, line in (("setgroups", "deny"), ("uid_map", f"{NOBODY} {uid} 1"), ("gid_map", f"{NOBODY} {gid} 1")):
         with open(f"/proc/self/{name}", "w") as file:
             file.write(line)

@@ -4,9 +4,12 @@ The output is what the script says of itself and nothing more; nobody takes it f
 """
 
 import atexit
+import builtins
+import io
 import linecache
 import os
 import select
+import selectors
 import signal
 import sys
 import time
@@ -14,9 +17,11 @@ import traceback
 import types
 from typing import Any, Protocol
 
-from . import child
+from . import child, threads
 
 NAME = "main.py"
+DEV_STDIN = "/dev/stdin"
+_builtin_open = open
 Result = list[Any]  # status (finished, timeout, flooded), return code or None, stdout, stderr, cpu_s, wall_s
 
 
@@ -51,10 +56,13 @@ class _Script:
         if self.pid == 0:
             try:
                 control.received.clear()
-                memory = base + (request["memory_mb"] << 20)
+                memory = request["memory_mb"] << 20
                 script = request["script"]
                 request.clear()
-                child.enter({0: its_in, 1: its_out, 2: its_err}, parent, memory, self.cpu_s, seccomp)
+                parked = threads.Threads(memory) if threads.ASKED_FOR.search(script) else None
+                child.enter({0: its_in, 1: its_out, 2: its_err}, parent, base + memory, self.cpu_s, seccomp, threads=parked is not None)
+                if parked is not None:
+                    parked.offer()
                 os._exit(_run(script))
             finally:
                 child._exit(child.BROKEN)
@@ -131,8 +139,12 @@ def _run(script: str) -> int:
     """Executes a script as `python main.py` would; the exit status."""
     linecache.cache[NAME] = (len(script), None, script.splitlines(keepends=True), NAME)  # a traceback shows its lines
     main = types.ModuleType("__main__")
+    main.__file__ = NAME
     sys.modules["__main__"] = main
     sys.argv = [NAME]
+    if DEV_STDIN in script:
+        builtins.open = io.open = _open
+    selectors.DefaultSelector = selectors.PollSelector  # a cell may not have the others
     try:
         exec(compile(script, NAME, "exec", dont_inherit=True), main.__dict__)
         status = 0
@@ -142,6 +154,7 @@ def _run(script: str) -> int:
         status = 1
         here = error.__traceback__
         traceback.print_exception(error.with_traceback(here.tb_next if here else None))
+    threads.wait_for_all()
     atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):
         try:
@@ -149,6 +162,11 @@ def _run(script: str) -> int:
         except (OSError, ValueError):  # the script closed it
             continue
     return status
+
+
+def _open(file: Any, *arguments: Any, **named: Any) -> Any:
+    """`open`. There is no /dev in a jail; for a script it is its standard input alone."""
+    return _builtin_open(os.dup(0) if file == DEV_STDIN else file, *arguments, **named)
 
 
 def _exit_status(code: object) -> int:

@@ -72,7 +72,7 @@ def main(fd: int) -> None:
         return
     os.dup2(1, 2)  # nobody reads on the other side from now on
     control.send({"landlock": version})
-    seccomp = child.Filter(bytes.fromhex(plan["filter"])) if plan["filter"] else None
+    seccomp, for_scripts = (child.Filter(bytes.fromhex(plan[name])) if plan[name] else None for name in ("filter", "script_filter"))
     base = address_space()
 
     def spawn(request: dict[str, Any], first: int) -> tuple[int, int]:
@@ -82,7 +82,7 @@ def main(fd: int) -> None:
     gc.collect()
     gc.freeze()
     while True:
-        serve(control.next(), control, spawn, base, seccomp)
+        serve(control.next(), control, spawn, base, for_scripts)
 
 
 def as_in_a_shell() -> None:
@@ -92,11 +92,11 @@ def as_in_a_shell() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def serve(request: dict[str, Any], control: Control, spawn: Spawn, base: int, seccomp: child.Filter | None) -> None:
+def serve(request: dict[str, Any], control: Control, spawn: Spawn, base: int, for_scripts: child.Filter | None) -> None:
     """Answers one request. Nothing of it stays: what is kept here, the next fork would find in its memory."""
     number = request["id"]
     if "script" in request:
-        control.send({"id": number, "result": run_script(request, control, base, seccomp)})
+        control.send({"id": number, "result": run_script(request, control, base, for_scripts)})
         return
     segments = run_request(request, spawn, control)
     told = [(len(segment.frames), *segment[1:]) for segment in segments]
@@ -105,8 +105,8 @@ def serve(request: dict[str, Any], control: Control, spawn: Spawn, base: int, se
 
 def lock_in(plan: dict[str, Any], control_fd: int) -> int:
     """Preloads modules while they can be read, then gives up everything else. plan: `preload` (modules of the standard library), `modules` (others),
-    `search` (folders where those are found), `readable` (folders and files), `namespaces`, `nobody`, `landlock` (bools), `filter` (hex of a BPF program,
-    or ""). Returns landlock's version, 0 without it. Raises OSError, and ImportError for `modules`."""
+    `search` (folders where those are found), `readable` (folders and files), `namespaces`, `nobody`, `landlock` (bools), `filter` and `script_filter`
+    (hex of BPF programs, or ""). Returns landlock's version, 0 without it. Raises OSError, and ImportError for `modules`."""
     for name in plan["preload"]:
         try:
             importlib.import_module(name)

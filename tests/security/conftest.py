@@ -1,0 +1,5 @@
+"""The world of `world.py`, for every file here."""
+
+from world import world
+
+__all__ = ["world"]
