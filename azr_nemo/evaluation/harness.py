@@ -73,7 +73,8 @@ class SuiteRun:
             return None
         longest = min(self.settings.max_tokens or self.suite.max_tokens, room)
         seed = int.from_bytes(hashlib.blake2b(f"{self.settings.seed}/{self.suite.name}/{item.id}".encode(), digest_size=8).digest()) >> 1
-        return Question(item, text.prefill, SampleRequest(ids, self.settings.samples, longest, self.settings.temperature, seed))
+        request = SampleRequest(ids, self.settings.samples, longest, self.settings.temperature, seed, stop=text.stop)
+        return Question(item, text.prefill, request)
 
     def _finished(self) -> dict[tuple[str, int], Row]:
         """The rows of the batches that were finished; all others are taken out of the file."""

@@ -39,7 +39,7 @@ class Model:
             rollout = RolloutConfig(name=settings.rollout, max_batch_rows=settings.max_batch_rows)
             vocabulary = self.text.tokenizer.get_vocab()
             ends = sorted({*self.text.end_ids, *(vocabulary[word] for word in STOP_WORDS if word in vocabulary)})
-            self.rollout = make_rollout(rollout, config, self.dtype, ends, platform.device)
+            self.rollout = make_rollout(rollout, config, self.dtype, ends, platform.device, self.text.decode)
             self.rollout.refit((name, tensor.to(self.dtype)) for name, tensor in stream)
 
     def generate(self, requests: list[SampleRequest], on_sample: Callable[[int, int, Sample], None]) -> None:

@@ -6,6 +6,7 @@ is still generating. A sample depends on its prompt, its seed and the weights, n
 
 import hashlib
 import heapq
+import json
 import queue
 import threading
 from collections.abc import Callable, Hashable, Sequence
@@ -48,15 +49,17 @@ def encode_requests(requests: Sequence[SampleRequest], pieces: Sequence[Piece]) 
     whole = torch.tensor([[r.samples, r.max_new_tokens, r.seed] for r in requests], dtype=torch.int64).view(-1, 3)
     temperatures = torch.tensor([r.temperature for r in requests], dtype=torch.float64)
     shares = torch.tensor([[p.rank, p.index, p.first, p.count] for p in pieces], dtype=torch.int64).view(-1, 4)
-    return flat, lengths, whole, temperatures, shares
+    stops = json.dumps([[r.stop, r.stop_token_ids] for r in requests]).encode()
+    return flat, lengths, whole, temperatures, shares, torch.frombuffer(bytearray(stops), dtype=torch.uint8)
 
 
 def decode_requests(tensors: Sequence[Tensor]) -> tuple[list[SampleRequest], list[Piece]]:
     """Undoes encode_requests."""
-    flat, lengths, whole, temperatures, shares = tensors
+    flat, lengths, whole, temperatures, shares, stops = tensors
+    columns = (split_ids(flat, lengths), whole.tolist(), temperatures.tolist(), json.loads(stops.numpy().tobytes()))
     requests = [
-        SampleRequest(ids, samples, longest, temperature, seed)
-        for ids, (samples, longest, seed), temperature in zip(split_ids(flat, lengths), whole.tolist(), temperatures.tolist(), strict=True)
+        SampleRequest(ids, samples, longest, temperature, seed, stop=tuple(strings), stop_token_ids=tuple(tokens))
+        for ids, (samples, longest, seed), temperature, (strings, tokens) in zip(*columns, strict=True)
     ]
     return requests, [Piece(*row) for row in shares.tolist()]
 

@@ -1,5 +1,6 @@
 """The tokenizer of a Hugging Face directory: prompts to ids, ids to responses, and which ids end a response."""
 
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 
@@ -33,7 +34,7 @@ class Text:
         """Token ids of an ideal response: no special tokens but the end token."""
         return [*self.tokenizer(text, add_special_tokens=False)["input_ids"], self.tokenizer.eos_token_id]
 
-    def decode(self, ids: tuple[int, ...]) -> str:
+    def decode(self, ids: Sequence[int]) -> str:
         """The response's text, without its end token and other special tokens."""
         return self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
 

@@ -62,7 +62,9 @@ class Worker:
         self.text = Text(model_dir, self.hf_config)
         distributed.start(platform, engine.tensor_parallel, engine.pipeline_parallel, config.runtime.watchdog_s)
         self.actor = Actor(config, self.hf_config, platform, model_dir)
-        self.rollout = rollouts.make_rollout(config.rollout, self.hf_config, self.actor.dtype, self.text.end_ids, platform.device)
+        self.rollout = rollouts.make_rollout(
+            config.rollout, self.hf_config, self.actor.dtype, self.text.end_ids, platform.device, self.text.decode
+        )
         self.writer = Writer()
         self.refit()
 
@@ -157,7 +159,8 @@ class MegatronEngine:
             ids = tuple(self.text.encode(prompt.text.full))
             if len(ids) > longest:
                 raise ValueError(f"prompt {index} has {len(ids)} tokens, more than rollout.max_prompt_tokens={longest}")
-            requests.append(SampleRequest(ids, prompt.samples, prompt.max_new_tokens, prompt.temperature, request_seed(seed, index)))
+            own_seed = request_seed(seed, index)
+            requests.append(SampleRequest(ids, prompt.samples, prompt.max_new_tokens, prompt.temperature, own_seed, stop=prompt.text.stop))
         seen: dict[tuple[int, int], Completion] = {}
 
         def arrived(index: int, k: int, sample: Sample) -> None:

@@ -6,27 +6,34 @@ from transformers import PretrainedConfig
 from azr_nemo.config import RolloutConfig
 from azr_nemo.errors import UserError
 from azr_nemo.rollout.engine import RolloutEngine
+from azr_nemo.rollout.stops import Decode
 
 NAMES = ("torch", "transformers", "trtllm")
 
 
 def make_rollout(
-    config: RolloutConfig, hf_config: PretrainedConfig, dtype: torch.dtype, eos_ids: list[int], device: torch.device
+    config: RolloutConfig,
+    hf_config: PretrainedConfig,
+    dtype: torch.dtype,
+    eos_ids: list[int],
+    device: torch.device,
+    decode: Decode | None = None,
 ) -> RolloutEngine:
     """The engine called `config.name`, without weights: call `refit` before `generate`.
 
-    eos_ids: tokens that end a sample, each of them. Raises UserError for an unknown name, or a model that the engine cannot decode.
+    eos_ids: tokens that end a sample, each of them. decode: the text of token ids, which requests with stop strings need.
+    Raises UserError for an unknown name, or a model that the engine cannot decode.
     """
     if config.name == "torch":
         from azr_nemo.rollout.torch.engine import TorchRollout
 
-        return TorchRollout(hf_config, dtype, eos_ids, device, config.max_batch_rows)
+        return TorchRollout(hf_config, dtype, eos_ids, device, config.max_batch_rows, decode)
     if config.name == "transformers":
         from azr_nemo.rollout.transformers import TransformersRollout
 
-        return TransformersRollout(hf_config, dtype, eos_ids, device, config.max_batch_rows)
+        return TransformersRollout(hf_config, dtype, eos_ids, device, config.max_batch_rows, decode)
     if config.name == "trtllm":
         from azr_nemo.rollout.trtllm import TrtllmRollout
 
-        return TrtllmRollout(hf_config, dtype, eos_ids, device, config)
+        return TrtllmRollout(hf_config, dtype, eos_ids, device, config, decode)
     raise UserError(f"rollout.name is {config.name!r}: choose one of {', '.join(NAMES)}")

@@ -13,7 +13,10 @@ from torch import Tensor
 @dataclass(frozen=True)
 class SampleRequest:
     """One prompt to be continued `samples` times. temperature 0 is greedy. `seed` fixes the samples of this request whatever else is in
-    the batch: sample k draws its uniforms from (seed, first + k), so that several engines can share the samples of one prompt."""
+    the batch: sample k draws its uniforms from (seed, first + k), so that several engines can share the samples of one prompt.
+
+    stop, stop_token_ids: what ends a response beside the model's end tokens: it ends with the first token that is one of the ids, or after
+    which its text holds one of the strings. That token stays in it, with what text of it may come after the string."""
 
     prompt_ids: tuple[int, ...]
     samples: int
@@ -21,12 +24,14 @@ class SampleRequest:
     temperature: float
     seed: int
     first: int = 0
+    stop: tuple[str, ...] = ()
+    stop_token_ids: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
 class Sample:
-    """token_ids: the continuation, the end token included when `finished`. logprobs: of each of them under the sampling distribution
-    (temperature applied; at temperature 0, of the untempered model). finished: ended by an end token, not by the length limit."""
+    """token_ids: the continuation, what ends it included when `finished`. logprobs: of each of them under the sampling distribution
+    (temperature applied; at temperature 0, of the untempered model). finished: ended by an end token or a stop, not by the length limit."""
 
     token_ids: tuple[int, ...]
     logprobs: tuple[float, ...]

@@ -9,6 +9,7 @@ from torch import Tensor
 from azr_nemo.errors import UserError
 from azr_nemo.rollout.engine import Sample, SampleRequest
 from azr_nemo.rollout.sampling import draw, uniforms
+from azr_nemo.rollout.stops import Decode, check, completes
 
 
 class Row:
@@ -35,12 +36,20 @@ class Row:
 class Rollout:
     """The results of one `generate`: draws tokens for rows, in whatever batches the engine decodes them, and collects finished samples."""
 
-    def __init__(self, requests: list[SampleRequest], eos_ids: list[int], on_sample: Callable[[int, int, Sample], None] | None):
+    def __init__(
+        self,
+        requests: list[SampleRequest],
+        eos_ids: list[int],
+        on_sample: Callable[[int, int, Sample], None] | None,
+        decode: Decode | None = None,
+    ):
         for request in requests:
             if not request.prompt_ids or request.samples < 1 or request.max_new_tokens < 1 or request.temperature < 0:
                 raise ValueError(f"a request needs a prompt, samples >= 1, max_new_tokens >= 1 and temperature >= 0, not {request}")
+            check(request, decode)
         self._eos_ids = frozenset(eos_ids)
         self._on_sample = on_sample
+        self._decode = decode
         self._samples: list[list[Sample | None]] = [[None] * request.samples for request in requests]
         # Longest prompts first: rows that are batched together then need little padding, and a waiting prompt is never longer than a live row.
         order = sorted(range(len(requests)), key=lambda i: -len(requests[i].prompt_ids))
@@ -65,7 +74,7 @@ class Rollout:
     def _append(self, row: Row, token: int, logprob: float) -> None:
         row.tokens.append(token)
         row.logprobs.append(logprob)
-        finished = token in self._eos_ids
+        finished = token in self._eos_ids or completes(row.tokens, row.request, self._decode)
         row.ended = finished or len(row.tokens) == row.request.max_new_tokens
         if row.ended:
             sample = Sample(tuple(row.tokens), tuple(row.logprobs), finished)

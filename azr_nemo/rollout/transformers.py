@@ -18,12 +18,21 @@ from transformers import (
 from azr_nemo.errors import UserError
 from azr_nemo.rollout.engine import RolloutEngine, Sample, SampleRequest
 from azr_nemo.rollout.rows import Rollout, Row
+from azr_nemo.rollout.stops import Decode
 
 
 class TransformersRollout(RolloutEngine):
     """A RolloutEngine over `model.generate`; see `azr_nemo.rollout.engine` for the protocol."""
 
-    def __init__(self, hf_config: PretrainedConfig, dtype: torch.dtype, eos_ids: list[int], device: torch.device, max_batch_rows: int):
+    def __init__(
+        self,
+        hf_config: PretrainedConfig,
+        dtype: torch.dtype,
+        eos_ids: list[int],
+        device: torch.device,
+        max_batch_rows: int,
+        decode: Decode | None = None,
+    ):
         # from_config writes the dtype into the configuration it is given
         model = AutoModelForCausalLM.from_config(copy.deepcopy(hf_config), dtype=dtype)
         # Parameters go on requiring gradients: without them torch multiplies the prefill's last hidden states row by row, each with a
@@ -34,6 +43,7 @@ class TransformersRollout(RolloutEngine):
         self._eos_ids = eos_ids
         self._device = device
         self._max_batch_rows = max_batch_rows
+        self._text = decode
         self._fitted = False
 
     @torch.no_grad()
@@ -57,7 +67,7 @@ class TransformersRollout(RolloutEngine):
         """Samples each request; result[i][k] is sample k of request i. Rows are decoded in batches of similar prompt lengths."""
         if not self._fitted:
             raise RuntimeError("generate was called before refit")
-        rollout = Rollout(requests, self._eos_ids, on_sample)
+        rollout = Rollout(requests, self._eos_ids, on_sample, self._text)
         for first in range(0, len(rollout.rows), self._max_batch_rows):
             self._decode(rollout, rollout.rows[first : first + self._max_batch_rows])
         return rollout.samples()

@@ -25,6 +25,7 @@ from azr_nemo.config import RolloutConfig
 from azr_nemo.errors import UserError
 from azr_nemo.rollout.engine import RolloutEngine, Sample, SampleRequest
 from azr_nemo.rollout.replica import environment, gpus, replica
+from azr_nemo.rollout.stops import Decode, check, cut
 
 BUCKET_BYTES = 2**30  # of weights that are on their way to the workers: copies beside the trainer's own
 PATIENCE_S = 7200.0  # how long one call of TensorRT-LLM may take
@@ -41,7 +42,15 @@ class TrtllmRollout(RolloutEngine):
     Samples are seeded, but as the batch that a row is decoded in changes its logits' last bits, they are not the same in every layout.
     """
 
-    def __init__(self, hf_config: PretrainedConfig, dtype: torch.dtype, eos_ids: list[int], device: torch.device, config: RolloutConfig):
+    def __init__(
+        self,
+        hf_config: PretrainedConfig,
+        dtype: torch.dtype,
+        eos_ids: list[int],
+        device: torch.device,
+        config: RolloutConfig,
+        decode: Decode | None = None,
+    ):
         """Starts the replica with random weights. Raises UserError when TensorRT-LLM or a GPU is missing."""
         os.environ.update(SWITCHES)
         try:
@@ -54,7 +63,7 @@ class TrtllmRollout(RolloutEngine):
             ) from None
         if device.type != "cuda":
             raise UserError(f"rollout=trtllm decodes on GPUs, but this rank is on the {device.type}: use rollout=torch")
-        self._sampling_params, self._eos_ids = SamplingParams, eos_ids
+        self._sampling_params, self._eos_ids, self._text = SamplingParams, eos_ids, decode
         self._uuid = get_device_uuid(device.index)
         self._tags = [tag.value for tag in ExecutorMemoryType if not tag.value.startswith("_")]
         self._longest = config.max_prompt_tokens + max(config.max_propose_tokens, config.max_solve_tokens)
@@ -145,13 +154,16 @@ class TrtllmRollout(RolloutEngine):
             raise RuntimeError("generate was called on a rank that does not lead its replica")
         if any(len(request.prompt_ids) + request.max_new_tokens > self._longest for request in requests):
             raise ValueError(f"a prompt and its response have more than {self._longest} tokens, which is what this replica was started for")
+        for request in requests:
+            check(request, self._text)
         results: list[list[Any]] = [[None] * request.samples for request in requests]
 
         async def one(index: int, k: int) -> None:
             request = requests[index]
             inputs = {"prompt_token_ids": list(request.prompt_ids)}
             answer = await self._llm.generate_async(inputs=inputs, sampling_params=self._parameters(request, k))
-            results[index][k] = _sample(answer.outputs[0])
+            # Its workers have no tokenizer: what runs on past a stop string is cut off here.
+            results[index][k] = cut(_sample(answer.outputs[0]), request, self._text)
             if on_sample is not None:
                 on_sample(index, k, results[index][k])
 
@@ -170,7 +182,7 @@ class TrtllmRollout(RolloutEngine):
             seed=(request.seed * 1_000_003 + request.first + k) % 2**63,
             end_id=-1,  # every end token is a stop token, kept in the output with its log-probability
             pad_id=self._eos_ids[0],
-            stop_token_ids=self._eos_ids,
+            stop_token_ids=[*self._eos_ids, *request.stop_token_ids],
             include_stop_str_in_output=True,
             logprobs=0,  # of the sampled token alone
             logprobs_simple_format=True,

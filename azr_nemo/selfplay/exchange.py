@@ -26,7 +26,7 @@ class Prompt:
 @dataclass(frozen=True)
 class Completion:
     """One sampled continuation. text: the decoded response without special tokens and without the prompt's prefill.
-    logprobs: the rollout engine's, one per response id, nan where it was not sampled. finished: ended by the end token."""
+    logprobs: the rollout engine's, one per response id, nan where it was not sampled. finished: ended by an end token or a stop string."""
 
     text: str
     prompt_ids: tuple[int, ...]

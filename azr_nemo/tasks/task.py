@@ -102,11 +102,12 @@ class Verdict:
 class PromptText:
     """A prompt as text. `prefill` is its tail that already belongs to the response (an opened `<think>` or fence).
 
-    The model is shown `text + prefill`; what is parsed is `prefill + completion`.
+    The model is shown `text + prefill`; what is parsed is `prefill + completion`. `stop`: strings that end the response, which stay in it.
     """
 
     text: str
     prefill: str = ""
+    stop: tuple[str, ...] = ()
 
     @property
     def full(self) -> str:

@@ -52,6 +52,15 @@ def test_each_prompt_gets_its_completions(engine: MegatronEngine) -> None:
     assert engine.generate(batch, seed=8) != results
 
 
+def test_a_prompts_stops_reach_the_rollout_engine(engine: MegatronEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[SampleRequest] = []
+    generate = engine.worker.rollout.generate
+    monkeypatch.setattr(engine.worker.rollout, "generate", lambda requests, *rest: asked.extend(requests) or generate(requests, *rest))
+    stopping = replace(prompt("abc"), text=PromptText("abc", stop=("\n", "def f(")))
+    engine.generate(PromptBatch([prompt("abc"), stopping], "solve"), seed=7)
+    assert [request.stop for request in asked] == [(), ("\n", "def f(")]
+
+
 def test_special_tokens_are_not_in_the_text(engine: MegatronEngine) -> None:
     assert engine.text.end_ids == [256]
     assert engine.text.decode((*engine.encode("ok"), 256)) == "ok"
@@ -143,6 +152,7 @@ def test_a_model_without_tokenizer_is_refused(model_dir: Callable[..., Path], tm
 
 def test_requests_survive_the_wire() -> None:
     requests = [SampleRequest(tuple(range(n)), n + 1, 10 * n, 0.25 * n, request_seed(3, n)) for n in range(1, 8)]
+    requests[2] = replace(requests[2], stop=("\n", "naïve\n"), stop_token_ids=(3, 5))
     pieces = deal(requests, [10.0 * n for n in range(1, 8)], 3)
     assert decode_requests(encode_requests(requests, pieces)) == (requests, pieces)
     assert split_ids(*join_ids([(1,), (), (2, 3)])) == [(1,), (), (2, 3)]

@@ -1,5 +1,7 @@
 """Tiny random models of each family, and the requests that the rollout tests share."""
 
+from collections.abc import Sequence
+
 import torch
 from transformers import AutoModelForCausalLM, LlamaConfig, PretrainedConfig, PreTrainedModel, Qwen2Config, Qwen3Config
 
@@ -48,9 +50,14 @@ def random_model(config: PretrainedConfig, seed: int = 0) -> PreTrainedModel:
     return model
 
 
+def decode(ids: Sequence[int]) -> str:
+    """A text for random ids: one letter of five a token, and every seventh token three; end tokens have none, as special tokens."""
+    return "".join("" if i in EOS else "xyz" if i % 7 == 0 else "abcde"[i % 5] for i in ids)
+
+
 def engine(name: str, model: PreTrainedModel, rows: int = 64, eos: tuple[int, ...] = EOS) -> RolloutEngine:
     """The engine, fitted with the model's weights, fp32 on CPU."""
-    made = make_rollout(RolloutConfig(name=name, max_batch_rows=rows), model.config, torch.float32, list(eos), torch.device("cpu"))
+    made = make_rollout(RolloutConfig(name=name, max_batch_rows=rows), model.config, torch.float32, list(eos), torch.device("cpu"), decode)
     made.refit(model.named_parameters())
     return made
 

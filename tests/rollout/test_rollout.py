@@ -1,10 +1,11 @@
 """What both rollout engines promise."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
-from rollout_models import CONFIGS, EOS, engine, prompt, random_model, request
+from rollout_models import CONFIGS, EOS, decode, engine, prompt, random_model, request
 
 from azr_nemo.config import RolloutConfig
 from azr_nemo.errors import UserError
@@ -54,6 +55,40 @@ def test_a_sample_ends_with_any_end_token_or_at_its_own_length_limit(name, model
 def test_without_end_tokens_every_sample_has_the_full_length(name, model):
     samples = engine(name, model, eos=()).generate([request(5, samples=8, tokens=20)])
     assert [(len(sample.token_ids), sample.finished) for sample in samples[0]] == [(20, False)] * 8
+
+
+@pytest.mark.parametrize(
+    "stops", [{"stop": ("ea", "acc")}, {"stop": ("yzb",)}, {"stop_token_ids": (8, 30)}, {"stop": ("e",), "stop_token_ids": (9,)}]
+)
+def test_a_sample_ends_with_the_token_that_completes_its_first_stop(name, model, stops):
+    free = request(5, samples=30, tokens=25, temperature=1.5)
+    whole, held = engine(name, model).generate([free, replace(free, **stops)])
+    ended_by_stop = 0
+    for sample, shorter in zip(whole, held, strict=True):
+        ids = sample.token_ids
+        texts = [decode(ids[: end + 1]) for end in range(len(ids))]
+        first = next(
+            (
+                end
+                for end, text in enumerate(texts)
+                if ids[end] in stops.get("stop_token_ids", ()) or any(string in text for string in stops.get("stop", ()))
+            ),
+            None,
+        )
+        ended_by_stop += first is not None
+        assert shorter.token_ids == (ids if first is None else ids[: first + 1])
+        assert shorter.finished == (first is not None or sample.finished)
+        assert len(shorter.logprobs) == len(shorter.token_ids)
+    assert 0 < ended_by_stop < 30 or len(stops) == 2
+
+
+def test_stops_that_cannot_be_are_refused(name, model):
+    with pytest.raises(ValueError, match="a character at least"):
+        engine(name, model).generate([SampleRequest((3,), 1, 1, 1.0, 0, stop=("a", ""))])
+    made = make_rollout(RolloutConfig(name=name), model.config, torch.float32, [1], torch.device("cpu"))
+    made.refit(model.named_parameters())
+    with pytest.raises(ValueError, match="without `decode`"):
+        made.generate([SampleRequest((3,), 1, 1, 1.0, 0, stop=("a",))])
 
 
 def test_samples_do_not_depend_on_the_rest_of_the_batch(name, model):

@@ -11,6 +11,7 @@ import json
 import os
 import sys
 import types
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -239,6 +240,21 @@ def test_sampling_is_asked_for_as_the_protocol_wants_it(rollout, monkeypatch):
     later = SampleRequest((5,), 1, 2, 1.0, 11, first=1)
     rollout.generate([later])
     assert asked[-1]["seed"] == other["seed"]  # the same sample, whoever draws it
+
+
+def test_what_runs_on_past_a_stop_is_cut_off(rollout, monkeypatch):
+    answers = {"stop": ([3, 4, 5, 6], [-1.0, -2.0, -3.0, -4.0], "length")}
+    monkeypatch.setattr(AsyncLLM, "answer", staticmethod(lambda prompt, params: answers["stop"]))
+    rollout.refit(weights(0))
+    request = SampleRequest((5,), 1, 4, 1.0, 11, stop=("45",))
+    with pytest.raises(ValueError, match="without `decode`"):
+        rollout.generate([request])
+    rollout._text = lambda ids: "".join(map(str, ids))
+    heard = []
+    (sample,), (whole,) = rollout.generate([request, replace(request, stop=("54",))], lambda *what: heard.append(what))
+    assert (sample.token_ids, sample.logprobs, sample.finished) == ((3, 4, 5), (-1.0, -2.0, -3.0), True)
+    assert (len(whole.token_ids), whole.finished) == (4, False)
+    assert {index: heard_sample for index, _, heard_sample in heard} == {0: sample, 1: whole}
 
 
 def test_log_probabilities_may_come_by_token(rollout, monkeypatch):

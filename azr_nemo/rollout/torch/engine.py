@@ -9,6 +9,7 @@ from transformers import PretrainedConfig
 
 from azr_nemo.rollout.engine import RolloutEngine, Sample, SampleRequest
 from azr_nemo.rollout.rows import Rollout, Row
+from azr_nemo.rollout.stops import Decode
 from azr_nemo.rollout.torch.cache import Cache, Prefix
 from azr_nemo.rollout.torch.model import decode, prefill
 from azr_nemo.rollout.torch.shape import read_shape
@@ -20,12 +21,21 @@ VACANT = 4  # the batch is rebuilt once one row in so many is vacant: rebuilding
 class TorchRollout(RolloutEngine):
     """A RolloutEngine for Llama, Qwen2 and Qwen3, on CPU or CUDA; see `azr_nemo.rollout.engine` for the protocol."""
 
-    def __init__(self, hf_config: PretrainedConfig, dtype: torch.dtype, eos_ids: list[int], device: torch.device, max_batch_rows: int):
+    def __init__(
+        self,
+        hf_config: PretrainedConfig,
+        dtype: torch.dtype,
+        eos_ids: list[int],
+        device: torch.device,
+        max_batch_rows: int,
+        decode: Decode | None = None,
+    ):
         self._shape = read_shape(hf_config)
         self._dtype = dtype
         self._eos_ids = eos_ids
         self._device = device
         self._max_batch_rows = max_batch_rows
+        self._text = decode
         self._weights: Weights | None = None
 
     @torch.no_grad()
@@ -40,7 +50,7 @@ class TorchRollout(RolloutEngine):
         if self._weights is None:
             raise RuntimeError("generate was called before refit")
         shape = self._shape
-        rollout = Rollout(requests, self._eos_ids, on_sample)
+        rollout = Rollout(requests, self._eos_ids, on_sample, self._text)
         waiting = deque(rollout.rows)
         rows: list[Row] = []
         cache = Cache(shape.layers, shape.kv_heads, shape.head_dim, self._dtype, self._device)

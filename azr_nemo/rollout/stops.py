@@ -1,0 +1,44 @@
+"""Where a response ends before the model's own end token: at a stop string, or at a token that its request names.
+
+A stop string is found wherever it stands in the response's text: inside one token, or over several. It does not reach back into the prompt.
+"""
+
+from collections.abc import Callable, Sequence
+
+from azr_nemo.rollout.engine import Sample, SampleRequest
+
+# The text of token ids, special tokens left out.
+Decode = Callable[[Sequence[int]], str]
+# Tokens that may have no text of their own (special ones) inside a stop string.
+SILENT = 8
+
+
+def completes(tokens: Sequence[int], request: SampleRequest, decode: Decode | None) -> bool:
+    """Whether the last of a response's tokens completes a stop of its request; those before it do not."""
+    if tokens[-1] in request.stop_token_ids:
+        return True
+    if not request.stop:
+        return False
+    assert decode is not None
+    # Every token has a byte at least, so the string that the last one completes lies within these.
+    window = max(len(string.encode()) for string in request.stop) + SILENT
+    text = decode(tokens[-window:])
+    return any(string in text for string in request.stop)
+
+
+def cut(sample: Sample, request: SampleRequest, decode: Decode | None) -> Sample:
+    """The sample as far as the token that completes its first stop: for engines that know no stop strings."""
+    if not request.stop and not request.stop_token_ids:
+        return sample
+    for end in range(1, len(sample.token_ids) + 1):
+        if completes(sample.token_ids[:end], request, decode):
+            return Sample(sample.token_ids[:end], sample.logprobs[:end], finished=True)
+    return sample
+
+
+def check(request: SampleRequest, decode: Decode | None) -> None:
+    """Raises ValueError for stops that cannot be: an empty string, or strings for an engine that was made without a tokenizer's `decode`."""
+    if not all(request.stop):
+        raise ValueError(f"a request's stop strings have a character at least, not {request.stop}")
+    if request.stop and decode is None:
+        raise ValueError("a request has stop strings, but the engine was made without `decode`")
