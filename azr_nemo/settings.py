@@ -33,7 +33,8 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     "platform": ("auto", "cpu", "cuda"),
     "model.dtype": ("auto", "bfloat16", "float32"),
     "engine.name": ("megatron", "aligner"),
-    "rollout.name": ("torch", "transformers", "nemo", "trtllm"),
+    "rollout.name": ("torch", "transformers", "nemo", "trtllm", "vllm"),
+    "rollout.vllm.transfer": ("auto", "shm", "ipc", "nccl"),
     "executor.name": ("local", "sandbox_fusion"),
     "reward.learnability": ("one_minus_p", "four_p_one_minus_p"),
     "reward.induction": ("binary", "fraction"),
@@ -64,7 +65,8 @@ AT_LEAST: dict[str, float] = {
     "selfplay.induction_pairs": 2, "selfplay.proposer_weight": 0, "data.seed_factor": 1, "data.seed_batch": 1, "data.seed_rounds": 1, "warmup.steps": 0,
     "warmup.batch_size": 1, "warmup.programs": 100, "checkpoint.every": 1, "checkpoint.keep": 1,
     "checkpoint.keep_every": 0, "cluster.nodes": 1, "cluster.gpus_per_node": 0,
-    "aligner.micro_batch": 1, "cluster.gpu_memory_gb": 1, "rollout.tensor_parallel": 1,
+    "aligner.micro_batch": 1, "cluster.gpu_memory_gb": 1, "rollout.tensor_parallel": 1, "rollout.top_k": 0, "rollout.min_p": 0,
+    "rollout.vllm.port": 0, "rollout.vllm.cpu_cache_mb": 1,
     "eval.every": 0, "eval.items": 0, "eval.limit": 0, "eval.stop_if_worse": 0,
     "logging.samples_every": 0, "logging.alarms.window": 1, "logging.alarms.diversity_fall": 0, "logging.alarms.duplicates": 0,
     "logging.alarms.format_fall": 0, "logging.alarms.rollout_kl": 0, "logging.alarms.entropy_fall": 0,
@@ -81,6 +83,9 @@ ABOVE_ZERO = (
     "optim.clip_high",
     "warmup.lr",
     "rollout.memory_fraction",
+    "rollout.top_p",
+    "rollout.vllm.start_s",
+    "rollout.vllm.patience_s",
     "runtime.watchdog_s",
 )
 
@@ -215,15 +220,40 @@ def _check_composite(config: RunConfig) -> None:
 
 def _check_engine(config: RunConfig) -> None:
     """Each engine has its own ways to sample."""
-    samplers = {"megatron": ("torch", "transformers", "trtllm"), "aligner": ("nemo", "trtllm")}[config.engine.name]
+    samplers = {"megatron": ("torch", "transformers", "trtllm", "vllm"), "aligner": ("nemo", "trtllm")}[config.engine.name]
     if config.rollout.name not in samplers:
         raise UserError(
             f"rollout={config.rollout.name} is not for engine={config.engine.name}: choose rollout={' or rollout='.join(samplers)}"
         )
+    _check_rollout(config)
     if config.engine.name == "aligner":
         from azr_nemo.aligner.layout import check_settings
 
         check_settings(config)
+
+
+def _check_rollout(config: RunConfig) -> None:
+    """What is drawn from, and where servers are."""
+    rollout = config.rollout
+    for name in ("top_p", "min_p"):
+        if getattr(rollout, name) > 1:
+            raise UserError(f"rollout.{name}={getattr(rollout, name)} is a probability: it must be at most 1")
+    truncated = rollout.top_p < 1 or rollout.top_k > 0 or rollout.min_p > 0
+    if truncated and config.engine.name == "aligner":
+        raise UserError("rollout.top_p, top_k and min_p are for engine=megatron: leave them out with engine=aligner")
+    if truncated and config.optim.importance_sampling == "on":
+        raise UserError(
+            "optim.importance_sampling=on weighs by the probability that a token was drawn with, and rollout.top_p, top_k or min_p draw from a part of "
+            "the distribution that the trainer knows: leave them out, or set optim.importance_sampling=metrics"
+        )
+    if rollout.endpoints and rollout.name != "vllm":
+        raise UserError(f"rollout.endpoints is for rollout=vllm, not for rollout={rollout.name}: leave it out")
+    for url in rollout.endpoints:
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise UserError(f"rollout.endpoints: {url!r} is not a server's URL, such as http://127.0.0.1:8000")
+    if rollout.vllm.port > 65535:
+        raise UserError(f"rollout.vllm.port={rollout.vllm.port} is no port: give one up to 65535, or 0 for any that is free")
 
 
 def _check_wandb(config: LoggingConfig) -> None:

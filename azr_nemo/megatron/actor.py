@@ -71,6 +71,11 @@ class Actor:
         weights themselves are looked at, since loss and gradient may be finite where Adam's step is not."""
         return distributed.largest(self._growth.update())
 
+    @property
+    def updates(self) -> int:
+        """Self-play updates that the weights have had, over all starts of the run."""
+        return 0 if self.supervised else int(self.scheduler.num_steps)
+
     def logprobs(self, prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]]) -> Tensor:
         """Log-probabilities [B, T] of the responses' tokens, fp32 on the CPU, 0 beyond a response. Logits are tempered first."""
         longest = max(map(len, responses))

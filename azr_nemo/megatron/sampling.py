@@ -49,7 +49,7 @@ def encode_requests(requests: Sequence[SampleRequest], pieces: Sequence[Piece]) 
     whole = torch.tensor([[r.samples, r.max_new_tokens, r.seed] for r in requests], dtype=torch.int64).view(-1, 3)
     temperatures = torch.tensor([r.temperature for r in requests], dtype=torch.float64)
     shares = torch.tensor([[p.rank, p.index, p.first, p.count] for p in pieces], dtype=torch.int64).view(-1, 4)
-    stops = json.dumps([[r.stop, r.stop_token_ids] for r in requests]).encode()
+    stops = json.dumps([[r.stop, r.stop_token_ids, r.top_p, r.top_k, r.min_p] for r in requests]).encode()
     return flat, lengths, whole, temperatures, shares, torch.frombuffer(bytearray(stops), dtype=torch.uint8)
 
 
@@ -58,8 +58,8 @@ def decode_requests(tensors: Sequence[Tensor]) -> tuple[list[SampleRequest], lis
     flat, lengths, whole, temperatures, shares, stops = tensors
     columns = (split_ids(flat, lengths), whole.tolist(), temperatures.tolist(), json.loads(stops.numpy().tobytes()))
     requests = [
-        SampleRequest(ids, samples, longest, temperature, seed, stop=tuple(strings), stop_token_ids=tuple(tokens))
-        for ids, (samples, longest, seed), temperature, (strings, tokens) in zip(*columns, strict=True)
+        SampleRequest(ids, samples, longest, temperature, seed, 0, tuple(strings), tuple(tokens), *truncation)
+        for ids, (samples, longest, seed), temperature, (strings, tokens, *truncation) in zip(*columns, strict=True)
     ]
     return requests, [Piece(*row) for row in shares.tolist()]
 
@@ -178,11 +178,12 @@ class _Sender:
         try:
             while (item := self._queue.get()) is not None:
                 index, k, sample = item
-                dist.send(torch.tensor([index, k, len(sample.token_ids), sample.finished], dtype=torch.int64), dst=0, group=group)
+                header = [index, k, len(sample.token_ids), sample.finished, sample.weight_version]
+                dist.send(torch.tensor(header, dtype=torch.int64), dst=0, group=group)
                 # Ids and the bits of the log-probabilities in one message.
                 logprobs = torch.tensor(sample.logprobs, dtype=torch.float64).view(torch.int64)
                 dist.send(torch.cat([torch.tensor(sample.token_ids, dtype=torch.int64), logprobs]), dst=0, group=group)
-            dist.send(torch.tensor([_END, 0, 0, 0], dtype=torch.int64), dst=0, group=group)
+            dist.send(torch.tensor([_END, 0, 0, 0, 0], dtype=torch.int64), dst=0, group=group)
         except RuntimeError as error:
             self._error = error
 
@@ -230,11 +231,11 @@ class _Receiver:
 
     def _run(self, rank: int) -> None:
         group = distributed.samples_group()
-        header = torch.zeros(4, dtype=torch.int64)
+        header = torch.zeros(5, dtype=torch.int64)
         while True:
             try:
                 dist.recv(header, src=rank, group=group)
-                index, k, count, finished = header.tolist()
+                index, k, count, finished, version = header.tolist()
                 if index == _END:
                     return
                 message = torch.zeros(2 * count, dtype=torch.int64)
@@ -246,6 +247,6 @@ class _Receiver:
                 return
             ids, logprobs = message[:count].tolist(), message[count:].view(torch.float64).tolist()
             try:
-                self.take(index, k, Sample(tuple(ids), tuple(logprobs), bool(finished)))
+                self.take(index, k, Sample(tuple(ids), tuple(logprobs), bool(finished), version))
             except Exception as error:  # raised again by the main thread, once the other ranks have been heard out
                 self._error = self._error or error

@@ -30,15 +30,17 @@ from azr_nemo.megatron.text import Text
 from azr_nemo.megatron.weights import export_weights
 from azr_nemo.rollout.engine import Sample, SampleRequest
 from azr_nemo.selfplay.engine import Example
-from azr_nemo.selfplay.exchange import Completion, PromptBatch, TrainingBatch
+from azr_nemo.selfplay.exchange import Completion, Prompt, PromptBatch, TrainingBatch
 
 
-def build_engine(config: RunConfig, model_dir: Path) -> "MegatronEngine | None":
+def build_engine(config: RunConfig, model_dir: Path, note: Callable[[str], None] = lambda text: None) -> "MegatronEngine | None":
     """The engine on rank 0. On every other rank it serves rank 0's commands and returns None once rank 0 has closed the engine.
 
-    model_dir: a Hugging Face directory (config.json, safetensors, tokenizer). Raises UserError for settings that do not fit the model.
+    model_dir: a Hugging Face directory (config.json, safetensors, tokenizer). note: hears of a rollout server's start.
+
+    Raises UserError for settings that do not fit the model.
     """
-    worker = Worker(config, model_dir)
+    worker = Worker(config, model_dir, note)
     if distributed.rank():
         worker.serve()
         return None
@@ -48,7 +50,8 @@ def build_engine(config: RunConfig, model_dir: Path) -> "MegatronEngine | None":
 class Worker:
     """One rank's trainer and rollout engine, and what it does for each command. All ranks run the same command at the same time."""
 
-    def __init__(self, config: RunConfig, model_dir: Path) -> None:
+    def __init__(self, config: RunConfig, model_dir: Path, note: Callable[[str], None] = lambda text: None) -> None:
+        """note: hears how a rollout engine that starts a server gets on."""
         self.hf_config, self.model_dir = read_config(model_dir), model_dir
         engine = config.engine
         check_layout(self.hf_config, engine.tensor_parallel, engine.pipeline_parallel, distributed.world_size())
@@ -63,8 +66,9 @@ class Worker:
         self.text = Text(model_dir, self.hf_config)
         distributed.start(platform, engine.tensor_parallel, engine.pipeline_parallel, config.runtime.watchdog_s)
         self.actor = Actor(config, self.hf_config, platform, model_dir)
+        log = Path(config.run_dir) / "vllm" / f"rank{distributed.rank()}.log"
         self.rollout = rollouts.make_rollout(
-            config.rollout, self.hf_config, self.actor.dtype, self.text.end_ids, platform.device, self.text.decode
+            config.rollout, self.hf_config, self.actor.dtype, self.text.end_ids, platform.device, self.text.decode, log, note
         )
         self.writer = Writer()
         self.refit()
@@ -72,7 +76,7 @@ class Worker:
     def refit(self) -> float:
         """Hands the trainer's weights to this rank's rollout engine; the seconds that took."""
         started = time.perf_counter()
-        self.rollout.refit(export_weights(self.actor.model, self.hf_config))
+        self.rollout.refit(export_weights(self.actor.model, self.hf_config), self.actor.updates)
         return time.perf_counter() - started
 
     def run(self, command: Command) -> Any:
@@ -129,6 +133,7 @@ class Worker:
             distributed.report_failure(sentence)
             raise UserError(sentence) from error
         finally:
+            self.rollout.close()
             self.writer.wait()
             distributed.stop()
 
@@ -162,11 +167,12 @@ class MegatronEngine:
             ids = tuple(self.text.encode(prompt.text.full))
             if len(ids) > longest:
                 raise ValueError(f"prompt {index} has {len(ids)} tokens, more than rollout.max_prompt_tokens={longest}")
-            own_seed = request_seed(seed, index)
-            requests.append(SampleRequest(ids, prompt.samples, prompt.max_new_tokens, prompt.temperature, own_seed, stop=prompt.text.stop))
+            requests.append(self._request(prompt, ids, request_seed(seed, index)))
+        version = self.worker.actor.updates
         seen: dict[tuple[int, int], Completion] = {}
 
         def arrived(index: int, k: int, sample: Sample) -> None:
+            check_version(sample, version, index, k)
             seen[index, k] = self._completion(requests[index], sample)
             if batch.on_completion is not None:
                 batch.on_completion(index, k, seen[index, k])
@@ -185,8 +191,16 @@ class MegatronEngine:
             for index, group in enumerate(results)
         ]
 
+    def _request(self, prompt: Prompt, ids: tuple[int, ...], seed: int) -> SampleRequest:
+        rollout = self.config.rollout
+        return SampleRequest(
+            ids, prompt.samples, prompt.max_new_tokens, prompt.temperature, seed, stop=prompt.text.stop,
+            top_p=rollout.top_p, top_k=rollout.top_k, min_p=rollout.min_p,
+        )  # fmt: skip
+
     def _completion(self, request: SampleRequest, sample: Sample) -> Completion:
-        return Completion(self.text.decode(sample.token_ids), request.prompt_ids, sample.token_ids, sample.logprobs, sample.finished)
+        text = self.text.decode(sample.token_ids)
+        return Completion(text, request.prompt_ids, sample.token_ids, sample.logprobs, sample.finished, sample.weight_version)
 
     def update(self, batch: TrainingBatch) -> dict[str, float]:
         """Learns from all rows in `optim.mini_batches` optimizer steps, then refits. Metrics: loss, pg_loss, entropy, grad_norm, clip_fraction,
@@ -241,6 +255,7 @@ class MegatronEngine:
             distributed.report_failure(self._broken)
         else:
             announce(Command("close", {"exit_code": exit_code}))
+        self.worker.rollout.close()
         distributed.stop()
 
     def _lead(self, command: Command, run: Callable[[], Any] | None = None) -> Any:
@@ -275,6 +290,15 @@ def _sound(metrics: dict[str, float], setting: str) -> dict[str, float]:
     """The metrics of an update that left sound weights on every rank. Raised here, on rank 0 alone, so that the others are let go in good order."""
     require_growth(metrics.pop("growth"), setting, metrics["lr"])
     return metrics
+
+
+def check_version(sample: Sample, version: int, index: int, k: int) -> None:
+    """Raises UserError for a sample of other weights than were asked for: what was learnt never reached the sampler."""
+    if sample.weight_version != version:
+        raise UserError(
+            f"sample {k} of prompt {index} was drawn with the weights of update {sample.weight_version}, and those of update {version} were asked "
+            "for: the rollout engine did not take over the new weights; resume from the last checkpoint"
+        )
 
 
 def _pack_rows(batch: TrainingBatch) -> tuple[Tensor, ...]:

@@ -1,5 +1,8 @@
 """Rollout engines: whatever can take over the trainer's weights and sample token ids. `make_rollout` chooses one by name."""
 
+from collections.abc import Callable
+from pathlib import Path
+
 import torch
 from transformers import PretrainedConfig
 
@@ -8,7 +11,7 @@ from azr_nemo.errors import UserError
 from azr_nemo.rollout.engine import RolloutEngine
 from azr_nemo.rollout.stops import Decode
 
-NAMES = ("torch", "transformers", "trtllm")
+NAMES = ("torch", "transformers", "trtllm", "vllm")
 
 
 def make_rollout(
@@ -18,10 +21,13 @@ def make_rollout(
     eos_ids: list[int],
     device: torch.device,
     decode: Decode | None = None,
+    log: Path | None = None,
+    note: Callable[[str], None] = lambda text: None,
 ) -> RolloutEngine:
     """The engine called `config.name`, without weights: call `refit` before `generate`.
 
     eos_ids: tokens that end a sample, each of them. decode: the text of token ids, which requests with stop strings need.
+    log, note: the file that a server of its own writes, and what hears how its start goes.
     Raises UserError for an unknown name, or a model that the engine cannot decode.
     """
     if config.name == "torch":
@@ -36,4 +42,8 @@ def make_rollout(
         from azr_nemo.rollout.trtllm import TrtllmRollout
 
         return TrtllmRollout(hf_config, dtype, eos_ids, device, config, decode)
+    if config.name == "vllm":
+        from azr_nemo.rollout.vllm.engine import VllmRollout
+
+        return VllmRollout(hf_config, dtype, eos_ids, device, config, decode, log, note)
     raise UserError(f"rollout.name is {config.name!r}: choose one of {', '.join(NAMES)}")

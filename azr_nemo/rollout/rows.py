@@ -7,9 +7,10 @@ import torch
 from torch import Tensor
 
 from azr_nemo.errors import UserError
-from azr_nemo.rollout.engine import Sample, SampleRequest
+from azr_nemo.rollout.engine import Sample, SampleRequest, check_request
 from azr_nemo.rollout.sampling import draw, uniforms
 from azr_nemo.rollout.stops import Decode, check, completes
+from azr_nemo.rollout.truncation import Truncation, truncated
 
 
 class Row:
@@ -42,11 +43,13 @@ class Rollout:
         eos_ids: list[int],
         on_sample: Callable[[int, int, Sample], None] | None,
         decode: Decode | None = None,
+        weight_version: int = 0,
     ):
+        """weight_version: which weights draw the samples, as the trainer counts them."""
         for request in requests:
-            if not request.prompt_ids or request.samples < 1 or request.max_new_tokens < 1 or request.temperature < 0:
-                raise ValueError(f"a request needs a prompt, samples >= 1, max_new_tokens >= 1 and temperature >= 0, not {request}")
+            check_request(request)
             check(request, decode)
+        self._weight_version = weight_version
         self._eos_ids = frozenset(eos_ids)
         self._on_sample = on_sample
         self._decode = decode
@@ -62,8 +65,9 @@ class Rollout:
         """
         uniform = torch.tensor([row.next_uniform() for row in rows], dtype=torch.float64, device=logits.device)
         temperature = torch.tensor([row.request.temperature for row in rows], dtype=torch.float64, device=logits.device)
+        cuts = [Truncation(row.request.top_p, row.request.top_k, row.request.min_p) for row in rows]
         try:
-            tokens, logprobs = draw(logits, uniform, temperature)
+            tokens, logprobs = draw(truncated(logits, temperature, cuts), uniform, temperature)
         except FloatingPointError as error:
             raise UserError(f"{error}: the weights have diverged; lower optim.lr and resume from an earlier checkpoint") from error
         for row, token, logprob in zip(rows, tokens.tolist(), logprobs.tolist(), strict=True):
@@ -77,7 +81,7 @@ class Rollout:
         finished = token in self._eos_ids or completes(row.tokens, row.request, self._decode)
         row.ended = finished or len(row.tokens) == row.request.max_new_tokens
         if row.ended:
-            sample = Sample(tuple(row.tokens), tuple(row.logprobs), finished)
+            sample = Sample(tuple(row.tokens), tuple(row.logprobs), finished, self._weight_version)
             self._samples[row.index][row.number] = sample
             if self._on_sample is not None:
                 self._on_sample(row.index, row.number, sample)

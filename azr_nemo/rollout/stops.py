@@ -4,6 +4,7 @@ A stop string is found wherever it stands in the response's text: inside one tok
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from azr_nemo.rollout.engine import Sample, SampleRequest
 
@@ -30,10 +31,13 @@ def cut(sample: Sample, request: SampleRequest, decode: Decode | None) -> Sample
     """The sample as far as the token that completes its first stop: for engines that know no stop strings."""
     if not request.stop and not request.stop_token_ids:
         return sample
-    for end in range(1, len(sample.token_ids) + 1):
-        if completes(sample.token_ids[:end], request, decode):
-            return Sample(sample.token_ids[:end], sample.logprobs[:end], finished=True)
-    return sample
+    end = first_stop(sample.token_ids, request, decode)
+    return sample if end is None else replace(sample, token_ids=sample.token_ids[:end], logprobs=sample.logprobs[:end], finished=True)
+
+
+def first_stop(tokens: Sequence[int], request: SampleRequest, decode: Decode | None, known: int = 0) -> int | None:
+    """How many tokens there are up to the one that completes the first stop. known: so many are known to complete none."""
+    return next((end for end in range(known + 1, len(tokens) + 1) if completes(tokens[:end], request, decode)), None)
 
 
 def check(request: SampleRequest, decode: Decode | None) -> None:

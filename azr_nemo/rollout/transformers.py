@@ -15,8 +15,8 @@ from transformers import (
     StoppingCriteriaList,
 )
 
-from azr_nemo.errors import UserError
 from azr_nemo.rollout.engine import RolloutEngine, Sample, SampleRequest
+from azr_nemo.rollout.expected import Expected
 from azr_nemo.rollout.rows import Rollout, Row
 from azr_nemo.rollout.stops import Decode
 
@@ -44,31 +44,23 @@ class TransformersRollout(RolloutEngine):
         self._device = device
         self._max_batch_rows = max_batch_rows
         self._text = decode
-        self._fitted = False
+        self._expected = Expected(hf_config)
+        self._version: int | None = None  # of the weights; None: it has none
 
     @torch.no_grad()
-    def refit(self, weights: Iterable[tuple[str, Tensor]]) -> None:
+    def refit(self, weights: Iterable[tuple[str, Tensor]], version: int = 0) -> None:
         """Copies each tensor over the parameter of its name. Raises UserError when names or shapes do not fit, or some never came."""
-        self._fitted = False
+        self._version = None
         wanted = dict(self._model.named_parameters(remove_duplicate=False))
-        if self._model.config.tie_word_embeddings:  # the stream of a tied model has no head
-            wanted.pop("lm_head.weight", None)
-        missing = set(wanted)
-        for name, tensor in weights:
-            if name not in wanted or wanted[name].shape != tensor.shape:
-                expected = f"{tuple(wanted[name].shape)}" if name in wanted else "no such weight"
-                raise UserError(f"weight {name} {tuple(tensor.shape)} does not fit the model, which has {expected}: check model.path")
+        for name, tensor in self._expected.checked(weights):
             wanted[name].copy_(tensor)
-            missing.discard(name)
-        if missing:
-            raise UserError(f"the weights lack {', '.join(sorted(missing))}: check that model.path and the checkpoint are the same model")
-        self._fitted = True
+        self._version = version
 
     def generate(self, requests: list[SampleRequest], on_sample: Callable[[int, int, Sample], None] | None = None) -> list[list[Sample]]:
         """Samples each request; result[i][k] is sample k of request i. Rows are decoded in batches of similar prompt lengths."""
-        if not self._fitted:
+        if self._version is None:
             raise RuntimeError("generate was called before refit")
-        rollout = Rollout(requests, self._eos_ids, on_sample, self._text)
+        rollout = Rollout(requests, self._eos_ids, on_sample, self._text, self._version)
         for first in range(0, len(rollout.rows), self._max_batch_rows):
             self._decode(rollout, rollout.rows[first : first + self._max_batch_rows])
         return rollout.samples()

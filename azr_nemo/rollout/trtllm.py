@@ -23,7 +23,7 @@ from transformers import PretrainedConfig
 
 from azr_nemo.config import RolloutConfig
 from azr_nemo.errors import UserError
-from azr_nemo.rollout.engine import RolloutEngine, Sample, SampleRequest
+from azr_nemo.rollout.engine import RolloutEngine, Sample, SampleRequest, check_request
 from azr_nemo.rollout.replica import environment, gpus, replica
 from azr_nemo.rollout.stops import Decode, check, cut
 
@@ -70,6 +70,7 @@ class TrtllmRollout(RolloutEngine):
         self._group, self._leads = replica(config.tensor_parallel)
         self._loop = asyncio.new_event_loop()
         self._fitted = self._asleep = False
+        self._version = 0
         self._llm: Any = None
         if not self._leads:
             return
@@ -103,7 +104,7 @@ class TrtllmRollout(RolloutEngine):
             self._llm = self._call(start())
 
     @torch.no_grad()
-    def refit(self, weights: Iterable[tuple[str, Tensor]]) -> None:
+    def refit(self, weights: Iterable[tuple[str, Tensor]], version: int = 0) -> None:
         """Wakes the replica and hands it the stream's tensors. Collective: all ranks of a replica take part."""
         self._fitted = False
         torch.cuda.empty_cache()  # what training left cached is the replica's
@@ -123,7 +124,7 @@ class TrtllmRollout(RolloutEngine):
         if self._leads:
             self._call(self._llm.update_weights(None))  # ends the update; the cache of prefixes is emptied too
         self._wait_for_leader()
-        self._fitted = True
+        self._fitted, self._version = True, version
 
     def _send(self, bucket: list[tuple[str, Tensor]]) -> None:
         parts: list[Any] = [{self._uuid: [(name, reduce_tensor(tensor)) for name, tensor in bucket]}]
@@ -155,6 +156,7 @@ class TrtllmRollout(RolloutEngine):
         if any(len(request.prompt_ids) + request.max_new_tokens > self._longest for request in requests):
             raise ValueError(f"a prompt and its response have more than {self._longest} tokens, which is what this replica was started for")
         for request in requests:
+            check_request(request)
             check(request, self._text)
         results: list[list[Any]] = [[None] * request.samples for request in requests]
 
@@ -163,7 +165,7 @@ class TrtllmRollout(RolloutEngine):
             inputs = {"prompt_token_ids": list(request.prompt_ids)}
             answer = await self._llm.generate_async(inputs=inputs, sampling_params=self._parameters(request, k))
             # Its workers have no tokenizer: what runs on past a stop string is cut off here.
-            results[index][k] = cut(_sample(answer.outputs[0]), request, self._text)
+            results[index][k] = cut(_sample(answer.outputs[0], self._version), request, self._text)
             if on_sample is not None:
                 on_sample(index, k, results[index][k])
 
@@ -176,8 +178,9 @@ class TrtllmRollout(RolloutEngine):
     def _parameters(self, request: SampleRequest, k: int) -> Any:
         return self._sampling_params(
             temperature=request.temperature,
-            top_p=1.0,
-            top_k=0 if request.temperature else 1,  # 0: all
+            top_p=request.top_p,
+            top_k=request.top_k if request.temperature else 1,  # 0: all
+            min_p=request.min_p,
             max_tokens=request.max_new_tokens,
             seed=(request.seed * 1_000_003 + request.first + k) % 2**63,
             end_id=-1,  # every end token is a stop token, kept in the output with its log-probability
@@ -200,7 +203,7 @@ class TrtllmRollout(RolloutEngine):
             dist.barrier(group=self._group)
 
 
-def _sample(completion: Any) -> Sample:
+def _sample(completion: Any, version: int) -> Sample:
     """A completion's ids with their log-probabilities, which come as numbers or as {id: object with `logprob`}."""
     ids = tuple(completion.token_ids)
     if completion.finish_reason not in ("stop", "length") or len(completion.logprobs) != len(ids):
@@ -208,4 +211,4 @@ def _sample(completion: Any) -> Sample:
             f"TensorRT-LLM ended a sample of {len(ids)} tokens by {completion.finish_reason} with {len(completion.logprobs)} log-probabilities"
         )
     values = (entry[token].logprob if isinstance(entry, dict) else entry for token, entry in zip(ids, completion.logprobs, strict=True))
-    return Sample(ids, tuple(float(value) for value in values), completion.finish_reason == "stop")
+    return Sample(ids, tuple(float(value) for value in values), completion.finish_reason == "stop", version)

@@ -26,13 +26,15 @@ class Prompt:
 @dataclass(frozen=True)
 class Completion:
     """One sampled continuation. text: the decoded response without special tokens and without the prompt's prefill.
-    logprobs: the rollout engine's, one per response id, nan where it was not sampled. finished: ended by an end token or a stop string."""
+    logprobs: the rollout engine's, one per response id, nan where it was not sampled. finished: ended by an end token or a stop string.
+    weight_version: how many updates the weights had had that drew it."""
 
     text: str
     prompt_ids: tuple[int, ...]
     response_ids: tuple[int, ...]
     logprobs: tuple[float, ...]
     finished: bool
+    weight_version: int = 0
 
 
 @dataclass(frozen=True)

@@ -131,7 +131,7 @@ def lead(
         model_dir = resolve_model(config.model, stage=console.stage)
         start = starting_weights(config, model_dir)
         with console.phase("load model"):
-            engine = build_engine(config, start)
+            engine = build_engine(config, start, console.note)
         assert engine is not None
         stack.callback(engine.close, exit_code=2)  # unless it is closed before, in good order
         stop.connect(open_store())

@@ -17,9 +17,9 @@ def test_the_rollout_engine_sleeps_while_the_ranks_train(model_dir: Callable[...
     calls: list[str] = []
 
     class Recorded(EchoRollout):
-        def refit(self, weights: Iterable[tuple[str, Tensor]]) -> None:
+        def refit(self, weights: Iterable[tuple[str, Tensor]], version: int = 0) -> None:
             calls.append("refit")
-            super().refit(weights)
+            super().refit(weights, version)
 
         def sleep(self) -> None:
             calls.append("sleep")

@@ -103,9 +103,10 @@ class EchoRollout(RolloutEngine):
         self.weights: dict[str, Tensor] = {}
         self.refits = 0
 
-    def refit(self, weights: Iterable[tuple[str, Tensor]]) -> None:
+    def refit(self, weights: Iterable[tuple[str, Tensor]], version: int = 0) -> None:
         self.weights = {name: tensor.clone() for name, tensor in weights}
         self.refits += 1
+        self.version = version
 
     def generate(self, requests: list[SampleRequest], on_sample: Callable[[int, int, Sample], None] | None = None) -> list[list[Sample]]:
         results: list[list[Sample]] = []
@@ -114,7 +115,7 @@ class EchoRollout(RolloutEngine):
             for k in range(request.samples):
                 number = request.first + k
                 ids = (request.prompt_ids[0], number, request.seed % VOCAB)
-                results[-1].append(Sample(ids, (-0.5, -0.25 * number, -1e-9 * request.seed), number % 2 == 0))
+                results[-1].append(Sample(ids, (-0.5, -0.25 * number, -1e-9 * request.seed), number % 2 == 0, self.version))
                 if on_sample is not None:
                     on_sample(index, k, results[-1][-1])
         return results

@@ -37,12 +37,14 @@ class TorchRollout(RolloutEngine):
         self._max_batch_rows = max_batch_rows
         self._text = decode
         self._weights: Weights | None = None
+        self._version = 0
 
     @torch.no_grad()
-    def refit(self, weights: Iterable[tuple[str, Tensor]]) -> None:
+    def refit(self, weights: Iterable[tuple[str, Tensor]], version: int = 0) -> None:
         """Fuses and packs the stream's tensors. Raises UserError when names or shapes do not fit the model, or some never came."""
         self._weights = None  # the old ones make room first
         self._weights = load_weights(weights, self._shape, self._dtype, self._device)
+        self._version = version
 
     @torch.inference_mode()
     def generate(self, requests: list[SampleRequest], on_sample: Callable[[int, int, Sample], None] | None = None) -> list[list[Sample]]:
@@ -50,7 +52,7 @@ class TorchRollout(RolloutEngine):
         if self._weights is None:
             raise RuntimeError("generate was called before refit")
         shape = self._shape
-        rollout = Rollout(requests, self._eos_ids, on_sample, self._text)
+        rollout = Rollout(requests, self._eos_ids, on_sample, self._text, self._version)
         waiting = deque(rollout.rows)
         rows: list[Row] = []
         cache = Cache(shape.layers, shape.kv_heads, shape.head_dim, self._dtype, self._device)

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from azr_nemo.errors import UserError
+from azr_nemo.rollout.expected import check_complete, check_weight
 from azr_nemo.rollout.torch.shape import Shape
 
 # Parts that are one matrix product of the decode: fused name -> Hugging Face parts, in the order of the fused rows.
@@ -68,9 +68,7 @@ def load_weights(stream: Iterable[tuple[str, Tensor]], shape: Shape, dtype: torc
     left = {layer: set(shape.layer_parameters(layer)) for layer in range(shape.layers)}
     missing = set(wanted)
     for name, tensor in stream:
-        if name not in wanted or wanted[name] != tuple(tensor.shape):
-            expected = f"{wanted[name]}" if name in wanted else "no such weight"
-            raise UserError(f"weight {name} {tuple(tensor.shape)} does not fit the model, which has {expected}: check model.path")
+        check_weight(name, tensor, wanted)
         # The trainer goes on changing its own tensors.
         seen[name] = tensor.detach().to(device=device, dtype=dtype, copy=True)
         missing.discard(name)
@@ -79,8 +77,7 @@ def load_weights(stream: Iterable[tuple[str, Tensor]], shape: Shape, dtype: torc
             left[layer].discard(name)
             if not left[layer]:
                 layers[layer] = _fuse_layer(seen, layer, shape)
-    if missing:
-        raise UserError(f"the weights lack {', '.join(sorted(missing))}: check that model.path and the checkpoint are the same model")
+    check_complete(missing)
     embedding = seen["model.embed_tokens.weight"]
     return Weights(
         embedding=embedding,
