@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from azr_nemo.observe.report.blocks import blocks, differences, embeddable
-from azr_nemo.observe.report.charts import sections
+from azr_nemo.observe.report.charts import held_out, sections
 from azr_nemo.observe.report.read import Reader
 from azr_nemo.observe.report.verdict import verdicts
 
@@ -21,7 +21,8 @@ def read(directory, name="run"):
 
 
 def charts(*runs):
-    return {chart["id"]: chart for section in sections(runs) for chart in section["charts"]}
+    pinned = held_out(runs)
+    return {chart["id"]: chart for chart in [*([pinned] if pinned else []), *(c for section in sections(runs) for c in section["charts"])]}
 
 
 def test_every_chart_is_one_that_plotly_accepts(small_run, tmp_path):
@@ -33,20 +34,25 @@ def test_every_chart_is_one_that_plotly_accepts(small_run, tmp_path):
             assert go.Figure(data=chart["data"], layout=chart["layout"]).data, chart["id"]
 
 
-@pytest.mark.parametrize("section", ["learned", "rewards", "proposals", "update"])
-def test_a_training_curve_has_the_held_out_curve_beside_it(small_run, section):
-    (found,) = [s for s in sections([read(small_run)]) if s["id"] == section]
-    assert found["charts"][0]["title"] == "Held-out accuracy"
-    assert len(found["charts"]) > 1
+def test_held_out_accuracy_is_drawn_once_and_is_in_no_section(small_run):
+    run = read(small_run)
+    assert held_out([run])["title"] == "Held-out accuracy"
+    assert "Held-out accuracy" not in [chart["title"] for section in sections([run]) for chart in section["charts"]]
+    assert blocks([run])["overview"].count('"Held-out accuracy"') == 1
 
 
-def test_the_first_section_shows_held_out_beside_own_tasks_novelty_and_length(small_run):
+def test_a_run_that_measured_nothing_held_out_has_no_such_chart(tmp_path):
+    synthetic.metrics(tmp_path, 3, held_out=False)
+    assert held_out([read(tmp_path)]) is None
+
+
+def test_the_first_section_shows_own_tasks_novelty_and_length(small_run):
     first = sections([read(small_run)])[0]
-    assert [chart["title"] for chart in first["charts"]] == ["Held-out accuracy", "Accuracy on its own tasks", "Novelty", "Program length"]
+    assert [chart["title"] for chart in first["charts"]] == ["Accuracy on its own tasks", "Novelty", "Program length"]
 
 
 def test_held_out_accuracy_is_drawn_with_its_interval(small_run):
-    trace = charts(read(small_run))["learned-held-out"]["data"][0]
+    trace = charts(read(small_run))["held-out"]["data"][0]
     assert trace["x"] == [0, 5, 10]
     assert trace["y"] == pytest.approx([0.2, 0.45, 0.7])
     assert trace["error_y"]["array"] == pytest.approx([0.1] * 3)
@@ -57,7 +63,7 @@ def test_an_interval_that_is_missing_leaves_a_point_without_bars(small_run):
     rows = [json.loads(line) for line in (small_run / "metrics.jsonl").read_text().splitlines()]
     del rows[5]["eval/deduction_low"]
     (small_run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    bars = charts(read(small_run))["learned-held-out"]["data"][0]["error_y"]
+    bars = charts(read(small_run))["held-out"]["data"][0]["error_y"]
     assert bars["arrayminus"][1] is None
     assert bars["arrayminus"][0] == pytest.approx(0.1)
 
@@ -103,7 +109,7 @@ def test_the_buffers_diversity_is_the_share_of_programs_that_differ(tmp_path):
 
 
 def test_runs_are_told_apart_by_colour_and_types_by_dashes(small_run):
-    data = charts(read(small_run, "a"), read(small_run, "b"))["learned-held-out"]["data"]
+    data = charts(read(small_run, "a"), read(small_run, "b"))["held-out"]["data"]
     assert len({trace["line"]["color"] for trace in data}) == 2
     assert len({trace["line"]["dash"] for trace in data}) == 3
     assert {trace["meta"]["run"] for trace in data} == {0, 1}

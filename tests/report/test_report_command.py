@@ -114,7 +114,7 @@ def test_a_live_report_changes_as_the_run_goes_on_and_asks_nobody_else(live, sma
     opened.locator("#task", has_text="a new answer").wait_for()
     assert opened.input_value("#search") == "return", "what the reader was doing stays"
     assert opened.evaluate("document.activeElement.id") == "search"
-    assert opened.evaluate("document.querySelector('#learned-held-out .plot').data[0].x.at(-1)") == 15
+    assert opened.evaluate("document.querySelector('#held-out .plot').data[0].x.at(-1)") == 15
     context.close()
     assert all(url.startswith(address) for url in asked)
     assert not said, said

@@ -27,14 +27,42 @@ def rows(opened) -> list[str]:
 def test_the_first_screen_answers_whether_it_learned(small):
     page = small.page
     first = page.locator("#learned figure h3").all_text_contents()
-    assert first == ["Held-out accuracy", "Accuracy on its own tasks", "Novelty", "Program length"]
-    page.wait_for_selector("#learned-held-out .plot .xy .trace")
-    assert page.locator("#learned-held-out .plot .errorbar").count() > 0
+    assert first == ["Accuracy on its own tasks", "Novelty", "Program length"]
+    page.wait_for_selector("#held-out .plot .xy .trace")
+    assert page.locator("#held-out .plot .errorbar").count() > 0
     verdict = page.text_content("#verdicts")
     assert "20.0% [10.0%, 30.0%] at step 0 → 70.0% [60.0%, 80.0%] at step 10" in verdict
     assert "rose" in verdict
-    box = page.locator("#learned-held-out").bounding_box()
+    box = page.locator("#held-out").bounding_box()
     assert box["y"] + box["height"] < 1000, "without scrolling"
+
+
+@pytest.mark.parametrize("width", [1400, 700])
+def test_held_out_accuracy_is_there_once_and_stays_in_sight_beside_every_section_of_curves(small, width):
+    page = small.page
+    page.set_viewport_size({"width": width, "height": 900})
+    page.wait_for_selector("#held-out .plot .xy .trace")
+    assert page.locator("figure h3", has_text="Held-out accuracy").count() == 1
+    for section in page.locator("#curves > section").all():
+        section.locator("h2").scroll_into_view_if_needed()
+        section.evaluate("section => scrollTo(0, section.offsetTop - 60)")
+        box = page.locator("#held-out").bounding_box()
+        assert box["y"] >= 0
+        assert box["y"] + box["height"] <= 900
+
+
+def test_a_charts_buttons_show_only_under_the_pointer(small):
+    page = small.page
+    page.wait_for_selector("#held-out .plot .xy .trace")
+
+    def shown() -> int:
+        page.wait_for_timeout(600)  # plotly fades them
+        return page.evaluate("[...document.querySelectorAll('.modebar')].filter(bar => getComputedStyle(bar).opacity > 0).length")
+
+    page.mouse.move(5, 5)
+    assert shown() == 0
+    page.locator("#held-out .plot").hover()
+    assert shown() == 1
 
 
 def test_every_chart_draws_when_it_comes_into_view(small):
@@ -127,25 +155,25 @@ def test_the_keyboard_walks_the_list_and_opens_a_task(small):
 
 def test_unticking_a_type_takes_its_lines_away_in_every_chart(small):
     page = small.page
-    page.wait_for_selector("#learned-held-out .plot .xy .trace")
-    assert page.locator("#learned-held-out .trace.scatter").count() == 3
+    page.wait_for_selector("#held-out .plot .xy .trace")
+    assert page.locator("#held-out .trace.scatter").count() == 3
     page.uncheck("#shown label:has-text('abduction') input")
-    expect(page.locator("#learned-held-out .trace.scatter")).to_have_count(2)
+    expect(page.locator("#held-out .trace.scatter")).to_have_count(2)
 
 
 def test_a_chart_can_be_read_as_numbers(small):
     page = small.page
-    page.click("#learned-held-out summary")
-    numbers = page.locator("#learned-held-out table").text_content()
+    page.click("#held-out summary")
+    numbers = page.locator("#held-out table").text_content()
     assert "deduction" in numbers
     assert "0.2 [0.1, 0.3]" in numbers
 
 
-def test_any_metric_can_be_chosen_and_has_the_held_out_curve_beside_it(small):
+def test_any_metric_can_be_chosen_(small):
     page = small.page
     page.select_option("#metric", "train/loss")
     page.locator("#metrics figure h3", has_text="train/loss").wait_for()
-    assert page.locator("#metrics figure h3").all_text_contents() == ["Held-out accuracy", "train/loss"]
+    assert page.locator("#metrics figure h3").all_text_contents() == ["train/loss"]
 
 
 def test_several_runs_lie_over_each_other_and_their_settings_are_compared(small_run, tmp_path, open_page):
@@ -158,10 +186,10 @@ def test_several_runs_lie_over_each_other_and_their_settings_are_compared(small_
         (folder / "config.yaml").write_text(f"seed: {seed}\nselfplay:\n  steps: 20\n")
     opened = open_page(report_of(tmp_path / "report.html", small_run, other))
     page = opened.page
-    page.wait_for_selector("#learned-held-out .plot .xy .trace")
-    assert page.locator("#learned-held-out .trace.scatter").count() == 6
+    page.wait_for_selector("#held-out .plot .xy .trace")
+    assert page.locator("#held-out .trace.scatter").count() == 6
     page.uncheck("#shown label:has-text('other') input")
-    expect(page.locator("#learned-held-out .trace.scatter")).to_have_count(3)
+    expect(page.locator("#held-out .trace.scatter")).to_have_count(3)
     page.select_option("#run", "1")
     expect(page.locator("#count")).to_have_text("1 of 1 task")
     assert page.locator("#settings table").first.locator("tbody tr").all_text_contents() == ["seed12"]

@@ -16,7 +16,7 @@ from yaml import YAMLError
 
 from azr_nemo.observe.palette import COLOURS, RUNS
 from azr_nemo.observe.report.attempts import LONGEST, Attempt, Tried, shortened
-from azr_nemo.observe.report.charts import sections
+from azr_nemo.observe.report.charts import held_out, sections
 from azr_nemo.observe.report.figures import Json
 from azr_nemo.observe.report.read import TASKS, Run, TaskRow, thinned
 from azr_nemo.observe.report.verdict import verdicts
@@ -60,6 +60,7 @@ def _overview(runs: Sequence[Run], live: bool, limit: int) -> Json:
         "types": {kind.value: colour for kind, colour in COLOURS.items()},
         "runs": [_run(run, place, limit) for place, run in enumerate(runs)],
         "differences": differences([run.config for run in runs]),
+        "held_out": held_out(runs),
         "sections": sections(runs),
     }
 

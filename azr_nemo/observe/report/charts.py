@@ -1,4 +1,4 @@
-"""Which charts a report has, section by section. A training curve is never drawn without the held-out curve beside it."""
+"""Which charts a report has: held-out accuracy, which stays in sight beside every section of curves, and the sections."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -17,25 +17,30 @@ REASONS = 8  # most frequent refusals, each with a colour of its own
 REFUSALS = (*RUNS, "#882255")
 
 
+def held_out(runs: Sequence[Run]) -> Json | None:
+    """The chart of held-out accuracy, drawn once and pinned beside whatever section one reads: no training curve is seen without it. None
+    where it was not measured."""
+    about = "share of held-out tasks solved, greedy, with 95% intervals"
+    chart = by_type("held-out", "Held-out accuracy", about, runs, "eval/{}", axis("accuracy", **SHARE), interval=True)
+    return chart.json() if chart.data else None
+
+
 def sections(runs: Sequence[Run]) -> list[Json]:
-    """For the page: {id, title, about, training, charts}. Charts without data are left out, and so are sections without charts."""
-    held_out = _held_out(runs)
+    """For the page: {id, title, about, charts}. Charts without data are left out, and so are sections without charts."""
     made: list[Json] = []
-    for id, title, about, training, charts in (
-        ("learned", "Did it learn?", LEARNED, True, _learned(runs)),
-        ("benchmarks", "Benchmarks", "Accuracy on a fixed part of each benchmark, with 95% intervals.", False, _benchmarks(runs)),
-        ("rewards", "Rewards", "Mean reward of a step's rows, by role and task type.", True, _rewards(runs)),
-        ("proposals", "Proposals", "What became of the proposed tasks, before any of them is learned from.", True, _proposals(runs)),
-        ("rates", "Solve rates over time", RATES_ABOUT, False, _solve_rates(runs)),
-        ("buffer", "Task buffer", "How it grows, and how many of its programs differ (up to names and layout).", False, _buffer(runs)),
-        ("update", "Optimizer steps", "Means over the response tokens of a step.", True, _update(runs)),
-        ("cost", "Time and memory", "The phases of a step add up to its length.", False, _cost(runs)),
+    for id, title, about, charts in (
+        ("learned", "Did it learn?", LEARNED, _learned(runs)),
+        ("benchmarks", "Benchmarks", "Accuracy on a fixed part of each benchmark, with 95% intervals.", _benchmarks(runs)),
+        ("rewards", "Rewards", "Mean reward of a step's rows, by role and task type.", _rewards(runs)),
+        ("proposals", "Proposals", "What became of the proposed tasks, before any of them is learned from.", _proposals(runs)),
+        ("rates", "Solve rates over time", RATES_ABOUT, _solve_rates(runs)),
+        ("buffer", "Task buffer", "How it grows, and how many of its programs differ (up to names and layout).", _buffer(runs)),
+        ("update", "Optimizer steps", "Means over the response tokens of a step.", _update(runs)),
+        ("cost", "Time and memory", "The phases of a step add up to its length.", _cost(runs)),
     ):
-        drawn = [chart for chart in charts if chart.data]
-        if drawn and training and held_out.data:
-            drawn.insert(0, held_out)
+        drawn = [_numbered(id, chart).json() for chart in charts if chart.data]
         if drawn:
-            made.append({"id": id, "title": title, "about": about, "charts": [_numbered(id, chart).json() for chart in drawn]})
+            made.append({"id": id, "title": title, "about": about, "charts": drawn})
     return made
 
 
@@ -51,11 +56,6 @@ RATES_ABOUT = (
 
 def _numbered(section: str, chart: Chart) -> Chart:
     return Chart(f"{section}-{chart.id}", chart.title, chart.about, chart.data, chart.layout)
-
-
-def _held_out(runs: Sequence[Run]) -> Chart:
-    about = "share of held-out tasks solved, greedy, with 95% intervals"
-    return by_type("held-out", "Held-out accuracy", about, runs, "eval/{}", axis("accuracy", **SHARE), interval=True)
 
 
 def _learned(runs: Sequence[Run]) -> list[Chart]:

@@ -1,6 +1,6 @@
 // Draws plotly's figures in the page's colours, when they come into view, with the task types and runs that are ticked.
 
-const CONFIG = { responsive: true, displaylogo: false, modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"] };
+const CONFIG = { responsive: true, displaylogo: false, displayModeBar: "hover", modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"] };
 
 class Chart {
   constructor(spec) {

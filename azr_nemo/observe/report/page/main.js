@@ -1,7 +1,6 @@
 // Puts the page together from its blocks and, while it is live, asks every few seconds which of them have changed.
 
 const EVERY_MS = 3000;
-const main = document.getElementById("main");
 const charts = new Map();
 let overview, browser, explorer;
 
@@ -24,15 +23,29 @@ function build() {
     ? section(part.id, part.title, part.about, verdict(), chartsOf(part), notes())
     : section(part.id, part.title, part.about, chartsOf(part))));
   if (!overview.sections.some((part) => part.id === "learned")) sections.unshift(section("learned", "Did it learn?", "", verdict(), notes()));
-  const all = [...sections, explorer.element, browser.section, configuration()];
-  if (all.length === main.children.length && all.every((part, i) => part.id === main.children[i].id)) all.forEach(renew);
-  else main.replaceChildren(...all);
-  document.getElementById("nav").replaceChildren(...all.map((part) => make("a", { href: `#${part.id}` }, part.querySelector("h2").textContent)));
+  const curves = [...sections, explorer.element];
+  const rest = [browser.section, configuration()];
+  pin();
+  arrange(document.getElementById("curves"), curves);
+  arrange(document.getElementById("rest"), rest);
+  document.getElementById("nav").replaceChildren(...[...curves, ...rest].map((part) => make("a", { href: `#${part.id}` }, part.querySelector("h2").textContent)));
+}
+
+/** Held-out accuracy stays in sight beside every section of curves. */
+function pin() {
+  const place = document.getElementById("pinned");
+  place.hidden = !overview.held_out;
+  if (overview.held_out) place.replaceChildren(...chartsOf({ charts: [overview.held_out] }).children);
+}
+
+function arrange(place, parts) {
+  const same = parts.length === place.children.length && parts.every((part, i) => part.id === place.children[i].id);
+  if (same) parts.forEach((part, i) => renew(part, place.children[i]));
+  else place.replaceChildren(...parts);
 }
 
 /** Puts a new section in the place of the old one, unless they are the same: what a reader has opened or is typing stays. */
-function renew(part, place) {
-  const old = main.children[place];
+function renew(part, old) {
   const same = old === part || (old.textContent === part.textContent && !part.querySelector("figure"));
   if (!same) old.replaceWith(part);
 }
@@ -83,7 +96,7 @@ function legend() {
   document.getElementById("shown").replaceChildren(...types, ...runs);
 }
 
-/** Any metric of the runs, beside held-out accuracy. */
+/** Any metric of the runs. */
 class Explorer {
   constructor() {
     this.choice = make("select", { id: "metric", change: () => this.draw() });
@@ -106,10 +119,7 @@ class Explorer {
       line: { color: overview.runs[place].colour }, marker: { size: 5 }, meta: { run: place, type: null },
     }] : []));
     const layout = { xaxis: { title: { text: "step" } }, yaxis: {}, showlegend: overview.runs.length > 1 };
-    const specs = [{ id: "metrics-any", title: name, about: "", data, layout }];
-    const heldOut = (overview.sections.find((part) => part.id === "learned") || { charts: [] }).charts.find((spec) => spec.id === "learned-held-out");
-    if (heldOut && !name.startsWith("eval/")) specs.unshift({ ...heldOut, id: "metrics-held-out" });
-    this.place.replaceChildren(...chartsOf({ charts: specs }).children);
+    this.place.replaceChildren(...chartsOf({ charts: [{ id: "metrics-any", title: name, about: "", data, layout }] }).children);
   }
 }
 
