@@ -41,9 +41,8 @@ class TransformersRollout(RolloutEngine):
         """Copies each tensor over the parameter of its name. Raises UserError when names or shapes do not fit, or some never came."""
         self._fitted = False
         wanted = dict(self._model.named_parameters(remove_duplicate=False))
-        if self._model.config.tie_word_embeddings:  # the stream of a tied model has no head
-            wanted.pop("lm_head.weight", None)
-        missing = set(wanted)
+        tied = {"lm_head.weight"} if self._model.config.tie_word_embeddings else set()
+        missing = set(wanted) - tied
         for name, tensor in weights:
             if name not in wanted or wanted[name].shape != tensor.shape:
                 expected = f"{tuple(wanted[name].shape)}" if name in wanted else "no such weight"

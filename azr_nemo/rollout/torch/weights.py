@@ -68,6 +68,8 @@ def load_weights(stream: Iterable[tuple[str, Tensor]], shape: Shape, dtype: torc
     left = {layer: set(shape.layer_parameters(layer)) for layer in range(shape.layers)}
     missing = set(wanted)
     for name, tensor in stream:
+        if name == "lm_head.weight" and shape.tied:
+            continue
         if name not in wanted or wanted[name] != tuple(tensor.shape):
             expected = f"{wanted[name]}" if name in wanted else "no such weight"
             raise UserError(f"weight {name} {tuple(tensor.shape)} does not fit the model, which has {expected}: check model.path")
