@@ -11,18 +11,17 @@ from azr_nemo.errors import UserError
 
 
 class Expected:
-    """Names and shapes of a model's weights. The stream of a tied model has no output layer."""
+    """Names and shapes of a model's weights. A tied output layer may come or stay away."""
 
     def __init__(self, config: PretrainedConfig) -> None:
         with torch.device("meta"):
             model = AutoModelForCausalLM.from_config(copy.deepcopy(config))  # from_config writes into the configuration it is given
         self.shapes = {name: tuple(weight.shape) for name, weight in model.named_parameters(remove_duplicate=False)}
-        if config.tie_word_embeddings:
-            self.shapes.pop("lm_head.weight", None)
+        self._needed = set(self.shapes) - ({"lm_head.weight"} if config.tie_word_embeddings else set())
 
     def checked(self, weights: Iterable[tuple[str, Tensor]]) -> Iterator[tuple[str, Tensor]]:
         """Passes the stream on. Raises UserError at a weight that the model does not have so, and at the end when some never came."""
-        missing = set(self.shapes)
+        missing = set(self._needed)
         for name, tensor in weights:
             check_weight(name, tensor, self.shapes)
             missing.discard(name)

@@ -141,7 +141,8 @@ def test_weights_that_are_not_finite_are_not_converted(source: Source, tmp_path:
     hf = Path(shutil.copytree(source(), tmp_path / "hf"))
     spoil(hf, lambda t: t["model.layers.2.mlp.down_proj.weight"].view(-1)[7:8].fill_(float("nan")))
     with monkeypatch.context() as earlier:  # as an earlier version converted it
-        earlier.setattr("azr_nemo.megatron.huggingface.require_finite", lambda tensor, *_: tensor)
+        for module in ("huggingface", "sharded_safetensors"):
+            earlier.setattr(f"azr_nemo.megatron.{module}.require_finite", lambda tensor, *_: tensor)
         convert(hf, tmp_path / kind, kind)
     with pytest.raises(UserError, match=r"the tensor .*decoder\.layers\.mlp\.linear_fc2\.weight, layer 2, of .* is not finite"):
         convert(tmp_path / kind, tmp_path / "out", "hf")

@@ -68,6 +68,8 @@ def load_weights(stream: Iterable[tuple[str, Tensor]], shape: Shape, dtype: torc
     left = {layer: set(shape.layer_parameters(layer)) for layer in range(shape.layers)}
     missing = set(wanted)
     for name, tensor in stream:
+        if name == "lm_head.weight" and shape.tied:
+            continue
         check_weight(name, tensor, wanted)
         # The trainer goes on changing its own tensors.
         seen[name] = tensor.detach().to(device=device, dtype=dtype, copy=True)
