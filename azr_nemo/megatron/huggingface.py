@@ -88,7 +88,7 @@ def _index(model_dir: Path) -> dict[str, str]:
     if not path.is_file():
         return {}
     try:
-        return json.loads(path.read_text())["weight_map"]
+        return json.loads(path.read_text(encoding="utf-8"))["weight_map"]
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} cannot be read ({type(error).__name__}: {error}): fetch the model again") from error
 
@@ -164,7 +164,9 @@ def write_shards(stream: Iterable[tuple[str, Tensor]], folder: Path, shard_bytes
         file = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
         (folder / f"{number}.safetensors").rename(folder / file)
         weight_map.update(dict.fromkeys(names, file))
-    (folder / INDEX).write_text(json.dumps({"metadata": {"total_size": total}, "weight_map": weight_map}, indent=2) + "\n")
+    (folder / INDEX).write_text(
+        json.dumps({"metadata": {"total_size": total}, "weight_map": weight_map}, indent=2) + "\n", encoding="utf-8"
+    )
     return dtype
 
 
@@ -190,14 +192,14 @@ def write_companions(files: dict[str, bytes], config: PretrainedConfig, dtype: t
         written = json.loads(files["config.json"])
         for key in {"dtype", "torch_dtype"} & written.keys() or {"dtype"}:
             written[key] = str(dtype).removeprefix("torch.")
-        (out / "config.json").write_text(json.dumps(written, indent=2, ensure_ascii=False) + "\n")
+        (out / "config.json").write_text(json.dumps(written, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     else:
         config.save_pretrained(out)
         # transformers 4 and whoever reads as it does know these three by other names, and would take a default without a word.
-        written = json.loads((out / "config.json").read_text())
+        written = json.loads((out / "config.json").read_text(encoding="utf-8"))
         rope = written.get("rope_parameters") or {"rope_type": "default"}
         written["rope_theta"] = rope.get("rope_theta", 10000.0)
         written["dtype"] = written["torch_dtype"] = str(dtype).removeprefix("torch.")
         if rope["rope_type"] != "default":
             written["rope_scaling"] = {name: value for name, value in rope.items() if name != "rope_theta"}
-        (out / "config.json").write_text(json.dumps(written, indent=2) + "\n")
+        (out / "config.json").write_text(json.dumps(written, indent=2) + "\n", encoding="utf-8")

@@ -88,7 +88,7 @@ class Checkpoints:
         if not directories:
             return None
         latest = self.folder / "latest"
-        name = latest.read_text(errors="replace").strip() if latest.is_file() else ""
+        name = latest.read_text(errors="replace", encoding="utf-8").strip() if latest.is_file() else ""
         # Later ones than the latest are of a run that was taken back to an earlier step.
         damages: list[str] = []
         for path in reversed([path for path in directories if path.name <= name] or directories):
@@ -136,7 +136,7 @@ def read(path: Path) -> Checkpoint:
     """Checks that a checkpoint is whole: every file is there and has the size that it was written with, and the buffer is sound. Raises
     UserError otherwise."""
     try:
-        state = json.loads((path / "state.json").read_text())
+        state = json.loads((path / "state.json").read_text(encoding="utf-8"))
         step, sizes = int(state["step"]), dict(state["files"])
     except (OSError, ValueError, KeyError, TypeError):
         raise UserError(f"{path} is not a whole checkpoint: its state.json is missing or damaged") from None
@@ -170,7 +170,7 @@ def _size(path: Path) -> int | None:
 
 def _write_durably(path: Path, text: str) -> None:
     aside = path.with_name(f".{path.name}.writing")
-    aside.write_text(text)
+    aside.write_text(text, encoding="utf-8")
     _sync(aside)
     os.replace(aside, path)
     _sync(path.parent)

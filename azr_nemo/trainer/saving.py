@@ -50,7 +50,7 @@ class Saver:
         def write(directory: Path) -> dict[str, int]:
             try:
                 write_image(buffer, directory / "buffer.sqlite")
-                (directory / "config.yaml").write_text(self.config)
+                (directory / "config.yaml").write_text(self.config, encoding="utf-8")
                 self.logs()
             finally:
                 sizes = saving.wait(self.limit_s)  # also after a failure here: until then the other ranks write into the directory
