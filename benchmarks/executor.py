@@ -188,7 +188,9 @@ def report(title: str, rows: list[Row], found: list[Ratio], path: Path | None) -
         print(ratio.line())
     if path:
         numbers = [{"name": row.name, "programs_per_s": row.programs_per_s, "cpu_ms": row.cpu_ms, **latencies(row)} for row in rows]
-        path.write_text(json.dumps({"title": title, "rows": numbers, "ratios": [asdict(ratio) for ratio in found]}, indent=1) + "\n")
+        path.write_text(
+            json.dumps({"title": title, "rows": numbers, "ratios": [asdict(ratio) for ratio in found]}, indent=1) + "\n", encoding="utf-8"
+        )
 
 
 def latencies(row: Row) -> dict[str, Any]:

@@ -23,13 +23,13 @@ from pathlib import Path
 
 import torch
 
-from azr_nemo.config import RunConfig
 from azr_nemo.errors import UserError
 from azr_nemo.megatron import distributed
 from azr_nemo.megatron.architecture import Architecture, read_architecture
 from azr_nemo.megatron.worker import MegatronEngine, build_engine
 from azr_nemo.models import tiny
 from azr_nemo.selfplay.exchange import TrainingBatch
+from azr_nemo.settings.schema import RunConfig
 
 PEAK = 989e12
 SHAPES = {

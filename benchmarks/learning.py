@@ -60,7 +60,7 @@ def main() -> None:
     arms = {arm: [read_answers(args.out / f"{arm}-{seed}.jsonl") for seed in range(1, args.seeds + 1)] for arm in args.arms}
     text = table(read_answers(warm), arms, steps)
     command = f"python benchmarks/learning.py {' '.join(sys.argv[1:])}"
-    (args.out / "table.md").write_text(f"`{command}`\n\n{text}\n")
+    (args.out / "table.md").write_text(f"`{command}`\n\n{text}\n", encoding="utf-8")
     curves = {arm: [read_metrics(args.out / f"{arm}-{seed}") for seed in range(1, args.seeds + 1)] for arm in args.arms}
     figure(curves, args.out / "figure.png")
     print(text)
@@ -78,7 +78,7 @@ def timed(run_dir: Path, settings: list[str], minutes: float) -> int:
         shutil.rmtree(run_dir, ignore_errors=True)
         child(["--minutes", str(minutes), f"run_dir={run_dir}", "seed=1", "selfplay.steps=1000000", *settings], run_dir, ok=(0, STOPPED))
         (run_dir / "timed").touch()
-    return int(latest.read_text().strip().removeprefix("step_"))
+    return int(latest.read_text(encoding="utf-8").strip().removeprefix("step_"))
 
 
 def finished(run_dir: Path, arm: str, seed: int, settings: list[str], steps: int, args: argparse.Namespace) -> None:
@@ -109,7 +109,7 @@ def child(arguments: list[str], log: Path, ok: Iterable[int] = (0,)) -> None:
 
 
 def read_metrics(run_dir: Path) -> list[dict[str, float]]:
-    return [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+    return [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
 
 
 if __name__ == "__main__":

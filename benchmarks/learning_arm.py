@@ -12,7 +12,6 @@ from collections.abc import Callable, Generator
 from pathlib import Path
 
 import azr_nemo.selfplay.step as selfplay
-from azr_nemo.config import RunConfig
 from azr_nemo.megatron.worker import build_engine
 from azr_nemo.models import resolve_model
 from azr_nemo.observe.console import Console
@@ -20,7 +19,7 @@ from azr_nemo.observe.timing import PhaseClock
 from azr_nemo.selfplay.buffer import TaskBuffer
 from azr_nemo.selfplay.exchange import PromptBatch
 from azr_nemo.selfplay.rows import Attempt, Completions, ask
-from azr_nemo.settings import load_settings
+from azr_nemo.settings.schema import RunConfig
 from azr_nemo.tasks.program import program_hash
 from azr_nemo.tasks.task import Role, TaskType
 from azr_nemo.trainer.driving import Driver
@@ -28,6 +27,7 @@ from azr_nemo.trainer.dtype import with_dtype
 from azr_nemo.trainer.executors import make_executor
 from azr_nemo.trainer.loop import starting_weights, train
 from azr_nemo.trainer.session import make_session
+from azr_nemo.trainer.settings import load_settings
 from azr_nemo.warmup.heldout import HeldOut
 
 # What each arm changes of the recipe.
@@ -83,7 +83,7 @@ def run(arm: str, config: RunConfig, minutes: float) -> int:
 
 def answered(out: Path) -> int:
     """Held-out programs that have been answered into `out`."""
-    return out.read_text().count("\n") // len(TaskType) if out.exists() else 0
+    return out.read_text(encoding="utf-8").count("\n") // len(TaskType) if out.exists() else 0
 
 
 def answers(config: RunConfig, programs: int, samples: int, out: Path) -> None:
@@ -101,7 +101,7 @@ def answers(config: RunConfig, programs: int, samples: int, out: Path) -> None:
         engine = build_engine(config, weights)
         assert engine is not None
         if latest.exists():
-            engine.load(latest.parent / latest.read_text().strip())
+            engine.load(latest.parent / latest.read_text(encoding="utf-8").strip())
         with TaskBuffer(Path(folder) / "buffer.sqlite", 1) as buffer:
             session = make_session(config, engine, executor, buffer)
             (held_out,) = session.evaluations
@@ -117,7 +117,7 @@ def answers(config: RunConfig, programs: int, samples: int, out: Path) -> None:
         for i, task in enumerate(held_out.tasks)
     ]
     part = out.with_suffix(".part")  # a reader sees the answers of whole programs only
-    part.write_text((out.read_text() if done else "") + "".join(json.dumps(row) + "\n" for row in rows))
+    part.write_text((out.read_text(encoding="utf-8") if done else "") + "".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     part.replace(out)
 
 

@@ -32,7 +32,7 @@ class Difference:
 
 def read_answers(path: Path) -> Answers:
     """The scores of learning_arm.py's lines."""
-    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     programs = sorted({row["program"] for row in rows})
     by_task = {(row["program"], row["type"]): row for row in rows}
     scores: dict[str, dict[str, NDArray[np.float64]]] = {}

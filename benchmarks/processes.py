@@ -55,7 +55,7 @@ def listeners(port: int) -> list[int]:
     sockets = set()
     for table in ("/proc/net/tcp", "/proc/net/tcp6"):
         if os.path.exists(table):
-            rows = [line.split() for line in Path(table).read_text().splitlines()[1:]]
+            rows = [line.split() for line in Path(table).read_text(encoding="utf-8").splitlines()[1:]]
             sockets |= {f"socket:[{row[9]}]" for row in rows if row[3] == LISTENING and int(row[1].rpartition(":")[2], 16) == port}
     return sorted({int(fd.parts[2]) for fd in Path("/proc").glob("[0-9]*/fd/*") if _target(fd) in sockets})
 
@@ -69,7 +69,7 @@ def _target(link: Path) -> str:
 
 def _read(path: Path) -> Process | None:
     try:
-        text = path.read_text()
+        text = path.read_text(encoding="utf-8")
     except OSError:  # it just ended
         return None
     fields = text[text.rindex(")") + 2 :].split()  # from field 3 of proc(5) on; the name before may hold anything

@@ -16,10 +16,10 @@ from collections.abc import Callable
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, LlamaConfig, PretrainedConfig, PreTrainedModel
 
-from azr_nemo.config import RolloutConfig
 from azr_nemo.megatron.platform import choose_dtype, choose_platform
 from azr_nemo.rollout import make_rollout
 from azr_nemo.rollout.engine import RolloutEngine, SampleRequest
+from azr_nemo.settings.schema import RolloutConfig
 
 SMOLLM2_135M = {
     "hidden_size": 576,

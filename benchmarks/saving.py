@@ -22,9 +22,10 @@ from azr_nemo.megatron.worker import MegatronEngine, build_engine
 from azr_nemo.models import tiny
 from azr_nemo.selfplay.buffer import TaskBuffer
 from azr_nemo.selfplay.engine import Example
-from azr_nemo.settings import as_yaml, load_settings
+from azr_nemo.settings.compose import as_yaml
 from azr_nemo.trainer.checkpoints import Checkpoints
 from azr_nemo.trainer.saving import Saver
+from azr_nemo.trainer.settings import load_settings
 
 WAYS = ("no save", "synchronous", "asynchronous")
 

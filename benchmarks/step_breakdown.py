@@ -48,7 +48,7 @@ def measured(overrides: list[str], steps: int, run_dir: Path) -> list[dict[str, 
     command = [sys.executable, "-m", "azr_nemo", "train", *overrides, f"run_dir={run_dir}", f"selfplay.steps={steps}"]
     if subprocess.run(command, check=False).returncode:
         sys.exit("the run failed, see above")
-    rows = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+    rows = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     return [row for row in rows if row["step"] > 0]
 
 

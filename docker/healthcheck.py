@@ -13,7 +13,11 @@ from pathlib import Path
 
 def locked_inodes() -> set[int]:
     """Inodes that a process of this container holds an flock on."""
-    return {int(line.split()[5].rpartition(":")[2]) for line in Path("/proc/locks").read_text().splitlines() if " FLOCK " in f" {line} "}
+    return {
+        int(line.split()[5].rpartition(":")[2])
+        for line in Path("/proc/locks").read_text(encoding="utf-8").splitlines()
+        if " FLOCK " in f" {line} "
+    }
 
 
 def newest(folder: Path) -> float:

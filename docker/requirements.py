@@ -15,7 +15,7 @@ def main() -> None:
     parser.add_argument("names", nargs="*")
     parser.add_argument("--without", action="store_true")
     arguments = parser.parse_args()
-    lines: list[str] = tomllib.loads(arguments.pyproject.read_text())["project"]["dependencies"]
+    lines: list[str] = tomllib.loads(arguments.pyproject.read_text(encoding="utf-8"))["project"]["dependencies"]
     declared = {re.split(r"[^\w.-]", line)[0]: line for line in lines}
     if unknown := set(arguments.names) - set(declared):
         parser.error(f"{arguments.pyproject} has no dependency {', '.join(sorted(unknown))}")

@@ -5,12 +5,13 @@ from functools import cache
 
 import pytest
 
-from azr_nemo.config import RunConfig
 from azr_nemo.errors import UserError
 from azr_nemo.models.shape import architectures
-from azr_nemo.settings import ROOT, load_settings, recipes
+from azr_nemo.settings.compose import ROOT, recipes
+from azr_nemo.settings.schema import RunConfig
 from azr_nemo.trainer import loop
 from azr_nemo.trainer.dry_run import check_run, describe, planned_ranks
+from azr_nemo.trainer.settings import load_settings
 
 NAME = re.compile(r"(?P<model>\w+)-(?P<nodes>\d+)n(?P<gpus>\d+)g-(?P<engine>megatron|aligner)")
 GPU = [name for name in recipes() if "-1n0g-" not in name]

@@ -3,10 +3,11 @@
 import pytest
 
 from azr_nemo.algorithms.estimators import ESTIMATORS
-from azr_nemo.config import ExecutorConfig, SelfPlayConfig
 from azr_nemo.errors import UserError
-from azr_nemo.settings import as_yaml, from_yaml, load_settings, recipes
+from azr_nemo.settings.compose import as_yaml, from_yaml, recipes
+from azr_nemo.settings.schema import ExecutorConfig, SelfPlayConfig
 from azr_nemo.tasks.program import IMPORTS
+from azr_nemo.trainer.settings import load_settings
 
 
 @pytest.mark.parametrize("name", recipes())
@@ -178,7 +179,7 @@ def test_a_reward_of_ones_own_is_given_on_the_command_line_or_in_a_recipe(tmp_pa
         ("reward.intrinsic.mine.target=math.pi", "math.pi is no function"),
         ("reward.intrinsic.mine.target=dist", "give package.module.function"),
         ("reward.intrinsic.mine.cof=1", "reward.intrinsic.mine.cof is not a setting"),
-        ("reward.intrinsic.mine.max=much", "reward.intrinsic.mine.max has a value of the wrong type"),
+        ("reward.intrinsic.mine.max=much", "reward.intrinsic.mine.max=much has a value of the wrong type"),
         ("reward.intrinsic_combine=average", "choose one of sum, multiply"),
     ],
 )

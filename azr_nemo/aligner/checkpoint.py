@@ -58,8 +58,8 @@ class CheckpointCallback:
         def write(directory: Path) -> dict[str, Written]:
             hashes = self._save_part(directory)
             OmegaConf.save(self.actor.cfg, directory / FOLDER / CONFIG)
-            (directory / STATE).write_text(json.dumps(self.state()))
-            (directory / "config.yaml").write_text(self.config)
+            (directory / STATE).write_text(json.dumps(self.state()), encoding="utf-8")
+            (directory / "config.yaml").write_text(self.config, encoding="utf-8")
             if self.buffer is not None:
                 self.buffer.backup(directory / "buffer.sqlite")
             return hashes
@@ -121,7 +121,7 @@ def restore(actor: SelfPlayActor, strategy: Any, scheduler: Any, path: Path) -> 
     Raises UserError when the checkpoint is not this engine's.
     """
     try:
-        counters = json.loads((path / STATE).read_text())
+        counters = json.loads((path / STATE).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(f"{path} is not a checkpoint of engine=aligner ({error}): give resume=PATH of one, or another run_dir") from None
     optimizer = strategy.lightning_module.optimizers(use_pl_optimizer=False)

@@ -8,7 +8,6 @@ else in the project. Megatron's own math is untouched.
 import importlib
 import importlib.abc
 import importlib.machinery
-import importlib.util
 import os
 import sys
 import types

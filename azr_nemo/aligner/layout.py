@@ -4,8 +4,8 @@ import os
 from typing import Any
 
 from azr_nemo.aligner import trtllm
-from azr_nemo.config import RunConfig
 from azr_nemo.errors import UserError
+from azr_nemo.settings.schema import RunConfig
 
 
 def world_size() -> int:

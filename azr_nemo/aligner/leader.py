@@ -6,8 +6,8 @@ from typing import Any
 from azr_nemo.aligner.actor import SelfPlayActor
 from azr_nemo.aligner.exchange import broadcast
 from azr_nemo.aligner.sampling import Sampler
-from azr_nemo.config import RunConfig
 from azr_nemo.selfplay.exchange import Completion, PromptBatch
+from azr_nemo.settings.schema import RunConfig
 
 
 class LeadingEngine:

@@ -17,8 +17,8 @@ from omegaconf import DictConfig, OmegaConf
 from azr_nemo.aligner import cpu, layout, trtllm
 from azr_nemo.aligner.actor import SelfPlayActor
 from azr_nemo.aligner.tokenizer import readable
-from azr_nemo.config import RunConfig
 from azr_nemo.errors import UserError
+from azr_nemo.settings.schema import RunConfig
 
 END = "<|endoftext|>"  # NeMo's text for "the tokenizer's end token", whatever that is
 

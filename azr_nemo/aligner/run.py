@@ -9,12 +9,12 @@ from pathlib import Path
 
 from azr_nemo.aligner import cpu, layout
 from azr_nemo.aligner.selfplay import Leading, Silent
-from azr_nemo.config import RunConfig
 from azr_nemo.errors import UserError
 from azr_nemo.observe.console import Console
 from azr_nemo.observe.weights_and_biases import require_wandb
 from azr_nemo.sandbox.metered import MeteredExecutor
-from azr_nemo.settings import as_yaml
+from azr_nemo.settings.compose import as_yaml
+from azr_nemo.settings.schema import RunConfig
 from azr_nemo.trainer.checkpoints import Checkpoint, Checkpoints
 from azr_nemo.trainer.executors import make_executor
 from azr_nemo.trainer.run_directory import Outcome, RunDirectory

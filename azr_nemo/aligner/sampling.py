@@ -14,7 +14,7 @@ from nemo_aligner.utils.parallel_state import trt_llm_reshard_region
 from azr_nemo.aligner.actor import SelfPlayActor
 from azr_nemo.aligner.dataset import PADDING, PromptRow, PromptSource
 from azr_nemo.aligner.exchange import gather_rows
-from azr_nemo.config import RunConfig
+from azr_nemo.settings.schema import RunConfig
 
 # One sample that has arrived: its index, its token ids, the end token included, and whether it ended by itself.
 Arrived = Callable[[int, tuple[int, ...], bool], None]

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from azr_nemo.config import RunConfig
 from azr_nemo.observe.console import Console
 from azr_nemo.observe.memory import MemoryMeter
 from azr_nemo.observe.metrics import MetricsLog
@@ -14,6 +13,7 @@ from azr_nemo.observe.timing import PhaseClock
 from azr_nemo.sandbox.metered import MeteredExecutor
 from azr_nemo.selfplay.buffer import TaskBuffer
 from azr_nemo.selfplay.step import StepResult
+from azr_nemo.settings.schema import RunConfig
 from azr_nemo.trainer.checkpoints import Checkpoint
 from azr_nemo.trainer.driving import Driver
 from azr_nemo.trainer.reporting import StepReport, open_sinks

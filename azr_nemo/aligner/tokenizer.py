@@ -19,7 +19,7 @@ def readable(directory: Path) -> Iterator[Path]:
     configuration cannot be read."""
     path = directory / "tokenizer_config.json"
     try:
-        described = json.loads(path.read_text()) if path.is_file() else {}
+        described = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read ({error}): bring it back, or give another tokenizer with aligner.tokenizer=DIR") from None
     if described.get("tokenizer_class") != NEWER:
@@ -30,5 +30,5 @@ def readable(directory: Path) -> Iterator[Path]:
         for name in FILES:
             if (directory / name).is_file():
                 shutil.copy(directory / name, copy / name)
-        (copy / "tokenizer_config.json").write_text(json.dumps({**described, "tokenizer_class": OLDER}))
+        (copy / "tokenizer_config.json").write_text(json.dumps({**described, "tokenizer_class": OLDER}), encoding="utf-8")
         yield copy

@@ -18,10 +18,10 @@ from azr_nemo.aligner.advantages import global_trr_plus_plus
 from azr_nemo.aligner.exchange import broadcast
 from azr_nemo.aligner.sampling import Sampler
 from azr_nemo.aligner.selfplay import SelfPlayRun
-from azr_nemo.config import RunConfig
 from azr_nemo.errors import UserError
 from azr_nemo.megatron.finite_weights import Diverged, require_growth, way_back
 from azr_nemo.selfplay.exchange import GROUPS, TrainingBatch
+from azr_nemo.settings.schema import RunConfig
 from azr_nemo.tasks.task import Role
 
 PADDING = -1  # of a row that only fills the batch: its group, and its place among the verdicts

@@ -4,8 +4,8 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from azr_nemo.config import RunConfig
 from azr_nemo.errors import UserError
+from azr_nemo.settings.schema import RunConfig
 
 # megatron.core.export.model_type.ModelType of megatron-core 0.10, whose exporter NeMo 2.1 calls.
 MODEL_TYPES = ("gpt", "gptnext", "llama", "falcon", "starcoder", "mixtral", "gemma")

@@ -20,6 +20,8 @@ def main() -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("TQDM_DISABLE", "1")  # the libraries' bars would tear ours
     os.environ.setdefault("HF_HUB_OFFLINE", "1")  # models are local directories; nothing is looked up behind the user's back
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr] # a locale without a letter must not end a run
     try:
         app()
     except (UserError, ExecutorUnavailable) as error:

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 from rich.console import Console as Terminal
 
-from azr_nemo.cli.app import Overrides, app
+from azr_nemo.cli.app import Overrides, app, number
 from azr_nemo.errors import UserError
 
 
@@ -26,7 +26,8 @@ def plan(
         raise UserError("--all plans every recipe: leave out recipe=..., or leave out --all")
     from azr_nemo.planning import report
     from azr_nemo.planning.plan import make_plan
-    from azr_nemo.settings import load_settings, recipes
+    from azr_nemo.settings.compose import recipes
+    from azr_nemo.trainer.settings import load_settings
 
     terminal = Terminal() if sys.stdout.isatty() else Terminal(width=160)
     if every:
@@ -50,8 +51,8 @@ def plan(
 @app.command()
 def doctor(
     overrides: Overrides = None,
-    seconds: Annotated[float, typer.Option(min=0, help="of the all-reduce between the ranks of a job")] = 10.0,
-    bound: Annotated[float, typer.Option(min=1, help="the longest wait for another rank, in seconds")] = 60.0,
+    seconds: Annotated[float, number("--seconds", "of the all-reduce between the ranks of a job", least=0, most=86_400)] = 10.0,
+    bound: Annotated[float, number("--bound", "the longest wait for another rank, in seconds", least=1, most=86_400)] = 60.0,
 ) -> None:
     """Says what is wrong with this machine and how to mend it: versions, devices, network, jail, executor and its servers, disk.
 
@@ -61,7 +62,7 @@ def doctor(
     from azr_nemo.doctor import ranks
     from azr_nemo.doctor.finding import State, table
     from azr_nemo.doctor.report import about_a_run, examine
-    from azr_nemo.settings import load_settings
+    from azr_nemo.trainer.settings import load_settings
 
     config = load_settings(overrides or [], default_recipe=False)
     if os.environ.get("RANK", "0") != "0":

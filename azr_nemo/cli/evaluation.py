@@ -7,7 +7,7 @@ import typer
 from rich.console import Console as Terminal
 from typer.core import TyperGroup
 
-from azr_nemo.cli.app import app
+from azr_nemo.cli.app import HelpSettings, app, print_settings
 from azr_nemo.errors import UserError
 
 
@@ -28,26 +28,24 @@ app.add_typer(eval_app, name="eval")
 data_app = typer.Typer(no_args_is_help=True, help="The benchmarks' data.")
 app.add_typer(data_app, name="data")
 
-Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="recipe=NAME|FILE.yaml and overrides: optim.lr=1e-5")]
-File = Annotated[Path, typer.Argument(metavar="FILE.jsonl")]
-
 
 @eval_app.command("run")
 def eval_run(
-    settings: Annotated[list[str], typer.Argument(metavar="KEY=VALUE...", help="checkpoint=PATH suite=[...] and settings")],
+    settings: Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE...", help="checkpoint=PATH suite=[...] and settings")] = None,
+    help_settings: HelpSettings = False,
 ) -> None:
-    """Asks a checkpoint the items of some suites and grades its answers. A killed evaluation goes on with the same command.
-
-    Settings and their defaults: azr_nemo/evaluation/settings.py.
-    """
+    """Asks a checkpoint the items of some suites and grades its answers. A killed evaluation goes on with the same command."""
     from azr_nemo.evaluation import results
     from azr_nemo.evaluation.command import evaluate
-    from azr_nemo.evaluation.settings import load_eval_settings
+    from azr_nemo.evaluation.settings import REGISTERED, EvalSettings, load_eval_settings
     from azr_nemo.evaluation.suites import groups
     from azr_nemo.observe.console import Console
 
+    if help_settings:
+        print_settings(EvalSettings, REGISTERED, settings)
+        return
     with Console() as console:
-        path = evaluate(load_eval_settings(settings, groups()), console)
+        path = evaluate(load_eval_settings(settings or [], groups()), console)
     Terminal().print(results.table(results.read(path)["suites"]))
     print(path)
 
@@ -83,11 +81,11 @@ def data_prepare(
     suite: Annotated[list[str] | None, typer.Option(help="only these suites; may be repeated")] = None,
 ) -> None:
     """Builds the benchmarks' items from local copies of the public files, checks counts and hashes, and says where missing files come from."""
-    from azr_nemo.config import ExecutorConfig
     from azr_nemo.evaluation.prepare import prepare
     from azr_nemo.evaluation.suite import Tools
     from azr_nemo.evaluation.suites import SUITES
     from azr_nemo.observe.console import Console
+    from azr_nemo.settings.schema import ExecutorConfig
     from azr_nemo.trainer.executors import make_executor
 
     with (

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from azr_nemo.cli.app import app
+from azr_nemo.cli.app import app, number
 from azr_nemo.errors import UserError
 
 tokenizers = typer.Typer(no_args_is_help=True, help="Changes to a model's tokenizer.")
@@ -20,7 +20,9 @@ def convert(
     out: Annotated[Path, typer.Argument(help="what to write; it must not exist. A name that ends in .nemo gives a file, another a folder")],
     to: Annotated[str, typer.Option(help="hf | megatron | nemo")] = "hf",
     verify: Annotated[bool, typer.Option("--verify", help="read it again; compare every tensor, and the logits with transformers")] = False,
-    max_shard_gb: Annotated[float, typer.Option(help="size of a file of weights, which is also what is held in memory")] = 5.0,
+    max_shard_gb: Annotated[
+        float, number("--max-shard-gb", "size of a file of weights, which is also what is held in memory", above=0, most=1e6)
+    ] = 5.0,
     like: Annotated[Path | None, typer.Option(help="for NeMo's weights: the Hugging Face directory of the same model")] = None,
     tokenizer: Annotated[str | None, typer.Option(help="with --to nemo: where NeMo finds the tokenizer; SOURCE unless told")] = None,
 ) -> None:

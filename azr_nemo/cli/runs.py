@@ -1,23 +1,31 @@
 """`azr-nemo train | seed | summary | grade`."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console as Terminal
 
-from azr_nemo.cli.app import File, Overrides, app
+from azr_nemo.cli.app import File, HelpSettings, Overrides, app, print_settings
 from azr_nemo.errors import UserError
 
 
 @app.command()
 def train(
-    overrides: Overrides = None, dry_run: Annotated[bool, typer.Option(help="print the resolved configuration and stop")] = False
+    overrides: Overrides = None,
+    dry_run: Annotated[bool, typer.Option(help="print the resolved configuration and stop")] = False,
+    help_settings: HelpSettings = False,
 ) -> None:
     """Trains a recipe by self-play, or resumes it: azr-nemo train recipe=smollm2_135m-1n0g-megatron selfplay.steps=10"""
-    from azr_nemo.settings import as_yaml, load_settings
+    if help_settings:
+        from azr_nemo.settings.schema import RunConfig
+        from azr_nemo.trainer.settings import REGISTERED
+
+        print_settings(RunConfig, REGISTERED, overrides)
+        return
+    from azr_nemo.settings.compose import as_yaml
+    from azr_nemo.trainer.settings import load_settings
 
     config = load_settings(overrides or [])
     if dry_run:
@@ -30,7 +38,7 @@ def train(
         from azr_nemo.aligner.run import train as run
 
         if config.model.architecture:  # else NeMo's model_config.yaml is the first to tell its shape
-            from azr_nemo.settings import world_size
+            from azr_nemo.megatron.distributed import world_size
             from azr_nemo.trainer.dry_run import check_run
 
             check_run(config, world_size())
@@ -52,8 +60,8 @@ def seed(
 
     Files are checked within the limits of the recipe that is named, or within the defaults of all settings when none is.
     """
-    from azr_nemo.settings import load_settings
     from azr_nemo.trainer.seed import seed_from_files, seed_from_model
+    from azr_nemo.trainer.settings import load_settings
 
     if report and not source:
         raise UserError("--report says what became of the rows of seed files: name them with --from FILE")
@@ -76,27 +84,14 @@ def summary(run_dir: Path, png: Annotated[Path | None, typer.Option(help="where 
 @app.command()
 def grade(file: File, timeout: Annotated[float, typer.Option(help="seconds of wall time a call")] = 5.0) -> None:
     """Grades rows {"task_type", "program", "input"|"inputs", "output"|"outputs", "answer"}; prints {"score", "reason"} for each."""
-    from azr_nemo.config import ExecutorConfig
+    from azr_nemo.json_lines import objects
+    from azr_nemo.sandbox.limits import of_timeout
     from azr_nemo.selfplay.verification import Verifier, grade_rows
-    from azr_nemo.trainer.executors import limits, make_executor
+    from azr_nemo.settings.schema import ExecutorConfig
+    from azr_nemo.trainer.executors import make_executor
 
-    config = ExecutorConfig(wall_s=timeout, cpu_s=timeout)
-    with make_executor(config) as executor:
-        for row in grade_rows(_rows(file), Verifier(executor, limits(config))):
+    limits = of_timeout(timeout)
+    rows = objects(file, lambda number, reason: f"{file}:{number} is not a JSON object: {reason}")
+    with make_executor(ExecutorConfig()) as executor:
+        for row in grade_rows(((f"{file}:{number}", row) for number, row in rows), Verifier(executor, limits)):
             print(json.dumps(row))
-
-
-def _rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    try:
-        lines = path.read_text().splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} cannot be read: {error}") from None
-    for number, line in enumerate(lines, 1):
-        if line.strip():
-            try:
-                row = json.loads(line)
-            except ValueError:
-                row = None
-            if not isinstance(row, dict):
-                raise UserError(f"{path}:{number} is not a JSON object: every line must be one")
-            yield f"{path}:{number}", row

@@ -1,11 +1,10 @@
 """`azr-nemo sandbox`: the jailed executor by itself."""
 
-import json
 from typing import Annotated
 
 import typer
 
-from azr_nemo.cli.app import File, app
+from azr_nemo.cli.app import File, app, number
 from azr_nemo.errors import UserError
 
 sandbox_app = typer.Typer(no_args_is_help=True, help="The jailed executor by itself.")
@@ -23,11 +22,13 @@ def sandbox_run(
 ) -> None:
     """Runs rows {"program", "inputs"}; prints {"outcomes": [{"status", "value", "error", "cpu_s", "wall_s"}]} for each."""
     from azr_nemo.sandbox.run import run_file
-    from azr_nemo.settings import load_settings
+    from azr_nemo.settings.checks import check_executor
+    from azr_nemo.settings.schema import ExecutorConfig
     from azr_nemo.trainer.executors import make_executor
 
-    remote = ["executor=sandbox_fusion", f"executor.endpoints={json.dumps(endpoint)}"] if endpoint else []
-    with make_executor(load_settings(remote, default_recipe=False).executor) as executor:
+    config = ExecutorConfig(name="sandbox_fusion", endpoints=endpoint) if endpoint else ExecutorConfig()
+    check_executor(config)
+    with make_executor(config) as executor:
         for line in run_file(file, executor, deterministic, timeout):
             print(line)
 
@@ -46,7 +47,7 @@ def sandbox_serve(
     ] = None,
     in_flight: Annotated[int, typer.Option(min=1, help="requests at once; more are answered 429")] = 256,
     body_mb: Annotated[int, typer.Option(min=1, help="largest body in MiB; larger ones are answered 413")] = 8,
-    seconds: Annotated[float, typer.Option(min=0.1, help="longest time limit that a request may ask for")] = 300.0,
+    seconds: Annotated[float, number("--seconds", "longest time limit that a request may ask for", least=0.1, most=86_400)] = 300.0,
     memory_mb: Annotated[int, typer.Option(min=16, help="most memory that a request may ask for, in MiB")] = 2048,
 ) -> None:
     """Serves the jailed executor over HTTP, in the place of a Sandbox-Fusion server: POST /run_code, GET /v1/ping, GET /metrics."""

@@ -52,7 +52,7 @@ def _open_slices(path: Path, stack: ExitStack) -> dict[str, StoredTensor]:
         if not (weights / name).is_file():
             raise UserError(f"the checkpoint {path} cannot be loaded: weights/{name} is missing, so it was never completed")
     try:
-        backend = json.loads((weights / "metadata.json").read_text())["sharded_backend"]
+        backend = json.loads((weights / "metadata.json").read_text(encoding="utf-8"))["sharded_backend"]
         if backend != BACKEND:
             raise UserError(f"the checkpoint {path} cannot be loaded: its tensors are stored as {backend}, not as {BACKEND}")
         found: dict[str, StoredTensor] = {}
@@ -106,7 +106,7 @@ def write_checkpoint(source: Source, folder: Path, file_bytes: int, progress: Pr
     (weights / "common.pt").write_bytes(common.getvalue())
     model_dir.mkdir()
     write_companions(source.companions, source.config, source.dtype, model_dir)
-    (weights / "metadata.json").write_text(json.dumps(METADATA))
+    (weights / "metadata.json").write_text(json.dumps(METADATA), encoding="utf-8")
 
 
 def _group(wanted: list[Piece], item_bytes: int, file_bytes: int) -> list[list[Piece]]:

@@ -46,7 +46,7 @@ class _Record:
             self.arguments = state
 
 
-class _Unpickler(pickle.Unpickler):
+class _Unpickler(pickle.Unpickler):  # noqa: S301 - it finds no class but ours
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) in _RECORDS:
             return _Record

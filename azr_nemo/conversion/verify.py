@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
-from azr_nemo.config import EngineConfig
 from azr_nemo.conversion.hugging_face import Progress
 from azr_nemo.conversion.source import Source
 from azr_nemo.errors import UserError
@@ -15,6 +14,7 @@ from azr_nemo.megatron.batches import MicroBatch
 from azr_nemo.megatron.model import build_model
 from azr_nemo.megatron.platform import choose_platform
 from azr_nemo.megatron.weights import import_weights
+from azr_nemo.settings.schema import EngineConfig
 
 TOKENS = 32
 LOGITS = 2  # models whose logits are computed

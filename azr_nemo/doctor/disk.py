@@ -7,7 +7,6 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from azr_nemo.config import RunConfig
 from azr_nemo.doctor.finding import Finding, error, warning
 from azr_nemo.errors import UserError
 from azr_nemo.megatron.architecture import read_architecture
@@ -16,6 +15,7 @@ from azr_nemo.models.shape import model_shape
 from azr_nemo.planning.memory import checkpoint_bytes
 from azr_nemo.planning.parameters import total_parameters
 from azr_nemo.planning.sizing import width
+from azr_nemo.settings.schema import RunConfig
 
 MOST_SKEW_S = 2.0  # between a file system's times and this machine's
 

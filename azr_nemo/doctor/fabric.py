@@ -40,7 +40,9 @@ def infiniband(folder: Path) -> Finding:
     """The devices with the state and rate of their ports. One whose port is down is a warning: NCCL would go on over slower ones."""
     ports = {}
     for port in sorted(folder.glob("*/ports/*")):
-        state, rate = ((port / name).read_text().strip() if (port / name).is_file() else "unknown" for name in ("state", "rate"))
+        state, rate = (
+            (port / name).read_text(encoding="utf-8").strip() if (port / name).is_file() else "unknown" for name in ("state", "rate")
+        )
         ports[f"{port.parts[-3]}:{port.name}"] = f"{state}, {rate}"
     if not ports:
         return Finding("infiniband", "no device")

@@ -9,9 +9,9 @@ from importlib.metadata import PackageNotFoundError, requires, version
 import torch
 from packaging.requirements import Requirement
 
-from azr_nemo.config import RunConfig
 from azr_nemo.doctor.finding import Finding, error, warning
 from azr_nemo.megatron.platform import choose_platform, multiplies_bfloat16
+from azr_nemo.settings.schema import RunConfig
 
 PACKAGES = ("azr-nemo", "torch", "megatron-core", "transformers", "transformer-engine", "tensorrt-llm")
 

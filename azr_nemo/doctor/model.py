@@ -7,7 +7,6 @@ from typing import Any
 
 from transformers import PretrainedConfig
 
-from azr_nemo.config import RunConfig
 from azr_nemo.doctor.finding import Finding, error, warning
 from azr_nemo.errors import UserError
 from azr_nemo.megatron.architecture import check_layout
@@ -17,6 +16,7 @@ from azr_nemo.models.shape import model_shape
 from azr_nemo.planning.plan import make_plan
 from azr_nemo.planning.report import nearest
 from azr_nemo.planning.sizing import ranks_of
+from azr_nemo.settings.schema import RunConfig
 
 SAMPLE = 'def f(x: list[int]) -> str:\n    return "".join(str(n % 7) for n in x)  # größer, 日本\n'
 

@@ -19,10 +19,10 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
-from azr_nemo.config import RunConfig
 from azr_nemo.doctor.disk import MOST_SKEW_S, nearest_existing, trial
 from azr_nemo.doctor.finding import Finding, error, warning
 from azr_nemo.megatron.platform import Platform, choose_platform
+from azr_nemo.settings.schema import RunConfig
 
 PINGS = 5
 SMALL, LARGE = 1, {"cpu": 1 << 22, "cuda": 1 << 26}  # fp32 numbers of an all-reduce

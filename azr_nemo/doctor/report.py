@@ -3,7 +3,6 @@
 import os
 from collections.abc import Iterator
 
-from azr_nemo.config import RunConfig
 from azr_nemo.doctor import ranks
 from azr_nemo.doctor.disk import disk
 from azr_nemo.doctor.execution import execution
@@ -11,6 +10,7 @@ from azr_nemo.doctor.fabric import fabric
 from azr_nemo.doctor.finding import Finding
 from azr_nemo.doctor.machine import devices, versions
 from azr_nemo.doctor.model import model
+from azr_nemo.settings.schema import RunConfig
 
 ABOUT_RUN = ("recipe=", "run_dir=", "model", "engine", "cluster", "rollout")
 

@@ -6,7 +6,6 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from azr_nemo.config import RunConfig
 from azr_nemo.errors import UserError
 from azr_nemo.evaluation import prepare, results
 from azr_nemo.evaluation.harness import SuiteRun
@@ -19,6 +18,7 @@ from azr_nemo.evaluation.templates import TEMPLATES
 from azr_nemo.evaluation.validation import Validation, subset
 from azr_nemo.observe.console import Console
 from azr_nemo.sandbox.executor import Executor
+from azr_nemo.settings.schema import RunConfig
 from azr_nemo.trainer.executors import make_executor
 
 

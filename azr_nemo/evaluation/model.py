@@ -8,7 +8,6 @@ from pathlib import Path
 from torch import Tensor
 from transformers import PretrainedConfig
 
-from azr_nemo.config import ModelConfig, RolloutConfig
 from azr_nemo.conversion.checkpoint import open_checkpoint
 from azr_nemo.errors import UserError
 from azr_nemo.evaluation.settings import EvalSettings
@@ -18,6 +17,7 @@ from azr_nemo.megatron.text import Text
 from azr_nemo.models import Stage, resolve_model
 from azr_nemo.rollout import make_rollout
 from azr_nemo.rollout.engine import Sample, SampleRequest
+from azr_nemo.settings.schema import ModelConfig, RolloutConfig
 from azr_nemo.trainer.checkpoints import Checkpoints
 
 SAMPLE_BYTES = 1 << 16

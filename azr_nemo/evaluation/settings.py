@@ -1,66 +1,67 @@
 """The settings of `azr-nemo eval`, from KEY=VALUE words, checked."""
 
 import difflib
-from collections.abc import Collection
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from azr_nemo.config import ExecutorConfig
 from azr_nemo.errors import UserError
 from azr_nemo.evaluation.templates import TEMPLATES
+from azr_nemo.settings.checks import check_executor
+from azr_nemo.settings.field import Registered, at_home, check, section, setting
+from azr_nemo.settings.schema import ExecutorConfig
+from azr_nemo.settings.words import put, sentence, split
+
+REGISTERED: Registered = {"templates": TEMPLATES}
 
 
 @dataclass
 class EvalSettings:
     """Everything an evaluation depends on. A directory of results holds one such set: another one needs another `out`."""
 
-    checkpoint: str = ""  # a Hugging Face directory, a run's checkpoint, a run directory for its latest, or embedded:smollm2_135m
-    suite: list[str] = field(default_factory=list)  # names, or the groups code, math, reasoning, all
-    data: str = "data/eval"  # what `azr-nemo data prepare` wrote
-    out: str = ""  # where results go; evals/<checkpoint's name>
-    samples: int = 1
-    temperature: float = 0.0  # 0: greedy
-    pass_k: list[int] = field(default_factory=lambda: [1])
-    seed: int = 0
-    template: str = "auto"  # auto: each suite's own
-    max_tokens: int = 0  # 0: each suite's own, as the original's
-    limit: int = 0  # items of each suite; 0: all
-    rollout: str = "torch"  # torch | transformers
-    max_batch_rows: int = 64
-    max_prompt_tokens: int = 16384
-    platform: str = "auto"
-    dtype: str = "auto"
-    math_deadline_s: float = 3.0
-    executor: ExecutorConfig = field(default_factory=lambda: ExecutorConfig(wall_s=10.0, cpu_s=10.0, memory_mb=1024, modules=["numpy"]))
+    COMMAND: ClassVar[str] = "eval"
+    checkpoint: str = setting(
+        "", "a Hugging Face directory, a run's checkpoint, a run directory for its latest, or embedded:smollm2_135m", path=True
+    )
+    suite: list[str] = setting([], "names, or the groups code, math, reasoning, all")
+    data: str = setting("data/eval", "what `azr-nemo data prepare` wrote", path=True, needed="give the directory")
+    out: str = setting("", "where results go; empty: evals/<checkpoint's name>", path=True)
+    samples: int = setting(1, "answers to each item", least=1)
+    temperature: float = setting(0.0, "of the samples; 0: greedy", least=0, most=100)
+    pass_k: list[int] = setting([1], "the k of pass@k, each at most samples", least=1)
+    seed: int = setting(0, "of the samples", least=0, most=2**63 - 1)
+    template: str = setting("auto", "of the prompts; auto: each suite's own", choices=("auto",), registered="templates")
+    max_tokens: int = setting(0, "of a response; 0: each suite's own, as the original's", least=0)
+    limit: int = setting(0, "items of each suite; 0: all", least=0)
+    rollout: str = setting("torch", "the engine that samples", choices=("torch", "transformers"))
+    max_batch_rows: int = setting(64, "rows decoded together", least=1)
+    max_prompt_tokens: int = setting(16384, "tokens of the longest prompt; an item with a longer one is wrong", least=1)
+    platform: str = setting("auto", "auto: cuda where there is a GPU", choices=("auto", "cpu", "cuda"))
+    dtype: str = setting("auto", "of the weights; see model.dtype", choices=("auto", "bfloat16", "float32"))
+    math_deadline_s: float = setting(3.0, "CPU seconds of one comparison of answers", above=0, most=3600)
+    executor: ExecutorConfig = section(ExecutorConfig, wall_s=10.0, cpu_s=10.0, memory_mb=1024, modules=["numpy"])
 
     def identity(self) -> dict[str, Any]:
         """The settings that decide what is measured: not where, nor with how many workers."""
-        whole: Any = OmegaConf.to_container(OmegaConf.structured(self))
-        return {key: value for key, value in whole.items() if key not in ("out", "data", "suite", "executor", "max_batch_rows", "platform")}
+        left_out = ("out", "data", "suite", "executor", "max_batch_rows", "platform")
+        return {key: value for key, value in asdict(self).items() if key not in left_out}
 
 
 def load_eval_settings(words: list[str], groups: dict[str, list[str]]) -> EvalSettings:
     """The checked settings. groups: names of suites by group, `all` included. Raises UserError naming the setting that makes no sense."""
-    for word in words:
-        if "=" not in word:
-            raise UserError(f"{word!r} is not a setting: write key=value, for example checkpoint=runs/mine suite=[math500]")
+    node = OmegaConf.structured(EvalSettings)
+    for key, value in split(words, "a setting", "checkpoint=runs/mine suite=[math500]"):
+        put(node, EvalSettings, key, value)
     try:
-        node = OmegaConf.merge(OmegaConf.structured(EvalSettings), OmegaConf.from_dotlist([_listed(word) for word in words]))
         settings: Any = OmegaConf.to_object(node)
-    except (OmegaConfBaseException, ValueError) as error:
-        raise UserError(_sentence(error)) from None
+    except OmegaConfBaseException as error:
+        raise UserError(sentence(error, EvalSettings)) from None
     settings.suite = _expanded(settings.suite, groups)
+    at_home(settings)
     _check(settings)
     return settings
-
-
-def _listed(word: str) -> str:
-    """`suite=math500` means a list of one."""
-    key, _, value = word.partition("=")
-    return f"{key}=[{value}]" if key in ("suite", "pass_k") and not value.startswith("[") else word
 
 
 def _expanded(names: list[str], groups: dict[str, list[str]]) -> list[str]:
@@ -79,35 +80,11 @@ def _expanded(names: list[str], groups: dict[str, list[str]]) -> list[str]:
 def _check(settings: EvalSettings) -> None:
     if not settings.checkpoint:
         raise UserError("checkpoint is missing: give a Hugging Face directory, a run's checkpoint or a run directory")
-    _choice("template", settings.template, ["auto", *TEMPLATES])
-    _choice("rollout", settings.rollout, ["torch", "transformers"])
-    _choice("platform", settings.platform, ["auto", "cpu", "cuda"])
-    _choice("dtype", settings.dtype, ["auto", "bfloat16", "float32"])
-    for key, least in (("samples", 1), ("max_batch_rows", 1), ("max_tokens", 0), ("limit", 0), ("max_prompt_tokens", 1)):
-        if getattr(settings, key) < least:
-            raise UserError(f"{key}={getattr(settings, key)} is too small: it must be at least {least}")
-    if settings.temperature < 0:
-        raise UserError(f"temperature={settings.temperature} must not be below 0")
+    check(settings, REGISTERED)
+    check_executor(settings.executor)
     if settings.samples > 1 and settings.temperature == 0:
         raise UserError(
             f"samples={settings.samples} with temperature=0 would be {settings.samples} times the same: set temperature=0.6 or samples=1"
         )
-    if not settings.pass_k or min(settings.pass_k) < 1 or max(settings.pass_k) > settings.samples:
+    if not settings.pass_k or max(settings.pass_k) > settings.samples:
         raise UserError(f"pass_k={settings.pass_k}: each must lie between 1 and samples={settings.samples}")
-    if settings.math_deadline_s <= 0:
-        raise UserError(f"math_deadline_s={settings.math_deadline_s} must be above 0")
-
-
-def _choice(key: str, value: str, choices: Collection[str]) -> None:
-    if value not in choices:
-        raise UserError(f"{key}={value} is unknown: choose one of {', '.join(choices)}")
-
-
-def _sentence(error: Exception) -> str:
-    text = str(error).splitlines()[0]
-    key = getattr(error, "full_key", None) or ""
-    if "not in 'EvalSettings'" in text or "not in 'ExecutorConfig'" in text:
-        known = list(OmegaConf.structured(EvalSettings))
-        close = difflib.get_close_matches(key, known, n=1)
-        return f"{key} is not a setting of eval{f': did you mean {close[0]}?' if close else ': there are ' + ', '.join(known)}"
-    return f"{key} has a value of the wrong type: {text}" if key else text

@@ -7,9 +7,10 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from azr_nemo.config import RunConfig
 from azr_nemo.errors import UserError
-from azr_nemo.settings import ROOT, load_settings
+from azr_nemo.settings.compose import ROOT
+from azr_nemo.settings.schema import RunConfig
+from azr_nemo.trainer.settings import load_settings
 
 SCRIPTS = ROOT / "launcher_scripts" / "slurm"  # in a wheel inside the package
 EXECUTORS = ("slurm", "local")
@@ -84,6 +85,10 @@ def prepare(launch: Launch) -> Prepared:
     for mount in launch.mounts:
         if ":" not in mount:
             raise UserError(f"--mount {mount} is not SRC:DST")
+    if launch.container and set(str(launch.home)) & set(",:"):
+        raise UserError(
+            f"--home {launch.home} cannot be mounted in a container: pyxis separates mounts by , and :, so give another directory"
+        )
     if launch.executor == "local" and launch.container:
         raise UserError("--container is for --executor slurm: a local run takes this Python on this machine")
     return Prepared(launch, config, _name(config), nodes, gpus, ranks, _environment(launch, ranks), _command(launch))
@@ -116,4 +121,4 @@ def _command(launch: Launch) -> str:
 def _absolute(override: str) -> str:
     """A recipe's file by its whole path, as the job runs elsewhere."""
     name, _, value = override.partition("=")
-    return f"recipe={Path(value).resolve()}" if name == "recipe" and value.endswith((".yaml", ".yml")) else override
+    return f"recipe={Path(value).expanduser().resolve()}" if name == "recipe" and value.endswith((".yaml", ".yml")) else override

@@ -21,7 +21,6 @@ from azr_nemo.algorithms.aggregation import token_weights
 from azr_nemo.algorithms.finite import bounded
 from azr_nemo.algorithms.importance_sampling import importance_weights
 from azr_nemo.algorithms.losses import LOSSES, Bounds, Moved
-from azr_nemo.config import RunConfig
 from azr_nemo.megatron import distributed
 from azr_nemo.megatron.batches import MicroBatch, mini_batches, pack
 from azr_nemo.megatron.finite_weights import Growth
@@ -34,6 +33,7 @@ from azr_nemo.megatron.sampling import request_seed
 from azr_nemo.megatron.weights import import_weights
 from azr_nemo.selfplay.engine import Example
 from azr_nemo.selfplay.exchange import TrainingBatch
+from azr_nemo.settings.schema import RunConfig
 
 # Of one micro-batch: the loss summed over its tokens, and sums for the metrics, from log-probabilities and entropies [n].
 Score = Callable[[MicroBatch, Tensor, Tensor], tuple[Tensor, dict[str, Tensor]]]

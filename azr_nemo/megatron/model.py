@@ -8,11 +8,11 @@ from megatron.core.transformer.module import Float16Module
 from torch import Tensor
 from transformers import PretrainedConfig
 
-from azr_nemo.config import EngineConfig
 from azr_nemo.megatron.architecture import inverse_frequencies, read_architecture
 from azr_nemo.megatron.head import ScoringGPT
 from azr_nemo.megatron.layers import decoder_spec
 from azr_nemo.megatron.platform import Platform
+from azr_nemo.settings.schema import EngineConfig
 
 
 def build_model(

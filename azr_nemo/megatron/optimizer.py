@@ -8,8 +8,8 @@ from megatron.core.distributed import DistributedDataParallel
 from megatron.core.optimizer import MegatronOptimizer, OptimizerConfig, get_megatron_optimizer
 from megatron.core.optimizer_param_scheduler import OptimizerParamScheduler
 
-from azr_nemo.config import OptimConfig, RunConfig
 from azr_nemo.errors import UserError
+from azr_nemo.settings.schema import OptimConfig, RunConfig
 
 LAST = 0.1  # share of the learning rate that a decay ends at: a run that goes on beyond it still learns
 

@@ -91,7 +91,7 @@ def multiplies_bfloat16(platform: Platform) -> bool:
     if platform.device.type == "cuda":
         return True
     try:
-        return not FAST_BFLOAT16.isdisjoint(CPU_INFO.read_text().split())
+        return not FAST_BFLOAT16.isdisjoint(CPU_INFO.read_text(encoding="utf-8").split())
     except OSError:
         return False
 

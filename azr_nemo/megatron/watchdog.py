@@ -269,7 +269,7 @@ def _in_collective(frame: FrameType | None) -> bool:
 def _process(pid: int) -> tuple[str, str]:
     """When a process of this machine began, in the kernel's ticks, and its state's letter; empty for one that has ended."""
     try:
-        with open(f"/proc/{pid}/stat") as file:
+        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
             fields = file.read().rpartition(")")[2].split()
     except OSError:
         return "", ""

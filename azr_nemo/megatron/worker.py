@@ -14,7 +14,6 @@ import torch.distributed as dist
 from torch import Tensor
 
 import azr_nemo.rollout as rollouts
-from azr_nemo.config import RunConfig
 from azr_nemo.errors import UserError
 from azr_nemo.megatron import distributed
 from azr_nemo.megatron.actor import Actor
@@ -31,6 +30,7 @@ from azr_nemo.megatron.weights import export_weights
 from azr_nemo.rollout.engine import Sample, SampleRequest
 from azr_nemo.selfplay.engine import Example
 from azr_nemo.selfplay.exchange import Completion, Prompt, PromptBatch, TrainingBatch
+from azr_nemo.settings.schema import RunConfig
 
 
 def build_engine(config: RunConfig, model_dir: Path, note: Callable[[str], None] = lambda text: None) -> "MegatronEngine | None":

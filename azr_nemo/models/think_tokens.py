@@ -63,7 +63,7 @@ def undo_strip_think(directory: Path) -> list[str]:
     changed since, which would be lost."""
     kept = directory / KEPT
     try:
-        record = json.loads((kept / RECORD).read_text())
+        record = json.loads((kept / RECORD).read_text(encoding="utf-8"))
         originals = {name: (kept / name).read_bytes() for name in record}
     except (OSError, ValueError):
         raise UserError(f"{directory} was not stripped by `azr-nemo tokenizer strip-think`: there is nothing to undo") from None

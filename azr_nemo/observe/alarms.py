@@ -7,8 +7,8 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
-from azr_nemo.config import AlarmsConfig
 from azr_nemo.observe.readings import Reading, best, fell, reading
+from azr_nemo.settings.schema import AlarmsConfig
 
 History: TypeAlias = Sequence[Mapping[str, Any]]  # the metrics of each finished step, in order, with its `step`
 Alarm: TypeAlias = Callable[[History, AlarmsConfig], str]  # why it is up, in a sentence; empty while it is not

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from azr_nemo.errors import UserError
+from azr_nemo.json_lines import value
 
 
 def encode(row: Mapping[str, Any]) -> str:
@@ -109,7 +110,7 @@ def _whole_bytes(fd: int) -> int:
 
 def _parse(line: bytes, path: Path, number: int, key: str = "step", kind: type = int) -> dict[str, Any]:
     try:
-        row = json.loads(line)
+        row = value(line)
     except ValueError:
         row = None
     if not isinstance(row, dict) or not isinstance(row.get(key), kind):
@@ -117,11 +118,11 @@ def _parse(line: bytes, path: Path, number: int, key: str = "step", kind: type =
     return row
 
 
-def _finite(value: Any) -> Any:
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]
-    return value
+def _finite(part: Any) -> Any:
+    if isinstance(part, float):
+        return part if math.isfinite(part) else None
+    if isinstance(part, Mapping):
+        return {key: _finite(item) for key, item in part.items()}
+    if isinstance(part, (list, tuple)):
+        return [_finite(item) for item in part]
+    return part

@@ -33,7 +33,7 @@ class MemoryMeter:
 
 def _peak_rss() -> float:
     try:
-        if found := re.search(r"^VmHWM:\s+(\d+) kB", STATUS.read_text(), re.MULTILINE):
+        if found := re.search(r"^VmHWM:\s+(\d+) kB", STATUS.read_text(encoding="utf-8"), re.MULTILINE):
             return int(found[1]) / 2**20
     except OSError:
         pass
@@ -43,4 +43,4 @@ def _peak_rss() -> float:
 
 def _reset() -> None:
     with contextlib.suppress(OSError):
-        CLEAR.write_text(RESET_PEAK)
+        CLEAR.write_text(RESET_PEAK, encoding="utf-8")

@@ -10,9 +10,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from azr_nemo.config import RunConfig
 from azr_nemo.errors import UserError
 from azr_nemo.observe.sink import Sink
+from azr_nemo.settings.schema import RunConfig
 
 NAME = "wandb.json"  # in the run directory: {"id": ..., "lines": how many it was sent}
 OFF = "set logging.wandb=false to go on without"
@@ -82,7 +82,7 @@ class WeightsAndBiases(Sink):
     def _remember(self) -> None:
         aside = self._file.with_name(f".{NAME}.writing")
         try:
-            aside.write_text(json.dumps({"id": self.run_id, "lines": self._lines}) + "\n")
+            aside.write_text(json.dumps({"id": self.run_id, "lines": self._lines}) + "\n", encoding="utf-8")
             os.replace(aside, self._file)
         except OSError as error:
             raise UserError(f"cannot write {self._file} ({error.strerror}): make room there, or {OFF}") from None
@@ -103,7 +103,7 @@ class WeightsAndBiases(Sink):
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        found = json.loads(path.read_text())
+        found = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
     except (OSError, ValueError):

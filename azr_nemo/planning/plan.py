@@ -8,7 +8,6 @@ from typing import Any
 
 from transformers import PretrainedConfig
 
-from azr_nemo.config import RunConfig
 from azr_nemo.errors import UserError
 from azr_nemo.megatron.architecture import check_layout, read_architecture
 from azr_nemo.models.shape import model_shape
@@ -16,6 +15,7 @@ from azr_nemo.planning.hardware import Hardware, cpu, gpu
 from azr_nemo.planning.memory import Memory, cache_bytes, memory
 from azr_nemo.planning.sizing import Sizing, ranks_of, sizing
 from azr_nemo.planning.step_time import StepTime, step_time
+from azr_nemo.settings.schema import RunConfig
 
 GPUS_GB = (40, 80, 141)
 MOST_NODES = 64

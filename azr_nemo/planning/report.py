@@ -4,11 +4,11 @@ from collections.abc import Sequence
 
 from rich.table import Table
 
-from azr_nemo.config import RunConfig
 from azr_nemo.errors import UserError
 from azr_nemo.planning.parameters import total_parameters
 from azr_nemo.planning.plan import GPUS_GB, Change, Plan, make_plan, nearest_that_fits
 from azr_nemo.planning.sizing import Sizing
+from azr_nemo.settings.schema import RunConfig
 
 
 def parts_table(plan: Plan) -> Table:

@@ -3,9 +3,9 @@
 import os
 from dataclasses import dataclass
 
-from azr_nemo.config import RunConfig
 from azr_nemo.errors import UserError
 from azr_nemo.megatron.architecture import Architecture
+from azr_nemo.settings.schema import RunConfig
 
 WIDTHS = {"bfloat16": 2, "float32": 4}  # bytes of a number
 # How long prompts and responses are on average, as a share of the most that the recipe allows; only the run itself can tell.

@@ -1,6 +1,6 @@
 """The solver's reward: right, wrong, or not readable at all."""
 
-from azr_nemo.config import RewardConfig
+from azr_nemo.settings.schema import RewardConfig
 from azr_nemo.tasks.task import Verdict
 
 MALFORMED = frozenset({"format", "truncated"})

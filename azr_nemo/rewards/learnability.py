@@ -1,6 +1,6 @@
 """The proposer's reward: a task is worth most when the solver can solve it, but not always (Absolute Zero, eq. 4)."""
 
-from azr_nemo.config import RewardConfig
+from azr_nemo.settings.schema import RewardConfig
 
 
 def learnability(solve_rate: float, config: RewardConfig) -> float:

@@ -6,10 +6,10 @@ from pathlib import Path
 import torch
 from transformers import PretrainedConfig
 
-from azr_nemo.config import RolloutConfig
 from azr_nemo.errors import UserError
 from azr_nemo.rollout.engine import RolloutEngine
 from azr_nemo.rollout.stops import Decode
+from azr_nemo.settings.schema import RolloutConfig
 
 NAMES = ("torch", "transformers", "trtllm", "vllm")
 

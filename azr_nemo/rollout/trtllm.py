@@ -21,11 +21,11 @@ from torch import Tensor
 from torch.multiprocessing.reductions import reduce_tensor
 from transformers import PretrainedConfig
 
-from azr_nemo.config import RolloutConfig
 from azr_nemo.errors import UserError
 from azr_nemo.rollout.engine import RolloutEngine, Sample, SampleRequest, check_request
 from azr_nemo.rollout.replica import environment, gpus, replica
 from azr_nemo.rollout.stops import Decode, check, cut
+from azr_nemo.settings.schema import RolloutConfig
 
 BUCKET_BYTES = 2**30  # of weights that are on their way to the workers: copies beside the trainer's own
 PATIENCE_S = 7200.0  # how long one call of TensorRT-LLM may take

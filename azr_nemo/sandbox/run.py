@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from azr_nemo.errors import UserError
+from azr_nemo.json_lines import objects
 from azr_nemo.sandbox.executor import Executor, Limits, Outcome, Request
+from azr_nemo.sandbox.limits import of_timeout
 
 IN_FLIGHT = 256  # rows handed to the executor whose outcomes have not been asked for
 
@@ -18,15 +20,17 @@ def read_rows(path: str | Path) -> Iterator[dict[str, Any]]:
 
     Raises UserError naming the file, and the line where one is broken.
     """
-    try:
-        with open(path, encoding="utf-8") as file:
-            for number, line in enumerate(file, 1):
-                if line.strip():
-                    yield _row(line, f"{path}, line {number}")
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror}; give a JSONL file of rows with program and inputs") from None
-    except UnicodeDecodeError:
-        raise UserError(f"{path}: is not UTF-8 text; give a JSONL file of rows with program and inputs") from None
+
+    def broken(number: int, reason: str) -> str:
+        return f'{path}, line {number}: {reason}; expected {{"program": "...", "inputs": ["..."]}}'
+
+    for number, row in objects(path, broken):
+        inputs = row.get("inputs")
+        if not isinstance(row.get("program"), str):
+            raise UserError(broken(number, 'no text under "program"'))
+        if not isinstance(inputs, list) or not all(isinstance(text, str) for text in inputs):
+            raise UserError(broken(number, 'no list of texts under "inputs"'))
+        yield row
 
 
 def run_rows(
@@ -62,24 +66,9 @@ def run_rows(
 
 def run_file(path: str | Path, executor: Executor, deterministic: bool = False, timeout_s: float | None = None) -> Iterator[str]:
     """The JSON lines that `azr-nemo sandbox run` prints, as they come. timeout_s: seconds of wall and CPU time of one call, in place of the executor's."""
-    if timeout_s is not None and not timeout_s > 0:
-        raise UserError(f"--timeout {timeout_s:g}: expected seconds above 0")
-    limits = None if timeout_s is None else Limits(wall_s=timeout_s, cpu_s=timeout_s)
+    limits = None if timeout_s is None else of_timeout(timeout_s)
     for row in run_rows(read_rows(path), executor, deterministic, limits):
         yield json.dumps(row)
-
-
-def _row(line: str, where: str) -> dict[str, Any]:
-    try:
-        row = json.loads(line)
-    except (ValueError, RecursionError):
-        raise UserError(f'{where}: not a JSON object; expected {{"program": "...", "inputs": ["..."]}}') from None
-    if not isinstance(row, dict) or not isinstance(row.get("program"), str):
-        raise UserError(f'{where}: no text under "program"; expected {{"program": "...", "inputs": ["..."]}}')
-    inputs = row.get("inputs")
-    if not isinstance(inputs, list) or not all(isinstance(text, str) for text in inputs):
-        raise UserError(f'{where}: no list of texts under "inputs"; expected {{"program": "...", "inputs": ["..."]}}')
-    return row
 
 
 def _printed(future: Future[list[Outcome]]) -> dict[str, Any]:

@@ -59,10 +59,10 @@ class Service:
 
 class ExecuteLimits(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
-    wall_s: float = Field(gt=0)
-    cpu_s: float = Field(gt=0)
-    memory_mb: int = Field(ge=1)
-    output_chars: int = Field(ge=1, le=1 << 24)
+    wall_s: float
+    cpu_s: float
+    memory_mb: int
+    output_chars: int
 
 
 class Execute(BaseModel):
@@ -114,9 +114,9 @@ class Server:
             raise HTTPException(422, f"language: this server runs python, not {asked.language}")
         if asked.files or asked.fetch_files:
             raise HTTPException(422, "files, fetch_files: programs on this server have no file system")
-        self._check(asked.run_timeout, asked.memory_limit_MB, "run_timeout", "memory_limit_MB")
         memory_mb = asked.memory_limit_MB if asked.memory_limit_MB > 0 else self.service.memory_mb
-        limits = Limits(asked.run_timeout, asked.run_timeout, memory_mb)
+        self._grant({"run_timeout": asked.run_timeout}, {"memory_limit_MB": memory_mb})
+        limits = _limits("run_timeout, memory_limit_MB", asked.run_timeout, asked.run_timeout, memory_mb)
         script = Script(asked.code, asked.stdin or "", limits, self.service.stream_bytes)
         try:
             result = await _unless_gone(request, self.pool.submit_script(script))
@@ -131,8 +131,9 @@ class Server:
             asked = Execute.model_validate(await self._body(request))
         except ValidationError as error:
             raise HTTPException(422, _reasons(error)) from None
-        limits = Limits(asked.limits.wall_s, asked.limits.cpu_s, asked.limits.memory_mb, asked.limits.output_chars)
-        self._check(limits.wall_s, limits.memory_mb, "limits.wall_s", "limits.memory_mb")
+        bounds = asked.limits
+        self._grant({"limits.wall_s": bounds.wall_s, "limits.cpu_s": bounds.cpu_s}, {"limits.memory_mb": bounds.memory_mb})
+        limits = _limits("limits", bounds.wall_s, bounds.cpu_s, bounds.memory_mb, bounds.output_chars)
         work = executor.Request(asked.program, tuple(asked.inputs), limits, asked.deterministic)
         try:
             outcomes = await _unless_gone(request, self.pool.submit(work))
@@ -210,11 +211,14 @@ class Server:
         except (ValueError, RecursionError):
             raise HTTPException(422, "the body is not JSON") from None
 
-    def _check(self, seconds: float, memory_mb: int, seconds_name: str, memory_name: str) -> None:
-        if not 0 < seconds <= self.service.seconds:
-            raise HTTPException(422, f"{seconds_name}: expected seconds above 0, at most {self.service.seconds:g} on this server")
-        if memory_mb > self.service.memory_mb:
-            raise HTTPException(422, f"{memory_name}: at most {self.service.memory_mb} on this server")
+    def _grant(self, seconds: dict[str, float], memory_mb: dict[str, int]) -> None:
+        """Refuses more than this server grants; what no executor takes is refused by the limits themselves."""
+        for name, asked in seconds.items():
+            if not 0 < asked <= self.service.seconds:
+                raise HTTPException(422, f"{name}: expected seconds above 0, at most {self.service.seconds:g} on this server")
+        for name, asked in memory_mb.items():
+            if asked > self.service.memory_mb:
+                raise HTTPException(422, f"{name}: at most {self.service.memory_mb} on this server")
 
     @asynccontextmanager
     async def _lifespan(self, app: Starlette) -> AsyncIterator[None]:
@@ -277,6 +281,13 @@ async def _hung_up(request: Request) -> None:
 async def _problem(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     return JSONResponse({"detail": error.detail}, error.status_code, error.headers)
+
+
+def _limits(name: str, *bounds: Any) -> Limits:
+    try:
+        return Limits(*bounds)
+    except UserError as error:
+        raise HTTPException(422, f"{name}: {error}") from None
 
 
 def _reasons(error: Any) -> str:

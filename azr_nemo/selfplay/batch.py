@@ -3,9 +3,9 @@
 import torch
 
 from azr_nemo.algorithms.estimators import ESTIMATORS, Rewarded
-from azr_nemo.config import RunConfig
 from azr_nemo.selfplay.exchange import GROUPS, TrainingBatch
 from azr_nemo.selfplay.rows import Attempt
+from azr_nemo.settings.schema import RunConfig
 from azr_nemo.tasks.task import Role
 
 

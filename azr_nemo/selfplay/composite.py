@@ -6,9 +6,9 @@ What is drawn depends on the step's random state, the step's number and the buff
 import random
 from dataclasses import dataclass
 
-from azr_nemo.config import CompositeConfig
 from azr_nemo.selfplay.buffer import TRIPLETS, StoredTask, TaskBuffer
 from azr_nemo.selfplay.validation import Validated, Validator
+from azr_nemo.settings.schema import CompositeConfig
 from azr_nemo.tasks.composite import as_function, without
 from azr_nemo.tasks.program import program_hash
 from azr_nemo.tasks.task import Calls, Refusal, Task, TaskType

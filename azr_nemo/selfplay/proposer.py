@@ -5,7 +5,6 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 
-from azr_nemo.config import RunConfig
 from azr_nemo.errors import UserError
 from azr_nemo.rewards.answer import MALFORMED
 from azr_nemo.rewards.intrinsic.combine import combine, values
@@ -17,6 +16,7 @@ from azr_nemo.selfplay.exchange import Completion, Prompt
 from azr_nemo.selfplay.history import BufferHistory
 from azr_nemo.selfplay.rows import Attempt, Row, settled
 from azr_nemo.selfplay.validation import Validator
+from azr_nemo.settings.schema import RunConfig
 from azr_nemo.tasks import KINDS
 from azr_nemo.tasks.composite import own_part
 from azr_nemo.tasks.held_out import is_held_out

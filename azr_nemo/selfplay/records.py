@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from azr_nemo.errors import UserError
+from azr_nemo.json_lines import objects
 from azr_nemo.selfplay.buffer import TRIPLETS, StoredTask, TaskBuffer
 from azr_nemo.tasks.parsing import PARSE_ERRORS, parsed
 from azr_nemo.tasks.task import TaskType
@@ -46,29 +47,18 @@ def read_jsonl(path: Path) -> Iterator[Record]:
 
     Raises UserError naming the file, and the line where one is broken.
     """
-    try:
-        with path.open(encoding="utf-8") as file:
-            for number, text in enumerate(file, start=1):
-                if text.strip():
-                    yield _record(path, number, text)
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not UTF-8 text (byte {error.start}): expected one JSON object a line") from error
-    except OSError as error:
-        raise UserError(f"the task file {path} cannot be read ({error.strerror}): check data.seed_files or --from") from error
+
+    def broken(number: int, reason: object) -> str:
+        return f"{path}, line {number}: {reason}; correct or remove the row"
+
+    for number, row in objects(path, broken):
+        try:
+            yield _record(path, number, row)
+        except ValueError as error:
+            raise UserError(broken(number, error)) from None
 
 
-def _record(path: Path, number: int, text: str) -> Record:
-    try:
-        return _parse(path, number, json.loads(text))
-    except RecursionError as error:
-        raise UserError(f"{path}, line {number}: nested too deeply to be a task; correct or remove the row") from error
-    except ValueError as error:  # json.JSONDecodeError is one
-        raise UserError(f"{path}, line {number}: {error}; correct or remove the row") from error
-
-
-def _parse(path: Path, number: int, row: Any) -> Record:
-    if not isinstance(row, dict):
-        raise ValueError(f"expected a JSON object, found {type(row).__name__}")
+def _record(path: Path, number: int, row: dict[str, Any]) -> Record:
     if "type" in row or "program" in row:
         _demand(row, NATIVE_KEYS)
         if row["type"] not in list(TaskType):

@@ -5,13 +5,13 @@ import random
 from collections.abc import Callable
 from concurrent.futures import Future
 
-from azr_nemo.config import RunConfig
 from azr_nemo.rewards.answer import solver_reward
 from azr_nemo.selfplay.buffer import StoredTask, TaskBuffer
 from azr_nemo.selfplay.exchange import Completion, Prompt
 from azr_nemo.selfplay.mixes import MIXES
 from azr_nemo.selfplay.rows import Attempt, Row, settled
 from azr_nemo.selfplay.verification import Verifier
+from azr_nemo.settings.schema import RunConfig
 from azr_nemo.tasks import KINDS
 from azr_nemo.tasks.task import PromptOptions, Refusal, Role, Task, TaskType, Verdict, known_answer
 

@@ -117,7 +117,7 @@ class Checkpoints:
 
     def _latest(self) -> str:
         latest = self.folder / "latest"
-        return latest.read_text(errors="replace").strip() if latest.is_file() else ""
+        return latest.read_text(errors="replace", encoding="utf-8").strip() if latest.is_file() else ""
 
     def before(self, checkpoint: Checkpoint) -> Path | None:
         """The newest one that is older."""
@@ -151,7 +151,7 @@ def read(path: Path, hashed_below: int = 0) -> Checkpoint:
     """Checks that a checkpoint is whole: every file is there and has the size that it was written with, and the buffer is sound; of one with
     fewer steps than hashed_below, that every file is what was written. Raises UserError otherwise."""
     try:
-        state = json.loads((path / RECORD).read_text())
+        state = json.loads((path / RECORD).read_text(encoding="utf-8"))
         step, sizes, hashes = int(state["step"]), dict(state[SIZES]), dict(state.get(HASHES, {}))
     except (OSError, ValueError, KeyError, TypeError):
         raise UserError(f"{path} is not a whole checkpoint: its state.json is missing or damaged") from None
@@ -187,7 +187,7 @@ def _size(path: Path) -> int | None:
 
 def _write_durably(path: Path, text: str) -> None:
     aside = path.with_name(f".{path.name}.writing")
-    aside.write_text(text)
+    aside.write_text(text, encoding="utf-8")
     _sync(aside)
     os.replace(aside, path)
     _sync(path.parent)

@@ -5,13 +5,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from azr_nemo.aligner import trtllm
-from azr_nemo.config import RunConfig
 from azr_nemo.errors import UserError
 from azr_nemo.megatron.architecture import check_layout, read_architecture
+from azr_nemo.megatron.distributed import world_size
 from azr_nemo.models import missing_parts
 from azr_nemo.models.shape import model_shape
 from azr_nemo.planning.parameters import total_parameters
-from azr_nemo.settings import world_size
+from azr_nemo.settings.schema import RunConfig
 from azr_nemo.trainer.checkpoints import Checkpoints, read
 
 if TYPE_CHECKING:

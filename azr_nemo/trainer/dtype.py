@@ -2,10 +2,10 @@
 
 from dataclasses import replace
 
-from azr_nemo.config import RunConfig
 from azr_nemo.errors import UserError
 from azr_nemo.megatron.platform import choose_dtype, choose_platform
-from azr_nemo.settings import from_yaml
+from azr_nemo.settings.compose import from_yaml
+from azr_nemo.settings.schema import RunConfig
 from azr_nemo.trainer.checkpoints import Checkpoint
 
 

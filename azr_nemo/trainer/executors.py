@@ -1,9 +1,9 @@
 """The configured executor."""
 
-from azr_nemo.config import ExecutorConfig
 from azr_nemo.sandbox.executor import Executor, Limits
 from azr_nemo.sandbox.fusion import FusionExecutor
 from azr_nemo.sandbox.local.pool import LocalPool
+from azr_nemo.settings.schema import ExecutorConfig
 
 
 def limits(config: ExecutorConfig) -> Limits:

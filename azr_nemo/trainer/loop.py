@@ -5,7 +5,6 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from azr_nemo.config import RunConfig
 from azr_nemo.errors import UserError
 from azr_nemo.megatron.distributed import open_store, rank, world_size
 from azr_nemo.megatron.finite_weights import Diverged, way_back
@@ -22,7 +21,8 @@ from azr_nemo.sandbox.metered import MeteredExecutor
 from azr_nemo.selfplay.buffer import TaskBuffer
 from azr_nemo.selfplay.exchange import TrainingBatch
 from azr_nemo.selfplay.step import StepResult
-from azr_nemo.settings import as_yaml
+from azr_nemo.settings.compose import as_yaml
+from azr_nemo.settings.schema import RunConfig
 from azr_nemo.trainer.checkpoints import Checkpoint, Checkpoints
 from azr_nemo.trainer.driving import Driver
 from azr_nemo.trainer.dry_run import check_run

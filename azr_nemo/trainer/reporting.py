@@ -4,7 +4,6 @@ import random
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from azr_nemo.config import RunConfig
 from azr_nemo.observe.alarms import Alarms
 from azr_nemo.observe.console import Console
 from azr_nemo.observe.metrics import MetricsLog
@@ -13,6 +12,7 @@ from azr_nemo.observe.sink import Sink
 from azr_nemo.observe.weights_and_biases import WeightsAndBiases
 from azr_nemo.selfplay.rows import Attempt
 from azr_nemo.selfplay.samples import sampled, shown
+from azr_nemo.settings.schema import RunConfig
 
 
 class StepReport:

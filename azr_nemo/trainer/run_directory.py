@@ -73,7 +73,7 @@ class RunDirectory:
         """A full disk must not turn a run that is saved into a failed one, so it is left without the file then."""
         aside = self.path / f".{name}.writing"
         try:
-            aside.write_text(f"{text}\n")
+            aside.write_text(f"{text}\n", encoding="utf-8")
             os.replace(aside, self.path / name)
         except OSError:
             aside.unlink(missing_ok=True)

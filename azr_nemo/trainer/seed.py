@@ -13,13 +13,13 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from azr_nemo.config import RunConfig
 from azr_nemo.errors import UserError
 from azr_nemo.megatron.distributed import world_size
 from azr_nemo.observe.console import Console
 from azr_nemo.selfplay.buffer import TaskBuffer
 from azr_nemo.selfplay.records import export_jsonl
 from azr_nemo.selfplay.seed_files import SeedReport
+from azr_nemo.settings.schema import RunConfig
 from azr_nemo.tasks.task import TaskType
 from azr_nemo.trainer.executors import make_executor
 from azr_nemo.trainer.seeding import read_seeds
@@ -59,7 +59,7 @@ def _table(report: SeedReport) -> Group:
 
 def _write(path: Path, text: str) -> None:
     try:
-        path.write_text(text + "\n")
+        path.write_text(text + "\n", encoding="utf-8")
     except OSError as error:
         raise UserError(f"--report {path} cannot be written ({error.strerror}): give another path") from None
 

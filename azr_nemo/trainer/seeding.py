@@ -3,13 +3,13 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from azr_nemo.config import RunConfig
 from azr_nemo.observe.console import Console
 from azr_nemo.sandbox.executor import Executor
 from azr_nemo.selfplay.buffer import TaskBuffer
 from azr_nemo.selfplay.proposer import Proposer
 from azr_nemo.selfplay.seed_files import SeedReport, load_seeds
 from azr_nemo.selfplay.seeding import SeedingLoop, SeedProgress
+from azr_nemo.settings.schema import RunConfig
 from azr_nemo.trainer.driving import Driver
 from azr_nemo.trainer.executors import limits
 

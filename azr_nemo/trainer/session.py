@@ -4,7 +4,6 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
-from azr_nemo.config import RunConfig
 from azr_nemo.evaluation.validation import Validation
 from azr_nemo.observe.console import Console
 from azr_nemo.sandbox.executor import Executor
@@ -15,6 +14,7 @@ from azr_nemo.selfplay.solver import Solver
 from azr_nemo.selfplay.step import SelfPlay
 from azr_nemo.selfplay.validation import Validator
 from azr_nemo.selfplay.verification import Verifier
+from azr_nemo.settings.schema import RunConfig
 from azr_nemo.tasks.task import PromptOptions
 from azr_nemo.trainer.executors import limits
 from azr_nemo.warmup.generator import generate_tasks

@@ -5,12 +5,12 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from azr_nemo.config import RunConfig
 from azr_nemo.megatron.huggingface import read_config, save_hf
 from azr_nemo.megatron.worker import MegatronEngine
 from azr_nemo.models import cache_dir
 from azr_nemo.observe.console import Console
 from azr_nemo.sandbox.executor import Executor
+from azr_nemo.settings.schema import RunConfig
 from azr_nemo.trainer.session import prompt_options
 from azr_nemo.warmup.generator import generate_tasks
 from azr_nemo.warmup.warm_start import batches, warm_start, warm_start_key

@@ -22,7 +22,7 @@ launcher_scripts/slurm/submit.sh recipe=NAME [KEY=VALUE]... [--dry-run]
   mounts=A:B,C:D      directories that the container sees besides the checkout
   python=PATH         interpreter of the run
   hetero=yes          a group of CPU nodes runs programs for the trainer's nodes; with sandbox_nodes=1 sandbox_cpus= sandbox_partition=
-  sbatch="--a --b"    any other options of sbatch
+  sbatch="--a --b"    any other options of sbatch; quotes within hold words together: sbatch='--comment="my run"'
 
 Every other KEY=VALUE is a setting of `azr-nemo train`: selfplay.steps=100 run_dir=/scratch/me/run
 END
@@ -48,6 +48,7 @@ for argument in "$@"; do
     --dry-run) dry_run=yes ;;
     recipe=*)
       recipe=${argument#*=}
+      if [[ $recipe == "~/"* ]]; then recipe=$HOME/${recipe#"~/"}; fi # the shell expands it at the start of a word alone
       # The job runs in the checkout, wherever it was submitted.
       if [[ $recipe == *.yaml || $recipe == *.yml ]]; then recipe=$(realpath --canonicalize-missing "$recipe"); fi
       settings+=("recipe=$recipe")
@@ -82,13 +83,14 @@ if [[ -z $python && -x $home/.venv/bin/python ]]; then python=$home/.venv/bin/py
 read_recipe='
 import sys
 from azr_nemo.errors import UserError
-from azr_nemo.settings import load_settings
+from azr_nemo.trainer.settings import load_settings
 try:
     config = load_settings(sys.argv[1:])
 except UserError as error:
     sys.exit(f"submit.sh: {error}")
 print(config.cluster.nodes, config.cluster.gpus_per_node, config.engine.tensor_parallel * config.engine.pipeline_parallel)'
-if [[ -n ${given[container]:-} ]] && ! (cd "$home" && "${python:-python3}" -c 'import azr_nemo.settings') 2> /dev/null; then
+if [[ -n ${given[container]:-} && $home == *[,:]* ]]; then fail "$home cannot be mounted in a container: pyxis separates mounts by , and :"; fi
+if [[ -n ${given[container]:-} ]] && ! (cd "$home" && "${python:-python3}" -c 'import azr_nemo.trainer.settings') 2> /dev/null; then
   [[ -n ${given[nodes]:-} && -n ${given[gpus]:-} ]] || fail "here is no Python that reads recipes (make setup): give nodes=N and gpus=N"
   nodes=1 gpus=0 model_ranks=1
 else
@@ -122,7 +124,10 @@ for key in account qos reservation; do
 done
 if [[ ${given[exclusive]} == yes ]]; then common+=(--exclusive); fi
 if ((given[chain] > 1)); then common+=(--dependency=singleton); fi
-read -ra more <<< "${given[sbatch]:-}"
+# Split as a shell would, quotes and backslashes understood, but nothing in it is expanded or run.
+split() { xargs -r printf '%s\0' <<< "${given[sbatch]:-}"; }
+split &> /dev/null || fail "sbatch=${given[sbatch]}: a quote is not closed"
+mapfile -d '' -t more < <(split)
 common+=("${more[@]}")
 job=("--signal=B:USR1@${given[signal]:-300}" "--output=${given[log]:-%x-%j.log}")
 trainer=("--nodes=$nodes" --ntasks-per-node=1)

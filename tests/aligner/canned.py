@@ -7,9 +7,9 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from azr_nemo.config import RunConfig
 from azr_nemo.selfplay.buffer import TaskBuffer
 from azr_nemo.selfplay.exchange import Completion, Prompt, PromptBatch
+from azr_nemo.settings.schema import RunConfig
 from azr_nemo.tasks import KINDS
 from azr_nemo.tasks.fences import tagged
 from azr_nemo.tasks.task import PromptOptions, Proposal, Role, TaskType

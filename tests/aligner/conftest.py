@@ -43,8 +43,8 @@ def forks() -> None:
 
     cpu.prepare()
     run.quiet()
-    import nemo_aligner.data.nlp.builders
-    import nemo_aligner.utils.train_script_utils
+    import nemo_aligner.data.nlp.builders  # noqa: F401
+    import nemo_aligner.utils.train_script_utils  # noqa: F401
     import nemo_aligner.utils.utils  # noqa: F401
 
 

@@ -16,7 +16,6 @@ from safetensors.torch import save_file
 from sample_tasks import FakeExecutor
 from transformers import AutoTokenizer
 
-from azr_nemo.config import RunConfig
 from azr_nemo.conversion.convert import convert
 from azr_nemo.megatron import distributed
 from azr_nemo.megatron.actor import Actor
@@ -30,6 +29,7 @@ from azr_nemo.observe.timing import PhaseClock
 from azr_nemo.selfplay.buffer import TaskBuffer
 from azr_nemo.selfplay.engine import Example
 from azr_nemo.selfplay.exchange import TrainingBatch
+from azr_nemo.settings.schema import RunConfig
 from azr_nemo.trainer.driving import Driver
 from azr_nemo.trainer.session import make_session
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from canned import CannedEngine, fill, settings
 
-from azr_nemo.config import RunConfig
+from azr_nemo.settings.schema import RunConfig
 
 
 def aligner_settings(model: Path, run_dir: Path, **engine: int) -> RunConfig:
@@ -221,6 +221,6 @@ def _tensors(rows: list[list[int]]) -> dict[str, torch.Tensor]:
 def train_run(overrides: list[str]) -> None:
     """What `azr-nemo train` does, and ends with its exit code."""
     from azr_nemo.aligner.run import train
-    from azr_nemo.settings import load_settings
+    from azr_nemo.trainer.settings import load_settings
 
     os._exit(train(load_settings(overrides)))

@@ -9,9 +9,9 @@ from omegaconf import OmegaConf
 
 from azr_nemo.aligner.layout import check_model, global_batch_size
 from azr_nemo.aligner.trtllm import check_ranks
-from azr_nemo.config import RunConfig
 from azr_nemo.errors import UserError
-from azr_nemo.settings import load_settings
+from azr_nemo.settings.schema import RunConfig
+from azr_nemo.trainer.settings import load_settings
 
 LLAMA = {
     "num_attention_heads": 32, "num_query_groups": 8, "ffn_hidden_size": 14336, "override_vocab_size": 128256, "num_layers": 32,

@@ -3,7 +3,6 @@
 from types import SimpleNamespace
 
 from azr_nemo.aligner.selfplay import SelfPlayRun
-from azr_nemo.config import RunConfig
 from azr_nemo.observe.metrics import MetricsLog, read_metrics
 from azr_nemo.observe.rollout_files import read_rollouts
 from azr_nemo.observe.rollouts import RolloutLog
@@ -11,6 +10,7 @@ from azr_nemo.selfplay.batch import judge, training_batch
 from azr_nemo.selfplay.exchange import Completion, Prompt
 from azr_nemo.selfplay.rows import Attempt
 from azr_nemo.selfplay.step import StepResult
+from azr_nemo.settings.schema import RunConfig
 from azr_nemo.tasks.task import PromptText, Role, TaskType
 
 

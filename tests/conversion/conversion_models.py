@@ -10,7 +10,6 @@ from safetensors.torch import load_file
 from tiny_models import write_model
 from torch import Tensor
 
-from azr_nemo.config import EngineConfig
 from azr_nemo.conversion.nemo_config import LLAMA3_SCALING, to_model_config
 from azr_nemo.megatron import distributed
 from azr_nemo.megatron.architecture import read_architecture
@@ -18,6 +17,7 @@ from azr_nemo.megatron.huggingface import open_weights, read_config
 from azr_nemo.megatron.model import bare, build_model
 from azr_nemo.megatron.platform import choose_platform
 from azr_nemo.megatron.weights import import_weights
+from azr_nemo.settings.schema import EngineConfig
 
 FAMILIES = ("llama-tied", "llama-3.1", "qwen2-tied", "qwen2-untied", "qwen3")
 

@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 from transformers import LlamaConfig
 
-from azr_nemo.config import ExecutorConfig, RunConfig
 from azr_nemo.doctor import disk, execution, machine, model
 from azr_nemo.doctor.disk import room, trial, writing
 from azr_nemo.doctor.fabric import gloo, infiniband, nccl, several_nodes
 from azr_nemo.doctor.finding import Finding, State
 from azr_nemo.doctor.report import about_a_run
 from azr_nemo.models import tiny
-from azr_nemo.settings import load_settings
+from azr_nemo.settings.schema import ExecutorConfig, RunConfig
+from azr_nemo.trainer.settings import load_settings
 
 
 def by_name(findings: Any) -> dict[str, Finding]:

@@ -6,7 +6,6 @@ from concurrent.futures import Future
 import pytest
 import torch
 
-from azr_nemo.config import ModelConfig
 from azr_nemo.errors import UserError
 from azr_nemo.evaluation import results
 from azr_nemo.evaluation.harness import SuiteRun
@@ -15,6 +14,7 @@ from azr_nemo.evaluation.settings import load_eval_settings
 from azr_nemo.evaluation.suite import Grade, Item, Tools
 from azr_nemo.models import resolve_model
 from azr_nemo.observe.console import Console
+from azr_nemo.settings.schema import ModelConfig
 
 torch.set_num_threads(1)  # several spin against each other on a machine that has other work
 GROUPS = {"all": ["lengths", "math500"], "code": ["lengths"]}
@@ -144,7 +144,7 @@ def test_the_total_is_the_mean_of_code_and_maths():
         (["checkpoint=x"], "suite is missing: choose from lengths, math500"),
         (["checkpoint=x", "suite=maths500"], r"suite=maths500 is unknown: did you mean math500\?"),
         (["checkpoint=x", "suite=lengths", "tempreature=1"], r"tempreature is not a setting of eval: did you mean temperature\?"),
-        (["checkpoint=x", "suite=lengths", "samples=many"], "samples has a value of the wrong type"),
+        (["checkpoint=x", "suite=lengths", "samples=many"], "samples=many has a value of the wrong type"),
         (["checkpoint=x", "suite=lengths", "samples=4"], "samples=4 with temperature=0"),
         (["checkpoint=x", "suite=lengths", "pass_k=2"], r"pass_k=\[2\]: each must lie between 1 and samples=1"),
         (["checkpoint=x", "suite=lengths", "template=haiku"], "template=haiku is unknown"),

@@ -12,7 +12,7 @@ import pytest
 from azr_nemo.errors import UserError
 from azr_nemo.launch import nemo
 from azr_nemo.launch.request import Launch, prepare
-from azr_nemo.settings import ROOT
+from azr_nemo.settings.compose import ROOT
 
 TINY = "recipe=tiny-1n0g-megatron"
 

@@ -9,7 +9,7 @@ import pytest
 from azr_nemo.errors import UserError
 from azr_nemo.launch import nemo
 from azr_nemo.launch.request import Launch, prepare
-from azr_nemo.settings import ROOT
+from azr_nemo.settings.compose import ROOT
 
 TINY = "recipe=tiny-1n0g-megatron"
 
@@ -54,6 +54,7 @@ def test_a_stopped_run_asks_nemo_runs_script_for_another_try_only_where_tries_ar
         (Launch((TINY,), time="soon"), "--time soon is not a time limit"),
         (Launch((TINY,), fabric="token-ring"), "--fabric token-ring is unknown: there are efa, ethernet, infiniband, roce, slingshot"),
         (Launch((TINY,), mounts=("/a",)), "--mount /a is not SRC:DST"),
+        (Launch((TINY,), container="x", home=Path("/a,b")), "--home /a,b cannot be mounted in a container"),
         (Launch((TINY, "partion=x")), "partion is not a setting"),
     ],
 )

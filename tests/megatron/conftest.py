@@ -7,11 +7,11 @@ import pytest
 import torch
 from tiny_models import run_config, write_model
 
-from azr_nemo.config import RunConfig
 from azr_nemo.megatron import distributed
 from azr_nemo.megatron.actor import Actor
 from azr_nemo.megatron.huggingface import read_config
 from azr_nemo.megatron.platform import Platform, choose_platform
+from azr_nemo.settings.schema import RunConfig
 
 
 @pytest.fixture(scope="session")

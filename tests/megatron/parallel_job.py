@@ -14,7 +14,6 @@ from safetensors.torch import save_file
 from tiny_models import EchoRollout, run_config, training_batch
 
 import azr_nemo.rollout
-from azr_nemo.config import RunConfig
 from azr_nemo.errors import UserError
 from azr_nemo.megatron import distributed
 from azr_nemo.megatron.actor import Actor
@@ -22,6 +21,7 @@ from azr_nemo.megatron.commands import Command, announce, receive
 from azr_nemo.megatron.finite_weights import Diverged
 from azr_nemo.megatron.worker import MegatronEngine, Worker
 from azr_nemo.selfplay.exchange import Completion, Prompt, PromptBatch, TrainingBatch
+from azr_nemo.settings.schema import RunConfig
 from azr_nemo.tasks.task import PromptText, Role, TaskType
 
 LAYOUTS: dict[str, dict[str, int]] = {

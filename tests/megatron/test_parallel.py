@@ -16,13 +16,13 @@ from tiny_models import EchoRollout, run_config, training_batch
 from torch import Tensor
 
 import azr_nemo.rollout
-from azr_nemo.config import RunConfig
 from azr_nemo.file_hashes import Written
 from azr_nemo.megatron.actor import Actor
 from azr_nemo.megatron.checkpoint import load_checkpoint
 from azr_nemo.megatron.weights import export_weights
 from azr_nemo.megatron.worker import build_engine
 from azr_nemo.selfplay.exchange import PromptBatch
+from azr_nemo.settings.schema import RunConfig
 
 HERE = Path(__file__).parent
 MakeActor = Callable[..., Actor]

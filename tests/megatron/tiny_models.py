@@ -8,9 +8,9 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from torch import Tensor
 from transformers import AutoModelForCausalLM, LlamaConfig, PretrainedConfig, PreTrainedTokenizerFast, Qwen2Config, Qwen3Config
 
-from azr_nemo.config import RunConfig
 from azr_nemo.rollout.engine import RolloutEngine, Sample, SampleRequest
 from azr_nemo.selfplay.exchange import TrainingBatch
+from azr_nemo.settings.schema import RunConfig
 
 SIZES = {
     "hidden_size": 32,

@@ -5,10 +5,10 @@ from contextlib import nullcontext
 
 import pytest
 
-from azr_nemo.config import ModelConfig
 from azr_nemo.errors import UserError
 from azr_nemo.models import cache_dir, missing_parts, resolve_model
 from azr_nemo.models.embedded import smollm2
+from azr_nemo.settings.schema import ModelConfig
 
 
 def test_each_missing_part_is_named(tmp_path):

@@ -2,12 +2,12 @@
 
 import pytest
 
-from azr_nemo.config import ModelConfig
 from azr_nemo.conversion.convert import convert
 from azr_nemo.errors import UserError
 from azr_nemo.megatron.architecture import read_architecture
 from azr_nemo.models import tiny
 from azr_nemo.models.shape import architectures, model_shape, published
+from azr_nemo.settings.schema import ModelConfig
 
 # Parameters in the model cards, in billions.
 CARDS = {

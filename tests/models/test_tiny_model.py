@@ -6,9 +6,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from azr_nemo.config import ModelConfig
 from azr_nemo.models import missing_parts, resolve_model
 from azr_nemo.models.tiny import KEYWORDS, tokenizer
+from azr_nemo.settings.schema import ModelConfig
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ from rich._export_format import CONSOLE_SVG_FORMAT
 from azr_nemo.observe import console
 from azr_nemo.observe.live import RichView
 from azr_nemo.observe.view import Phase
-from azr_nemo.settings import load_settings
+from azr_nemo.trainer.settings import load_settings
 
 WIDTH = 150
 # rich's own, without fonts from elsewhere.

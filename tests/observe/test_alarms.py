@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from azr_nemo.config import AlarmsConfig
 from azr_nemo.evaluation.statistics import wilson
 from azr_nemo.observe.alarms import ALARMS, Alarms
+from azr_nemo.settings.schema import AlarmsConfig
 
 SHARES = {"diversity": "overview/distinct", "format": "overview/format", "duplicates": "overview/new"}
 FALLS = {"diversity": "overview/distinct", "format": "overview/format", "entropy": "train/entropy"}

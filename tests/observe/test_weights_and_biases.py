@@ -7,10 +7,10 @@ import sys
 import pytest
 from wandb_files import segments
 
-from azr_nemo.config import RunConfig
 from azr_nemo.errors import UserError
 from azr_nemo.observe.metrics import MetricsLog
 from azr_nemo.observe.weights_and_biases import WeightsAndBiases
+from azr_nemo.settings.schema import RunConfig
 
 wandb = pytest.importorskip("wandb")
 

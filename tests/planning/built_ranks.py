@@ -10,10 +10,10 @@ from megatron.core import parallel_state, tensor_parallel
 from torch.testing._internal.distributed.fake_pg import FakeStore
 from transformers import LlamaConfig, Qwen2Config, Qwen3Config
 
-from azr_nemo.config import EngineConfig
 from azr_nemo.megatron.architecture import read_architecture
 from azr_nemo.megatron.model import build_model
 from azr_nemo.megatron.platform import choose_platform
+from azr_nemo.settings.schema import EngineConfig
 
 SIZES = {
     "hidden_size": 64,

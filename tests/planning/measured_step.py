@@ -12,7 +12,6 @@ from pathlib import Path
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from azr_nemo.config import RunConfig
 from azr_nemo.megatron.architecture import read_architecture
 from azr_nemo.megatron.worker import MegatronEngine
 from azr_nemo.models import tiny
@@ -20,6 +19,7 @@ from azr_nemo.planning.memory import memory
 from azr_nemo.planning.parameters import total_parameters
 from azr_nemo.planning.sizing import Layout, MicroBatch, Rollouts, Sizing, Work
 from azr_nemo.selfplay.exchange import TrainingBatch
+from azr_nemo.settings.schema import RunConfig
 
 SETTINGS = ("micro_batch_tokens", "rows", "prompt", "response", "recompute")
 

@@ -8,14 +8,15 @@ from pathlib import Path
 import pytest
 from rich.console import Console as Terminal
 
-from azr_nemo.config import RunConfig
 from azr_nemo.errors import UserError
 from azr_nemo.megatron.architecture import check_layout
 from azr_nemo.models.shape import model_shape
 from azr_nemo.planning.plan import make_plan, nearest_that_fits
 from azr_nemo.planning.report import overrides, sentences, table_of
 from azr_nemo.planning.sizing import ranks_of
-from azr_nemo.settings import load_settings, recipes
+from azr_nemo.settings.compose import recipes
+from azr_nemo.settings.schema import RunConfig
+from azr_nemo.trainer.settings import load_settings
 
 
 def plan_cli(*arguments: str) -> subprocess.CompletedProcess[str]:

@@ -13,7 +13,6 @@ from sizings import MODEL, make_sizing
 from torch.profiler import ProfilerActivity, profile
 from transformers import AutoModelForCausalLM, LlamaConfig, PretrainedConfig, Qwen2Config, Qwen3Config
 
-from azr_nemo.config import RunConfig
 from azr_nemo.megatron import distributed, head, layers
 from azr_nemo.megatron.actor import Actor
 from azr_nemo.megatron.architecture import read_architecture
@@ -26,6 +25,7 @@ from azr_nemo.planning.sizing import Layout, MicroBatch, Rollouts, Sizing, large
 from azr_nemo.rollout.torch import cache, engine
 from azr_nemo.rollout.torch import model as decode
 from azr_nemo.selfplay.engine import Example
+from azr_nemo.settings.schema import RunConfig
 
 PARAMETERS = 4 * 12_352 + 2 * 100 * 32 + 32
 

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import torch
 from transformers import AutoModelForCausalLM, LlamaConfig, PretrainedConfig, PreTrainedModel, Qwen2Config, Qwen3Config
 
-from azr_nemo.config import RolloutConfig
 from azr_nemo.rollout import make_rollout
 from azr_nemo.rollout.engine import RolloutEngine, SampleRequest
+from azr_nemo.settings.schema import RolloutConfig
 
 VOCAB = 150
 EOS = (1, 2)

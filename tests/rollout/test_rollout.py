@@ -7,10 +7,10 @@ import pytest
 import torch
 from rollout_models import CONFIGS, EOS, decode, engine, prompt, random_model, request
 
-from azr_nemo.config import RolloutConfig
 from azr_nemo.errors import UserError
 from azr_nemo.rollout import NAMES, make_rollout
 from azr_nemo.rollout.engine import SampleRequest
+from azr_nemo.settings.schema import RolloutConfig
 
 # trtllm has its own tests: without a GPU it meets stand-ins.
 pytestmark = pytest.mark.parametrize("name", [name for name in NAMES if name != "trtllm"])

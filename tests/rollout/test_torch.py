@@ -5,7 +5,6 @@ import torch
 from rollout_models import CONFIGS, SIZES, engine, prompt, random_model, request
 from transformers import GPT2Config, LlamaConfig, Qwen2Config
 
-from azr_nemo.config import RolloutConfig
 from azr_nemo.errors import UserError
 from azr_nemo.rollout import make_rollout
 from azr_nemo.rollout.torch import engine as torch_engine
@@ -14,6 +13,7 @@ from azr_nemo.rollout.torch.cache import CHUNK, Cache
 from azr_nemo.rollout.torch.model import decode, prefill
 from azr_nemo.rollout.torch.shape import read_shape
 from azr_nemo.rollout.torch.weights import load_weights
+from azr_nemo.settings.schema import RolloutConfig
 
 CPU = torch.device("cpu")
 

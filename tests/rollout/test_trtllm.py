@@ -19,12 +19,12 @@ import torch
 import torch.distributed as dist
 from torch import multiprocessing
 
-from azr_nemo.config import RolloutConfig
 from azr_nemo.errors import UserError
 from azr_nemo.models import tiny
 from azr_nemo.rollout import make_rollout, trtllm
 from azr_nemo.rollout.engine import SampleRequest
 from azr_nemo.rollout.replica import environment, gpus
+from azr_nemo.settings.schema import RolloutConfig
 
 END = 1
 CUDA = torch.device("cuda", 0)

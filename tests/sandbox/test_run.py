@@ -1,11 +1,17 @@
 """Rows in, rows out, in order; a broken row is one sentence that names its line."""
 
 import json
+import math
 
 import pytest
+from typer.testing import CliRunner
 
+from azr_nemo.cli import app
 from azr_nemo.errors import UserError
 from azr_nemo.sandbox import run
+from azr_nemo.sandbox.limits import Limits, of_timeout
+from azr_nemo.settings.schema import ExecutorConfig
+from azr_nemo.trainer.executors import make_executor
 
 ADD = {"program": "def f(x):\n    return x + 1", "inputs": ["1", "'a'"]}
 
@@ -63,3 +69,25 @@ def test_the_timeout_replaces_wall_and_cpu_limits(pool, tmp_path):
     assert json.loads(line)["outcomes"][0]["status"] == "timeout"
     with pytest.raises(UserError, match="timeout"):
         list(run.run_file(path, pool, timeout_s=0))
+
+
+@pytest.mark.parametrize("seconds", [0.0, -1.0, math.nan, math.inf, 1e9])
+def test_no_executor_is_given_a_time_limit_that_is_none(tmp_path, seconds):
+    """Whoever asks, the command line, the settings or a client of the server, comes by `Limits`."""
+    with pytest.raises(UserError, match=r"^--timeout .*: expected seconds above 0 and at most 86400"):
+        of_timeout(seconds)
+    for name in ("wall_s", "cpu_s"):
+        with pytest.raises(UserError, match=name):
+            Limits(**{name: seconds})
+        with pytest.raises(UserError, match=name):
+            make_executor(ExecutorConfig(**{name: seconds}))
+    for command in (["grade"], ["sandbox", "run"]):
+        refused = CliRunner().invoke(app, [*command, str(tmp_path / "none.jsonl"), f"--timeout={seconds}"]).exception
+        assert isinstance(refused, UserError)
+        assert str(refused).startswith("--timeout")
+
+
+@pytest.mark.parametrize(("name", "value"), [("memory_mb", 0), ("memory_mb", 1 << 40), ("output_chars", 0), ("output_chars", 1 << 40)])
+def test_other_limits_have_the_settings_bounds(name, value):
+    with pytest.raises(UserError, match=name):
+        Limits(**{name: value})

@@ -7,13 +7,13 @@ import pytest
 from sample_tasks import FakeExecutor, adder
 from test_step import completion, configured, self_play, solutions
 
-from azr_nemo.config import RunConfig, SelfPlayConfig
 from azr_nemo.sandbox.executor import Limits
 from azr_nemo.selfplay.buffer import TaskBuffer
 from azr_nemo.selfplay.exchange import Completion
 from azr_nemo.selfplay.proposer import Proposed, Proposer
 from azr_nemo.selfplay.seed_files import load_seeds
 from azr_nemo.selfplay.validation import Validator
+from azr_nemo.settings.schema import RunConfig, SelfPlayConfig
 from azr_nemo.tasks import KINDS
 from azr_nemo.tasks.held_out import is_held_out
 from azr_nemo.tasks.task import PromptOptions, Proposal, TaskType, Verdict

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from azr_nemo.selfplay.exchange import Completion, Prompt
 from azr_nemo.selfplay.rows import Attempt
-from azr_nemo.settings import ROOT
+from azr_nemo.settings.compose import ROOT
 from azr_nemo.tasks.task import PromptText, Role, TaskType
 
 spec = importlib.util.spec_from_file_location("learning_arm", ROOT / "benchmarks" / "learning_arm.py")

@@ -3,9 +3,9 @@
 from metrics_page import unlisted
 from test_step import configured, drive, self_play
 
-from azr_nemo.config import IntrinsicConfig
 from azr_nemo.observe.overview import MEANS, overview
 from azr_nemo.rewards.intrinsic.registry import BUILT_IN
+from azr_nemo.settings.schema import IntrinsicConfig
 from azr_nemo.tasks.task import TaskType
 
 

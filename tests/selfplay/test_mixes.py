@@ -5,12 +5,12 @@ import random
 import pytest
 from sample_tasks import FakeExecutor, adder_task
 
-from azr_nemo.config import RunConfig
 from azr_nemo.sandbox.executor import Limits
 from azr_nemo.selfplay.buffer import TaskBuffer
 from azr_nemo.selfplay.mixes import MIXES
 from azr_nemo.selfplay.solver import Solver
 from azr_nemo.selfplay.verification import Verifier
+from azr_nemo.settings.schema import RunConfig
 from azr_nemo.tasks.task import PromptOptions, TaskType
 
 NOW, PER_STEP = 6, 8

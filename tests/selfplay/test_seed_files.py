@@ -5,13 +5,13 @@ import json
 import pytest
 from sample_tasks import FakeExecutor, adder
 
-from azr_nemo.config import SelfPlayConfig
 from azr_nemo.errors import UserError
 from azr_nemo.sandbox.executor import ExecutorUnavailable, Limits
 from azr_nemo.sandbox.local.pool import LocalPool
 from azr_nemo.selfplay.buffer import TaskBuffer
 from azr_nemo.selfplay.records import export_jsonl
 from azr_nemo.selfplay.seed_files import SeedCounts, load_seeds
+from azr_nemo.settings.schema import SelfPlayConfig
 from azr_nemo.tasks.task import TaskType
 
 DEDUCTION, ABDUCTION, INDUCTION = TaskType.DEDUCTION, TaskType.ABDUCTION, TaskType.INDUCTION

@@ -7,7 +7,6 @@ from itertools import count
 import pytest
 from sample_tasks import FakeExecutor, adder, adder_task, run_adder
 
-from azr_nemo.config import RunConfig
 from azr_nemo.errors import UserError
 from azr_nemo.sandbox.executor import ExecutorUnavailable, Limits, Request
 from azr_nemo.sandbox.local.pool import LocalPool
@@ -16,6 +15,7 @@ from azr_nemo.selfplay.exchange import Completion
 from azr_nemo.selfplay.proposer import Proposer
 from azr_nemo.selfplay.seeding import SeedingLoop, add_seeds, zero_tasks
 from azr_nemo.selfplay.validation import Validator
+from azr_nemo.settings.schema import RunConfig
 from azr_nemo.tasks import KINDS
 from azr_nemo.tasks.program import check, parse_arguments
 from azr_nemo.tasks.task import PromptOptions, Proposal, Refusal, TaskType

@@ -11,7 +11,6 @@ import torch
 from sample_tasks import FakeExecutor, adder, adder_task
 
 from azr_nemo.algorithms.estimators import ESTIMATORS
-from azr_nemo.config import IntrinsicConfig, RunConfig
 from azr_nemo.errors import UserError
 from azr_nemo.rewards.intrinsic.registry import BUILT_IN
 from azr_nemo.sandbox.executor import ExecutorUnavailable, Limits
@@ -22,6 +21,7 @@ from azr_nemo.selfplay.solver import Solver
 from azr_nemo.selfplay.step import SelfPlay
 from azr_nemo.selfplay.validation import Validator
 from azr_nemo.selfplay.verification import Verifier
+from azr_nemo.settings.schema import IntrinsicConfig, RunConfig
 from azr_nemo.tasks import KINDS
 from azr_nemo.tasks.fences import tagged
 from azr_nemo.tasks.task import PromptOptions, Proposal, Role, Task, TaskType

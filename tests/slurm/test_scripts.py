@@ -114,6 +114,20 @@ def test_a_recipe_file_is_found_from_wherever_the_job_runs(tmp_path: Path) -> No
     assert {"--nodes=3", "--job-name=azr-mine"} <= set(command)
 
 
+def test_quotes_in_options_of_sbatch_hold_words_together_and_nothing_in_them_is_run(tmp_path: Path) -> None:
+    said = f"""--comment="my run" --mail-user='a b' --x=a\\ b --y=$(touch {tmp_path}/ran) `touch {tmp_path}/ran` *"""
+    (command,) = commands(TINY, f"sbatch={said}")
+    words = ["--comment=my run", "--mail-user=a b", "--x=a b", "--y=$(touch", f"{tmp_path}/ran)", "`touch", f"{tmp_path}/ran`", "*"]
+    start = command.index(words[0])
+    assert command[start : start + len(words)] == words
+    assert not (tmp_path / "ran").exists()
+
+
+def test_settings_reach_the_run_as_they_were_typed() -> None:
+    (command,) = commands(TINY, "run_dir=/x/p(1) é,b#c='d'/$e")
+    assert command[-1] == "run_dir=/x/p(1) é,b#c='d'/$e"
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
@@ -125,6 +139,7 @@ def test_a_recipe_file_is_found_from_wherever_the_job_runs(tmp_path: Path) -> No
         ([TINY, "requeue=maybe"], "requeue=maybe: say yes or no"),
         ([TINY, "fabric=token-ring"], "fabric=token-ring is unknown: there are efa ethernet infiniband roce slingshot"),
         ([TINY, "gpus=3", "engine.tensor_parallel=2"], "1 nodes of 3 ranks cannot hold"),
+        ([TINY, 'sbatch=--comment="my run'], 'sbatch=--comment="my run: a quote is not closed'),
         ([TINY, "fast"], "fast is neither KEY=VALUE nor --dry-run"),
     ],
 )

@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from azr_nemo.config import ModelConfig, RunConfig
 from azr_nemo.errors import UserError
 from azr_nemo.megatron import platform as platforms
-from azr_nemo.settings import as_yaml
+from azr_nemo.settings.compose import as_yaml
+from azr_nemo.settings.schema import ModelConfig, RunConfig
 from azr_nemo.trainer.checkpoints import Checkpoint
 from azr_nemo.trainer.dtype import with_dtype
 

@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from azr_nemo.megatron.worker import build_engine
 from azr_nemo.models import resolve_model
 from azr_nemo.selfplay.exchange import Prompt, PromptBatch
-from azr_nemo.settings import from_yaml
+from azr_nemo.settings.compose import from_yaml
 from azr_nemo.tasks.task import PromptText, Role, TaskType
 
 PROMPTS = ["# deduction\n```python\ndef f(x):\n    return x + 1\n```\n```input\n3\n```\n", "# new\n", "def f(x):"]

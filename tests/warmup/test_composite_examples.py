@@ -6,7 +6,7 @@ from itertools import islice
 import pytest
 from test_warm_start import OPTIONS, InProcess
 
-from azr_nemo.config import RunConfig
+from azr_nemo.settings.schema import RunConfig
 from azr_nemo.tasks import KINDS
 from azr_nemo.tasks.composite import complete
 from azr_nemo.tasks.task import Refusal, TaskType

@@ -6,12 +6,12 @@ from itertools import islice
 
 import pytest
 
-from azr_nemo.config import RunConfig, WarmupConfig
 from azr_nemo.errors import UserError
 from azr_nemo.sandbox.executor import ExecutorUnavailable, Limits, Outcome, Status
 from azr_nemo.selfplay.exchange import Completion
 from azr_nemo.selfplay.solver import Solver
 from azr_nemo.selfplay.verification import Verifier
+from azr_nemo.settings.schema import RunConfig, WarmupConfig
 from azr_nemo.tasks import KINDS
 from azr_nemo.tasks.held_out import is_held_out
 from azr_nemo.tasks.program import check, parse_arguments, program_hash

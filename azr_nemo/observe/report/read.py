@@ -186,7 +186,7 @@ def _config(directory: Path, notes: list[str]) -> str:
 
 def _versions(directory: Path, notes: list[str]) -> dict[str, str]:
     try:
-        return {str(name): str(version) for name, version in json.loads((directory / "versions.json").read_text()).items()}
+        return {str(name): str(version) for name, version in json.loads((directory / "versions.json").read_text(encoding="utf-8")).items()}
     except (OSError, ValueError, AttributeError):
         notes.append("The run has not recorded the versions of its packages.")
         return {}
@@ -194,7 +194,7 @@ def _versions(directory: Path, notes: list[str]) -> dict[str, str]:
 
 def _text(path: Path) -> str:
     try:
-        return path.read_text(errors="replace")
+        return path.read_text(encoding="utf-8", errors="replace")
     except OSError:
         return ""
 

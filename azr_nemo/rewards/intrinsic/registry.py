@@ -4,13 +4,13 @@ import importlib
 import importlib.util
 from collections.abc import Callable
 
-from azr_nemo.config import IntrinsicConfig, RewardConfig
 from azr_nemo.errors import UserError
 from azr_nemo.rewards.intrinsic.complexity import complexity
 from azr_nemo.rewards.intrinsic.component import Component, Reward
 from azr_nemo.rewards.intrinsic.diversity import answer_diversity, input_diversity, output_diversity
 from azr_nemo.rewards.intrinsic.edit_distance import edit_distance
 from azr_nemo.rewards.intrinsic.halstead import halstead
+from azr_nemo.settings.schema import IntrinsicConfig, RewardConfig
 from azr_nemo.tasks.task import TaskType
 
 VALUES = frozenset({TaskType.DEDUCTION, TaskType.ABDUCTION})

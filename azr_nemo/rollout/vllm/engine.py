@@ -16,7 +16,6 @@ import torch.distributed as dist
 from torch import Tensor
 from transformers import PretrainedConfig
 
-from azr_nemo.config import RolloutConfig
 from azr_nemo.errors import UserError
 from azr_nemo.rollout.engine import RolloutEngine, Sample, SampleRequest, check_request
 from azr_nemo.rollout.expected import Expected
@@ -26,6 +25,7 @@ from azr_nemo.rollout.vllm.client import Client, Job, ServerLost
 from azr_nemo.rollout.vllm.cuda import CudaHandles, Nccl
 from azr_nemo.rollout.vllm.server import Note, Server, environment, interpreter
 from azr_nemo.rollout.vllm.weights import SharedMemory, Transfer
+from azr_nemo.settings.schema import RolloutConfig
 
 RESTARTS = 1  # of a server that dies alone; after that the run ends
 SECRET = "AZR_NEMO_VLLM_SECRET"  # environment variable with the secret of `rollout.endpoints`

@@ -234,9 +234,9 @@ def _may_become_nobody() -> bool:
         return False
     proc = Path("/proc/self")
     try:
-        (held,) = re.findall(r"^CapEff:\s*(\w+)$", (proc / "status").read_text(), re.MULTILINE)
-        known = [line.split() for name in ("uid_map", "gid_map") for line in (proc / name).read_text().splitlines()]
-        groups = (proc / "setgroups").read_text().strip()
+        (held,) = re.findall(r"^CapEff:\s*(\w+)$", (proc / "status").read_text(encoding="utf-8"), re.MULTILINE)
+        known = [line.split() for name in ("uid_map", "gid_map") for line in (proc / name).read_text(encoding="utf-8").splitlines()]
+        groups = (proc / "setgroups").read_text(encoding="utf-8").strip()
     except (OSError, ValueError):
         return True
     mapped = sum(int(first) <= NOBODY < int(first) + int(count) for first, _, count in known)

@@ -30,7 +30,7 @@ def enter_namespaces(folders: list[str], keep_fd: int) -> None:
     _check(_libc.unshare(NEWUSER | NEWNS | NEWNET | NEWIPC | NEWUTS | NEWPID | NEWCGROUP), "unshare")
     _check(_libc.sethostname(host, len(host)), "sethostname")
     for name, line in (("setgroups", "deny"), ("uid_map", f"{NOBODY} {uid} 1"), ("gid_map", f"{NOBODY} {gid} 1")):
-        with open(f"/proc/self/{name}", "w") as file:
+        with open(f"/proc/self/{name}", "w", encoding="utf-8") as file:
             file.write(line)
     _new_root(folders)
     child = os.fork()
