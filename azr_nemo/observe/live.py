@@ -1,5 +1,6 @@
 """A run on a terminal: its latest numbers and bars that move, with the step lines, notes and samples scrolling above them."""
 
+import io
 from collections.abc import Callable, Mapping
 from typing import TextIO
 
@@ -41,6 +42,10 @@ class RichView:
     as markup. out: where it is drawn, for a recording; else a terminal on `stream`."""
 
     def __init__(self, stream: TextIO, out: rich.console.Console | None = None) -> None:
+        if isinstance(
+            stream, io.TextIOWrapper
+        ):  # a terminal with a narrow encoding gets escapes: a letter that it lacks must not end the run
+            stream.reconfigure(errors="backslashreplace")
         self._out = out or rich.console.Console(file=stream, force_terminal=True, highlight=False)
         self._progress = Progress(
             SpinnerColumn(), TextColumn("{task.description}", markup=False), BarColumn(bar_width=28), _Count(), _Eta(), _Info(),

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from azr_nemo.errors import UserError
+from azr_nemo.tasks.parsing import storable
 from azr_nemo.tasks.task import Role, TaskType
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ def write_step(run_dir: Path, step: int, rollouts: list[Rollout]) -> None:
     columns: dict[str, list[Any]] = {"step": [step] * len(rollouts)}
     for field in fields(Rollout):
         values = [getattr(rollout, field.name) for rollout in rollouts]
-        columns[field.name] = [_storable(text) for text in values] if field.name in TEXTS else values
+        columns[field.name] = [storable(text) for text in values] if field.name in TEXTS else values
     table = pa.table(columns, schema=schema())
     target = path_of(run_dir, step)
     aside = target.with_name(f".{target.name}.writing")
@@ -111,8 +112,3 @@ def read_rollouts(run_dir: Path) -> Iterator[dict[str, Any]]:
     """Every stored rollout of a run, step by step, as {"step", **Rollout}. Raises UserError at a file that cannot be read."""
     for path in stored_steps(run_dir).values():
         yield from read_table(path).to_pylist()
-
-
-def _storable(text: str) -> str:
-    """Parquet's text is UTF-8: half a surrogate pair, which only a broken tokenizer writes, becomes its escape."""
-    return text.encode("utf-8", "backslashreplace").decode()

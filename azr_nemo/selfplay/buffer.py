@@ -20,6 +20,7 @@ from typing import Any, Self
 from azr_nemo.errors import UserError
 from azr_nemo.selfplay.storage import explained, image_of, open_database, read_image, write_image
 from azr_nemo.selfplay.weights import WEIGHTS, Candidate
+from azr_nemo.tasks.parsing import storable
 from azr_nemo.tasks.program import body_lines, canonical_input, program_hash
 from azr_nemo.tasks.task import Task, TaskType
 
@@ -129,14 +130,14 @@ class TaskBuffer:
             "program": task.program,
             "inputs": json.dumps(task.inputs),
             "outputs": json.dumps(task.outputs),
-            "message": task.message,
+            "message": storable(task.message),
             "key": self.key(task),
             "program_hash": self.program_key(task),
             "lines": body_lines(task.program),
             "step": step,
             "is_seed": int(seed),
             "references": json.dumps(list(references)),
-            "thought": thought,
+            "thought": storable(thought),
         }
         names = ", ".join(f'"{name}"' for name in row)
         values = ", ".join(f":{name}" for name in row)

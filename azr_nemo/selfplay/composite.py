@@ -10,6 +10,7 @@ from azr_nemo.selfplay.buffer import TRIPLETS, StoredTask, TaskBuffer
 from azr_nemo.selfplay.validation import Validated, Validator
 from azr_nemo.settings.schema import CompositeConfig
 from azr_nemo.tasks.composite import as_function, without
+from azr_nemo.tasks.literal import same_literal
 from azr_nemo.tasks.program import program_hash
 from azr_nemo.tasks.task import Calls, Refusal, Task, TaskType
 
@@ -72,6 +73,6 @@ def refuse_idle(validator: Validator, given: list[Given], results: list[Validate
     judged = list(results)
     for (place, _), (result,) in zip(runs, validator.run([calls for _, calls in runs]), strict=True):
         task = results[place]
-        if isinstance(task, Task) and result.ok and result.value == task.output:
+        if isinstance(task, Task) and result.ok and same_literal(str(result.value), task.output):
             judged[place] = Refusal("composite_uncalled", "with this input f does not call each of the given functions")
     return judged

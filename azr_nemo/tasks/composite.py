@@ -15,7 +15,7 @@ import re
 import symtable
 from collections.abc import Iterable, Iterator, Sequence
 
-from azr_nemo.tasks.parsing import PARSE_ERRORS, parsed
+from azr_nemo.tasks.parsing import PARSE_ERRORS, parsed, scopes
 from azr_nemo.tasks.program import check, free_names, normalise
 from azr_nemo.tasks.task import Refusal
 
@@ -29,7 +29,7 @@ def as_function(program: str, number: int, beside: Sequence[str] = ()) -> str | 
     """The program as the function g_<number>, or why it cannot be one. beside: the functions that it will stand with."""
     try:
         tree = parsed(normalise(program))
-        tables = _scopes(normalise(program))
+        tables = scopes(normalise(program))
         others = [imported for text in beside for imported in _imports(parsed(text).body)]
         if refusal := _unrenamable(tree, tables) or _clash(_imports(tree.body), others):
             return refusal
@@ -55,9 +55,9 @@ def complete(functions: Sequence[str], program: str, allowed_imports: Sequence[s
     """
     try:
         given = prelude(functions)
-        tree, tables, before = parsed(program), _scopes(program), parsed(given)
+        tree, tables, before = parsed(program), scopes(program), parsed(given)
         imported = _imported(before)
-        defined = _bound(_scopes(given)) - imported
+        defined = _bound(scopes(given)) - imported
         for table in tables:
             for symbol in table.get_symbols():
                 if symbol.get_name() in defined and _binds(symbol):
@@ -139,14 +139,6 @@ def _clash(imports: Sequence[Imported], others: Sequence[Imported]) -> Refusal |
         if meanings.get(name, meaning) != meaning:
             return Refusal("composite_clash", f"{name} is {meaning} here and {meanings[name]} in the given functions")
     return None
-
-
-def _scopes(program: str) -> list[symtable.SymbolTable]:
-    """The symbol tables of all scopes, the module's first."""
-    tables = [symtable.symtable(program, "<unknown>", "exec")]
-    for table in tables:
-        tables.extend(table.get_children())
-    return tables
 
 
 def _binds(symbol: symtable.Symbol) -> bool:

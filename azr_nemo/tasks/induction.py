@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from azr_nemo.tasks.fences import fence, tagged
 from azr_nemo.tasks.literal import same_literal
+from azr_nemo.tasks.parsing import storable
 from azr_nemo.tasks.program import canonical_input, check, normalise
 from azr_nemo.tasks.prompting import answered, prompt, response
 from azr_nemo.tasks.task import Calls, PromptOptions, PromptText, Proposal, Refusal, Result, Task, TaskType, Verdict
@@ -35,7 +36,7 @@ class Induction:
         messages = tagged(answer, "message")
         if not messages and options.style != "completion":
             return Refusal("format", "there is no closed message fence")
-        message = messages[0].strip() if messages else ""
+        message = storable(messages[0].strip()) if messages else ""
         if leaks(message, references[0].program):
             return Refusal("message_carries_program", "the message gives the program away")
         return Proposal(self.type, references[0].program, inputs, message)

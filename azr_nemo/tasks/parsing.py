@@ -1,22 +1,40 @@
 """Parsing text that may be anything, from several threads."""
 
 import ast
-from typing import Any
+import symtable
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 # Whatever is wrong with a text: SyntaxError, null bytes and numbers too long to write, nesting too deep, lone surrogates.
 PARSE_ERRORS = (SyntaxError, ValueError, RecursionError, MemoryError, OverflowError)
 ATTEMPTS = 50
+T = TypeVar("T")
 
 
 def parsed(text: str, mode: str = "exec") -> Any:
-    """The syntax tree of a text. Raises one of PARSE_ERRORS.
+    """The syntax tree of a text. Raises one of PARSE_ERRORS."""
+    return _again(lambda: ast.parse(text, mode=mode))
 
-    CPython before 3.11.8 counts the depth of all trees in one place: when another thread parses meanwhile, `ast.parse` may raise SystemError for good
-    text (gh-106905). It is then asked again.
-    """
+
+def scopes(program: str) -> list[symtable.SymbolTable]:
+    """The symbol tables of all scopes of a program, the module's first. Raises one of PARSE_ERRORS."""
+    tables = [_again(lambda: symtable.symtable(program, "<unknown>", "exec"))]
+    for table in tables:
+        tables.extend(table.get_children())
+    return tables
+
+
+def storable(text: str) -> str:
+    """The text with half a surrogate pair, which no file, database or tokenizer takes, as its escape."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def _again(parse: Callable[[], T]) -> T:
+    """CPython before 3.11.8 counts the depth of all trees in one place: when another thread parses meanwhile, it may raise SystemError for good text
+    (gh-106905). It is then asked again."""
     for _ in range(ATTEMPTS):
         try:
-            return ast.parse(text, mode=mode)
+            return parse()
         except SystemError:
             continue
     raise ValueError("this text cannot be parsed while others are")

@@ -5,11 +5,10 @@ The lists of names keep tasks clean and deterministic; they are not what keeps t
 
 import ast
 import hashlib
-import symtable
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 
-from azr_nemo.tasks.parsing import PARSE_ERRORS, parsed
+from azr_nemo.tasks.parsing import PARSE_ERRORS, parsed, scopes
 from azr_nemo.tasks.task import Refusal
 
 MAX_PROGRAM = 8000  # characters
@@ -63,9 +62,8 @@ def _depth(tree: ast.AST) -> int:
 def free_names(program: str) -> set[str]:
     """The names that a program reads and binds in no scope that they are read from: what Python's builtins must supply. A parameter called
     `input` is none of them."""
-    tables, read, bound = [symtable.symtable(program, "<unknown>", "exec")], set(), set()
-    for table in tables:
-        tables.extend(table.get_children())
+    read, bound = set(), set()
+    for table in scopes(program):
         for symbol in table.get_symbols():
             if symbol.is_global() and symbol.is_referenced():
                 read.add(symbol.get_name())

@@ -15,9 +15,8 @@ cannot be written out candidate by candidate either.
 """
 
 import ast
-import symtable
 
-from azr_nemo.tasks.parsing import PARSE_ERRORS
+from azr_nemo.tasks.parsing import PARSE_ERRORS, parsed, scopes
 from azr_nemo.tasks.program import one_call
 from azr_nemo.tasks.task import Refusal
 
@@ -275,15 +274,14 @@ def _is_complex_literal(node: ast.BinOp) -> bool:
 def _bindings(program: str) -> set[str]:
     """The names that a program binds at its top, also from within functions; not those that it imports as the module has them. A class that the
     program changes is bound as well."""
-    tables, bound, imported = [symtable.symtable(program, "<unknown>", "exec")], set(), set()
-    for table in tables:
-        tables.extend(table.get_children())
+    bound, imported = set(), set()
+    for table in scopes(program):
         for symbol in table.get_symbols():
             if symbol.is_global() and symbol.is_assigned():
                 bound.add(symbol.get_name())
             elif symbol.is_global() and symbol.is_imported():
                 imported.add(symbol.get_name())
-    for node in ast.walk(ast.parse(program)):
+    for node in ast.walk(parsed(program)):
         if isinstance(node, ast.ImportFrom):
             imported -= {
                 alias.name for alias in node.names if IMPORTED.get(alias.name) == node.module and alias.asname in (None, alias.name)

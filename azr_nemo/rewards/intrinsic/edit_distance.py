@@ -40,6 +40,14 @@ def _tokens(program: str) -> list[str]:
                 if isinstance(part, ast.AST):
                     below.append(part)
                 elif part is not None:
-                    tokens.append(f"{name}={part!r}")
+                    tokens.append(f"{name}={_text(part)}")
         stack.extend(reversed(below))
     return tokens
+
+
+def _text(constant: object) -> str:
+    """A name or a constant; a number too long to write in decimal, which a program may state in hexadecimal, so."""
+    try:
+        return repr(constant)
+    except ValueError:
+        return f"{constant:#x}"

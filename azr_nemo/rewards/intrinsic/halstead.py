@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from azr_nemo.rewards.intrinsic.component import History
+from azr_nemo.tasks.parsing import PARSE_ERRORS
 from azr_nemo.tasks.task import Task
 
 
@@ -14,7 +15,7 @@ def halstead(task: Task, references: Sequence[Task], history: History) -> float:
 
     try:
         total, blocks = h_visit(task.program).total, cc_visit(task.program)
-    except (RecursionError, ValueError, SyntaxError):
+    except PARSE_ERRORS:
         return 0.0
     cyclomatic = max((block.complexity for block in blocks), default=0)
     return 0.5 * min(total.effort / 1e4, 1) + 0.3 * min(cyclomatic / 10, 1) + 0.2 * min(total.volume / 500, 1)
