@@ -77,6 +77,59 @@ def test_a_script_ends_as_it_would_under_python(server, code, return_code, said)
     assert "jailed" not in (response.run_result.stderr or "")
 
 
+SLEEPERS = """import asyncio
+async def worker(queue):
+    await asyncio.sleep(0.01)
+    await queue.put(await asyncio.to_thread(int, '3'))
+async def main():
+    queue = asyncio.Queue()
+    async with asyncio.timeout(20):
+        await asyncio.gather(*[worker(queue) for _ in range(5)])
+    print(sum([queue.get_nowait() for _ in range(5)]))
+asyncio.run(main())"""
+READER = """import asyncio, sys
+async def main():
+    reader = asyncio.StreamReader()
+    await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+    print((await reader.readline()).decode())
+asyncio.run(main())"""
+DEEP = """import sys, threading
+sys.setrecursionlimit(10 ** 6)
+threading.stack_size(1 << 27)
+class Node:
+    def __init__(self, below): self.below = below
+    def __len__(self): return 0 if self.below is None else 1 + len(self.below)
+def main():
+    top = None
+    for _ in range(60_000): top = Node(top)
+    print(len(top))
+t = threading.Thread(target=main)
+t.start()
+t.join()"""
+POOL = "from concurrent.futures import ThreadPoolExecutor\nwith ThreadPoolExecutor() as pool: print(sum(pool.map(int, '123')))"
+SUMMER = "import datetime, zoneinfo\nprint(datetime.datetime(2024, 7, 1, tzinfo=zoneinfo.ZoneInfo('Europe/Berlin')))"
+
+
+@pytest.mark.parametrize(
+    ("code", "stdout"),
+    [
+        (SLEEPERS, "15\n"),
+        (READER, "über\n\n"),
+        (DEEP, "59999\n"),  # far deeper than the main thread's stack would bear
+        (POOL, "6\n"),
+        (SUMMER, "2024-07-01 00:00:00+02:00\n"),
+        ("import uuid\nprint(uuid.uuid5(uuid.NAMESPACE_DNS, 'x'), uuid.uuid1().version)", "05b16a01-46c6-56dd-bd6e-c6dfb4a1427a 1\n"),
+        ("import locale\nf = open(0)\nprint(locale.getpreferredencoding(), f.encoding, f.read())", "utf-8 utf-8 über\n\n"),
+        ("import locale\nlocale.setlocale(locale.LC_ALL, '')\nprint(open('/dev/stdin').read(), file=open('/dev/stdout', 'w'))", "über\n\n"),
+        ("import threading\nthreading.Timer(0.05, print, ['later']).start()\nprint('now')", "now\nlater\n"),
+        ("print(__name__, __file__)", "__main__ main.py\n"),
+    ],
+)
+def test_a_script_may_wait_draw_identifiers_and_start_threads(server, code, stdout):
+    result = run(server, code, stdin="über\n").run_result
+    assert (result.return_code, result.stdout) == (0, stdout), result.stderr
+
+
 def test_a_time_limit_keeps_what_was_said_before(server):
     start = time.monotonic()
     late = run(server, "print('before', flush=True)\nimport time\ntime.sleep(25)", run_timeout=1)

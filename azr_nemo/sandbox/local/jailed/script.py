@@ -20,7 +20,7 @@ from typing import Any, Protocol
 from . import child, threads
 
 NAME = "main.py"
-DEV_STDIN = "/dev/stdin"
+STREAMS = {"/dev/stdin": 0, "/dev/fd/0": 0, "/proc/self/fd/0": 0, "/dev/stdout": 1, "/dev/stderr": 2}
 _builtin_open = open
 Result = list[Any]  # status (finished, timeout, flooded), return code or None, stdout, stderr, cpu_s, wall_s
 
@@ -142,9 +142,9 @@ def _run(script: str) -> int:
     main.__file__ = NAME
     sys.modules["__main__"] = main
     sys.argv = [NAME]
-    if DEV_STDIN in script:
+    if any(name in script for name in STREAMS):
         builtins.open = io.open = _open
-    selectors.DefaultSelector = selectors.PollSelector  # a cell may not have the others
+    selectors.DefaultSelector = selectors.PollSelector  # type: ignore[assignment, misc] # a cell may not have the others
     try:
         exec(compile(script, NAME, "exec", dont_inherit=True), main.__dict__)
         status = 0
@@ -165,8 +165,9 @@ def _run(script: str) -> int:
 
 
 def _open(file: Any, *arguments: Any, **named: Any) -> Any:
-    """`open`. There is no /dev in a jail; for a script it is its standard input alone."""
-    return _builtin_open(os.dup(0) if file == DEV_STDIN else file, *arguments, **named)
+    """`open`. There is no /dev in a jail; for a script it is its standard streams alone."""
+    stream = STREAMS.get(file) if isinstance(file, str) else None
+    return _builtin_open(file if stream is None else os.dup(stream), *arguments, **named)
 
 
 def _exit_status(code: object) -> int:

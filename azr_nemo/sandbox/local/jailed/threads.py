@@ -15,7 +15,7 @@ COUNT = 16
 STACK_BYTES = 2 << 20  # enough for Python's own recursion limit
 DEEP_STACK_BYTES = 256 << 20  # of one of them, at most, for scripts that start a thread to recurse deeply
 DEEP_SHARE = 4  # of the script's memory, at most one in so many bytes is the deep stack
-ASKED_FOR = re.compile(r"thread|executor|multiprocessing", re.IGNORECASE)  # asyncio's and concurrent.futures' threads are run by executors
+ASKED_FOR = re.compile("thread|executor", re.IGNORECASE)  # asyncio's and concurrent.futures' threads are run by executors
 
 
 class _Parked:
@@ -27,6 +27,7 @@ class _Parked:
         self.told = _thread.allocate_lock()
         self.told.acquire()
         _thread.stack_size(stack_bytes)
+        self.handle: Any = None
         if sys.version_info >= (3, 13):
             self.handle = _thread.start_joinable_thread(self.wait, daemon=True)
             self.ident = self.handle.ident
@@ -59,9 +60,15 @@ class Threads:
 
     def offer(self) -> None:
         """From now on `threading` and what stands on it take these threads."""
-        _thread.start_new_thread = _thread.start_new = threading._start_new_thread = self.start
-        if sys.version_info >= (3, 13):
-            _thread.start_joinable_thread = threading._start_joinable_thread = self.start_joinable
+        for module, name, start in (
+            (_thread, "start_new_thread", self.start),
+            (_thread, "start_new", self.start),
+            (threading, "_start_new_thread", self.start),
+            (_thread, "start_joinable_thread", self.start_joinable),
+            (threading, "_start_joinable_thread", self.start_joinable),
+        ):
+            if hasattr(module, name):
+                setattr(module, name, start)
 
     def start(self, function: Callable[..., object], args: tuple[Any, ...], kwargs: dict[str, Any] | None = None) -> int:
         """`_thread.start_new_thread`. Raises RuntimeError when all were taken."""
@@ -71,7 +78,7 @@ class Threads:
         """`_thread.start_joinable_thread`, as `Thread.start` calls it: the thread is joined by the handle that it waited with."""
         handle = self._take(function, (), {}).handle
         if isinstance(thread := getattr(function, "__self__", None), threading.Thread):
-            thread._handle = handle
+            thread._handle = handle  # type: ignore[attr-defined]
         return handle
 
     def _take(self, function: Callable[..., object], args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Parked:
@@ -90,7 +97,7 @@ class Threads:
 
 def wait_for_all() -> None:
     """As an interpreter does at its end: waits for threads that are not daemons."""
-    threading._shutdown()
+    threading._shutdown()  # type: ignore[attr-defined]
     for thread in threading.enumerate():  # since Python 3.13 `_shutdown` knows only threads that it started itself
         if thread is not threading.main_thread() and not thread.daemon:
             thread.join()
