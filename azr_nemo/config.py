@@ -56,12 +56,9 @@ class RolloutConfig:
     max_solve_tokens: int = 8096
     max_batch_rows: int = 64  # rows decoded together
     tensor_parallel: int = 1  # GPUs of one replica, of trtllm and vllm
-    memory_fraction: float = (
-        0.5  # of a GPU's memory: trtllm's KV cache, of what is free when it starts; vllm's weights and KV cache, of all
-    )
-    endpoints: list[str] = field(
-        default_factory=list
-    )  # of vllm: servers that run already, one a replica; empty: each replica starts its own
+    memory_fraction: float = 0.5  # of a GPU's memory that is free when trtllm or vllm starts, for its KV cache
+    # Of vllm: servers that run already, one for each replica; empty: each replica starts its own
+    endpoints: list[str] = field(default_factory=list)
     vllm: VllmConfig = field(default_factory=VllmConfig)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from azr_nemo.config import ExecutorConfig
+from azr_nemo.config import ExecutorConfig, VllmConfig
 from azr_nemo.errors import UserError
 from azr_nemo.evaluation.templates import TEMPLATES
 
@@ -28,7 +28,8 @@ class EvalSettings:
     template: str = "auto"  # auto: each suite's own
     max_tokens: int = 0  # 0: each suite's own, as the original's
     limit: int = 0  # items of each suite; 0: all
-    rollout: str = "torch"  # torch | transformers
+    rollout: str = "torch"  # torch | transformers | vllm
+    vllm: VllmConfig = field(default_factory=VllmConfig)  # of rollout=vllm, as in a run: vllm.python
     max_batch_rows: int = 64
     max_prompt_tokens: int = 16384
     platform: str = "auto"
@@ -39,7 +40,8 @@ class EvalSettings:
     def identity(self) -> dict[str, Any]:
         """The settings that decide what is measured: not where, nor with how many workers."""
         whole: Any = OmegaConf.to_container(OmegaConf.structured(self))
-        return {key: value for key, value in whole.items() if key not in ("out", "data", "suite", "executor", "max_batch_rows", "platform")}
+        other = ("out", "data", "suite", "executor", "max_batch_rows", "platform", "vllm")
+        return {key: value for key, value in whole.items() if key not in other}
 
 
 def load_eval_settings(words: list[str], groups: dict[str, list[str]]) -> EvalSettings:
@@ -80,7 +82,7 @@ def _check(settings: EvalSettings) -> None:
     if not settings.checkpoint:
         raise UserError("checkpoint is missing: give a Hugging Face directory, a run's checkpoint or a run directory")
     _choice("template", settings.template, ["auto", *TEMPLATES])
-    _choice("rollout", settings.rollout, ["torch", "transformers"])
+    _choice("rollout", settings.rollout, ["torch", "transformers", "vllm"])
     _choice("platform", settings.platform, ["auto", "cpu", "cuda"])
     _choice("dtype", settings.dtype, ["auto", "bfloat16", "float32"])
     for key, least in (("samples", 1), ("max_batch_rows", 1), ("max_tokens", 0), ("limit", 0), ("max_prompt_tokens", 1)):
@@ -106,7 +108,7 @@ def _choice(key: str, value: str, choices: Collection[str]) -> None:
 def _sentence(error: Exception) -> str:
     text = str(error).splitlines()[0]
     key = getattr(error, "full_key", None) or ""
-    if "not in 'EvalSettings'" in text or "not in 'ExecutorConfig'" in text:
+    if any(f"not in '{schema}'" in text for schema in ("EvalSettings", "ExecutorConfig", "VllmConfig")):
         known = list(OmegaConf.structured(EvalSettings))
         close = difflib.get_close_matches(key, known, n=1)
         return f"{key} is not a setting of eval{f': did you mean {close[0]}?' if close else ': there are ' + ', '.join(known)}"
