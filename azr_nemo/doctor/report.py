@@ -10,6 +10,7 @@ from azr_nemo.doctor.fabric import fabric
 from azr_nemo.doctor.finding import Finding
 from azr_nemo.doctor.machine import devices, versions
 from azr_nemo.doctor.model import model
+from azr_nemo.doctor.rollouts import rollouts
 from azr_nemo.settings.schema import RunConfig
 
 ABOUT_RUN = ("recipe=", "run_dir=", "model", "engine", "cluster", "rollout")
@@ -27,6 +28,7 @@ def examine(config: RunConfig, about_run: bool, seconds: float, bound_s: float) 
     yield from disk(config, about_run)
     if about_run:
         yield from model(config)
+        yield from rollouts(config.rollout)
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         yield from ranks.ranks(config, seconds, bound_s)
     else:

@@ -42,7 +42,8 @@ def evaluate(settings: EvalSettings, console: Console) -> Path:
         tools = Tools(executor, maths)
         console.note(f"checkpoint: {path}")
         with console.phase("load model"):
-            model = Model(settings)
+            model = Model(settings, folder / "vllm.log", console.note)
+        stack.callback(model.close)
         figures = {}
         for suite in suites:
             chosen = items[suite.name][: settings.limit or None]

@@ -21,6 +21,7 @@ from azr_nemo.settings.schema import ModelConfig, RolloutConfig
 from azr_nemo.trainer.checkpoints import Checkpoints
 
 SAMPLE_BYTES = 1 << 16
+LONGEST_RESPONSE = 16_384  # tokens, of any suite's own limit
 # Beside the model's own end tokens, as the original stops its evaluations.
 STOP_WORDS = ("</s>", "<|im_end|>", "<|endoftext|>")
 
@@ -28,7 +29,8 @@ STOP_WORDS = ("</s>", "<|im_end|>", "<|endoftext|>")
 class Model:
     """A loaded checkpoint. Raises UserError when the path holds none, when it lacks a tokenizer, or when its weights do not fit."""
 
-    def __init__(self, settings: EvalSettings):
+    def __init__(self, settings: EvalSettings, log: Path | None = None, note: Callable[[str], None] = lambda text: None):
+        """log, note: the file that a rollout server writes, and what hears how its start goes."""
         path = find_checkpoint(settings.checkpoint)
         self.path = path
         with _weights(path) as (config, stream, model_dir):
@@ -36,11 +38,19 @@ class Model:
             platform = choose_platform(settings.platform)
             self.context = int(getattr(config, "max_position_embeddings", 0) or 1 << 20)  # tokens of prompt and response together
             self.dtype = choose_dtype(settings.dtype, platform)
-            rollout = RolloutConfig(name=settings.rollout, max_batch_rows=settings.max_batch_rows)
+            longest = min(self.context, settings.max_prompt_tokens + (settings.max_tokens or LONGEST_RESPONSE))
+            rollout = RolloutConfig(
+                name=settings.rollout, max_batch_rows=settings.max_batch_rows, max_prompt_tokens=longest - 1, max_propose_tokens=1,
+                max_solve_tokens=1, vllm=settings.vllm,
+            )  # fmt: skip
             vocabulary = self.text.tokenizer.get_vocab()
             ends = sorted({*self.text.end_ids, *(vocabulary[word] for word in STOP_WORDS if word in vocabulary)})
-            self.rollout = make_rollout(rollout, config, self.dtype, ends, platform.device, self.text.decode)
+            self.rollout = make_rollout(rollout, config, self.dtype, ends, platform.device, self.text.decode, log, note)
             self.rollout.refit((name, tensor.to(self.dtype)) for name, tensor in stream)
+
+    def close(self) -> None:
+        """Ends what its rollout engine started."""
+        self.rollout.close()
 
     def generate(self, requests: list[SampleRequest], on_sample: Callable[[int, int, Sample], None]) -> None:
         """Samples every request; on_sample(i, k, sample) is told of sample k of request i as it ends."""

@@ -11,6 +11,7 @@ from azr_nemo.errors import UserError
 from azr_nemo.evaluation.templates import TEMPLATES
 from azr_nemo.settings.checks import check_executor
 from azr_nemo.settings.field import Registered, at_home, check, section, setting
+from azr_nemo.settings.machine import VllmConfig
 from azr_nemo.settings.schema import ExecutorConfig
 from azr_nemo.settings.words import put, sentence, split
 
@@ -35,7 +36,8 @@ class EvalSettings:
     template: str = setting("auto", "of the prompts; auto: each suite's own", choices=("auto",), registered="templates")
     max_tokens: int = setting(0, "of a response; 0: each suite's own, as the original's", least=0)
     limit: int = setting(0, "items of each suite; 0: all", least=0)
-    rollout: str = setting("torch", "the engine that samples", choices=("torch", "transformers"))
+    rollout: str = setting("torch", "the engine that samples", choices=("torch", "transformers", "vllm"))
+    vllm: VllmConfig = section(VllmConfig)
     max_batch_rows: int = setting(64, "rows decoded together", least=1)
     max_prompt_tokens: int = setting(16384, "tokens of the longest prompt; an item with a longer one is wrong", least=1)
     platform: str = setting("auto", "auto: cuda where there is a GPU", choices=("auto", "cpu", "cuda"))
@@ -45,7 +47,7 @@ class EvalSettings:
 
     def identity(self) -> dict[str, Any]:
         """The settings that decide what is measured: not where, nor with how many workers."""
-        left_out = ("out", "data", "suite", "executor", "max_batch_rows", "platform")
+        left_out = ("out", "data", "suite", "executor", "max_batch_rows", "platform", "vllm")
         return {key: value for key, value in asdict(self).items() if key not in left_out}
 
 

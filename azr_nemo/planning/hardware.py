@@ -31,7 +31,7 @@ class Hardware:
 A100 = Hardware("A100 40 GB", 312e12, 1.555e12, 300e9, 25e9)
 H100 = Hardware("H100 80 GB", 989e12, 3.35e12, 450e9, 50e9)
 H200 = Hardware("H200 141 GB", 989e12, 4.8e12, 450e9, 50e9)
-# What a launch costs when the kernels of a whole step are one CUDA graph, as trtllm has them.
+# What a launch costs when the kernels of a whole step are one CUDA graph, as trtllm and vllm have them.
 GRAPH_LAUNCH_S = 10e-6
 CORE_FLOPS = 100e9  # of a core with AVX2 and two multiply-add units at 3.1 GHz, float32
 BFLOAT16_FLOPS = 550e9  # of one with AVX512-BF16: what SmolLM2-135M's training step takes on it, at the same shares

@@ -62,7 +62,7 @@ def generation_seconds(size: Sizing, hardware: Hardware, prompts: int, samples: 
     mine = -(-prompts // replicas)
     rows = min(rollouts.rows, mine * samples)
     context = size.work.mean_prompt + mean // 2
-    if rollouts.name == "trtllm":
+    if rollouts.pooled:
         rows = max(1, min(rows, memory(size).cache // max(1, cache_bytes(size, context))))
     tokens = mine * samples * mean
     steps = max(longest, -(-tokens // rows))
@@ -72,7 +72,7 @@ def generation_seconds(size: Sizing, hardware: Hardware, prompts: int, samples: 
     read = weights * size.width / rollouts.tensor + live * cache_bytes(size, context)
     multiplied = live * (2 * weights + attention * context) / rollouts.tensor
     step = max(read / (hardware.bandwidth * hardware.reading), multiplied / (hardware.flops * hardware.decode))
-    launch = min(hardware.launch_s, GRAPH_LAUNCH_S) if rollouts.name == "trtllm" else hardware.launch_s
+    launch = min(hardware.launch_s, GRAPH_LAUNCH_S) if rollouts.pooled and size.accelerated else hardware.launch_s
     step += model.layers * launch
     if rollouts.tensor > 1:
         between = _link(size, hardware, rollouts.tensor)

@@ -78,12 +78,7 @@ class RolloutConfig:
     max_solve_tokens: int = setting(8096, "tokens of the longest solution", least=1)
     max_batch_rows: int = setting(64, "rows decoded together", least=1)
     tensor_parallel: int = setting(1, "GPUs of one replica, of trtllm and vllm", least=1)
-    memory_fraction: float = setting(
-        0.5,
-        "share of a GPU's memory: trtllm's KV cache, of what is free when it starts; vllm's weights and KV cache, of all",
-        above=0,
-        most=1,
-    )
+    memory_fraction: float = setting(0.5, "share of a GPU's memory, free when trtllm or vllm starts, for its KV cache", above=0, most=1)
     endpoints: list[str] = setting([], "of vllm: URLs of servers that run already, one a replica; empty: each replica starts its own")
     vllm: VllmConfig = section(VllmConfig)
 

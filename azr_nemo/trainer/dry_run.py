@@ -63,13 +63,20 @@ def _check_replicas(config: RunConfig, shape: "PretrainedConfig", ranks: int) ->
             raise UserError(f"engine=aligner cannot train {config.model.path}: NeMo 2.1 does not know Qwen3; use engine=megatron")
         if rollout.name == "trtllm":
             trtllm.check_model(config, {"qkv_bias": model.qkv_bias})
-    if rollout.name != "trtllm" or config.engine.name == "aligner":
+    if rollout.name not in ("trtllm", "vllm") or config.engine.name == "aligner":
         if size != 1:
             raise UserError(
-                f"rollout.tensor_parallel={size} is for engine=megatron with rollout=trtllm, not for engine={config.engine.name} with "
-                f"rollout={rollout.name}: leave it at 1"
+                f"rollout.tensor_parallel={size} is for engine=megatron with rollout=trtllm or rollout=vllm, not for engine={config.engine.name} "
+                f"with rollout={rollout.name}: leave it at 1"
             )
         return
+    if size != 1 and not config.cluster.gpus_per_node:
+        raise UserError(f"rollout.tensor_parallel={size} is for GPUs, and cluster.gpus_per_node is 0: leave it at 1")
+    if rollout.endpoints and len(rollout.endpoints) != ranks // size:
+        raise UserError(
+            f"rollout.endpoints names {_count(len(rollout.endpoints), 'server')}, and the run has {_count(ranks // size, 'replica')} of "
+            f"{_count(size, 'rank')}: name one for each, in the order of the ranks"
+        )
     if model.heads % size or model.kv_heads % size:
         raise UserError(
             f"rollout.tensor_parallel={size} does not divide the model's {model.heads} attention heads and {model.kv_heads} kv heads: lower it"
@@ -77,7 +84,7 @@ def _check_replicas(config: RunConfig, shape: "PretrainedConfig", ranks: int) ->
     node = int(os.environ.get("LOCAL_WORLD_SIZE", config.cluster.gpus_per_node or ranks))
     if node % size:
         raise UserError(f"rollout.tensor_parallel={size} does not divide the {node} GPUs of a node: a replica lies within one node")
-    if rollout.temperature != 1:
+    if rollout.name == "trtllm" and rollout.temperature != 1:
         raise UserError(
             f"rollout.temperature={rollout.temperature:g} with rollout=trtllm: its log-probabilities are of temperature 1, so use that"
         )

@@ -10,7 +10,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from azr_nemo.config import CompositeConfig, IntrinsicConfig, RewardConfig
 from azr_nemo.observe.console import Console
 from azr_nemo.observe.report.blocks import blocks
 from azr_nemo.observe.report.page import page, write
@@ -21,6 +20,7 @@ from azr_nemo.rewards.intrinsic.registry import BUILT_IN, components
 from azr_nemo.selfplay.buffer import TaskBuffer
 from azr_nemo.selfplay.composite import give
 from azr_nemo.selfplay.records import export_jsonl, import_lines, read_jsonl
+from azr_nemo.settings.learning import CompositeConfig, IntrinsicConfig, RewardConfig
 from azr_nemo.tasks import KINDS
 from azr_nemo.tasks.composite import as_function, complete, own_part, prelude, without
 from azr_nemo.tasks.fences import fence

@@ -23,7 +23,7 @@ from azr_nemo.rollout.replica import gpus, replica
 from azr_nemo.rollout.stops import Decode, check, cut, first_stop
 from azr_nemo.rollout.vllm.client import Client, Job, ServerLost
 from azr_nemo.rollout.vllm.cuda import CudaHandles, Nccl
-from azr_nemo.rollout.vllm.server import Note, Server, environment, interpreter
+from azr_nemo.rollout.vllm.server import Note, Server, interpreter
 from azr_nemo.rollout.vllm.weights import SharedMemory, Transfer
 from azr_nemo.settings.schema import RolloutConfig
 
@@ -56,7 +56,7 @@ class VllmRollout(RolloutEngine):
         self._config, self._eos_ids, self._text = config, eos_ids, decode
         self._expected = Expected(hf_config)
         self._longest = config.max_prompt_tokens + max(config.max_propose_tokens, config.max_solve_tokens)
-        self._on_gpu = device.type == "cuda"
+        self._device, self._on_gpu = device, device.type == "cuda"
         self._group, self._leads = replica(config.tensor_parallel)
         self._transfer = _transfer(config, device, self._group)
         self._client: Client | None = None
@@ -87,11 +87,14 @@ class VllmRollout(RolloutEngine):
 
     def _arguments(self, model: str, dtype: torch.dtype) -> list[str]:
         config = self._config
-        memory = (
-            ["--gpu-memory-utilization", f"{config.memory_fraction:g}", "--tensor-parallel-size", str(config.tensor_parallel)]
-            if self._on_gpu
-            else ["--kv-cache-memory-bytes", str(config.vllm.cpu_cache_mb << 20), "--enforce-eager"]
-        )
+        if self._on_gpu:
+            # As for trtllm the fraction is of what is free now; vLLM counts in shares of all memory, its weights among them.
+            free, total = torch.cuda.mem_get_info(self._device)
+            weights = self._expected.parameters * dtype.itemsize / config.tensor_parallel
+            share = (weights + config.memory_fraction * (free - weights)) / total
+            memory = ["--gpu-memory-utilization", f"{share:.3f}", "--tensor-parallel-size", str(config.tensor_parallel)]
+        else:
+            memory = ["--kv-cache-memory-bytes", str(config.vllm.cpu_cache_mb << 20), "--enforce-eager"]
         sleeping = ["--enable-sleep-mode"] if self._on_gpu else []
         backend = ["--weight-transfer-config", f'{{"backend": "{self._transfer.backend}"}}'] if self._transfer.backend else []
         return [
@@ -245,16 +248,3 @@ def _transfer(config: RolloutConfig, device: torch.device, group: dist.ProcessGr
     if way == "ipc":
         return CudaHandles(device, group)
     return Nccl(device, config.tensor_parallel) if way == "nccl" else SharedMemory()
-
-
-def try_environment(setting: str) -> str:
-    """The vLLM version of `rollout.vllm.python`, imported. Raises UserError where it is missing, another one, or cannot be imported."""
-    import subprocess
-
-    python = interpreter(setting)
-    code = "import vllm; from vllm.entrypoints.launchers.api_server import entry; print(vllm.__version__)"
-    done = subprocess.run([python, "-c", code], capture_output=True, text=True, timeout=600, env=environment(_cpu_environment()))
-    if done.returncode:
-        last = (done.stderr.strip().splitlines() or ["without a word"])[-1]
-        raise UserError(f"rollout.vllm.python={python} cannot import vLLM: {last}")
-    return done.stdout.strip().splitlines()[-1]
