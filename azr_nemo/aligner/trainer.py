@@ -14,6 +14,7 @@ from nemo_aligner.utils import parallel_state
 from nemo_aligner.utils.ppo_utils import create_mask
 from torch import Tensor
 
+from azr_nemo import progress
 from azr_nemo.aligner.advantages import global_trr_plus_plus
 from azr_nemo.aligner.exchange import broadcast
 from azr_nemo.aligner.sampling import Sampler
@@ -86,7 +87,7 @@ class SelfPlayPPOTrainer(PPOTrainer):
         if self.selfplay is None:
             return super().run_training(dataloader_iter)
         driver = self.selfplay.driver
-        with driver.clock.phase("update"), driver.console.phase("update"):
+        with driver.clock.phase("update"), driver.console.phase("update") as phase, progress.heard_by(phase):
             return super().run_training(dataloader_iter)
 
     @torch.no_grad()

@@ -28,6 +28,8 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from azr_nemo import progress
+
 BACKEND, VERSION = "safetensors", 1
 LAYOUT = "layout"  # the metadata's one entry
 
@@ -87,6 +89,7 @@ class SafetensorsLoad(LoadShardedStrategy):
         """Raises CheckpointingException for a missing file, tensor or part of one, and SafetensorError for a damaged file."""
         with ExitStack() as stack:
             stored = _open(Path(checkpoint_dir), stack)
+            progress.expect(len(list(nested_values(sharded_state_dict))), "tensors")
             return dict_list_map_inplace(lambda tensor: _fill(tensor, stored.get(tensor.key, [])), sharded_state_dict)
 
     def load_tensors_metadata(self, checkpoint_dir: str | Path) -> dict[str, ShardedTensor]:
@@ -139,6 +142,7 @@ def _fill(wanted: ShardedTensor, stored: list[_Stored]) -> Tensor:
     # A vocabulary padded for another layout may be shorter than this one's: what is beyond it is padding, and stays as it is.
     if found != target.numel() and not wanted.allow_shape_mismatch:
         raise CheckpointingException(f"a part of its tensor {wanted.key} is missing")
+    progress.advance()
     return wanted.data
 
 

@@ -5,6 +5,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+from azr_nemo import progress
 from azr_nemo.config import RunConfig
 from azr_nemo.errors import UserError
 from azr_nemo.megatron.distributed import open_store, rank, world_size
@@ -72,7 +73,8 @@ def train(config: RunConfig, only_seed: bool = False) -> int:
     with RunDirectory(Path(config.run_dir)) as run_dir, StopRequest() as stop, Console(config.logging.console) as console:
         checkpoints.clear_unfinished()
         notes: list[str] = []
-        checkpoint = checkpoints.find(config.resume, notes.append)
+        with console.phase("look for a checkpoint"):
+            checkpoint = checkpoints.find(config.resume, notes.append)
         config = with_dtype(config, checkpoint)
         done = checkpoint.step if checkpoint else 0
         title = f"AZR-NeMo: {config.recipe or config.model.path}"
@@ -122,11 +124,12 @@ def lead(
     if config.logging.wandb:
         require_wandb()
     with ExitStack() as stack:
-        executor = MeteredExecutor(stack.enter_context(make_executor(config.executor)))
+        with console.phase("start executor"):
+            executor = MeteredExecutor(stack.enter_context(make_executor(config.executor)))
         console.note(f"executor: {executor.describe()}")
         model_dir = resolve_model(config.model, stage=console.stage)
         start = starting_weights(config, model_dir)
-        with console.phase("load model"):
+        with console.phase("load model") as phase, progress.heard_by(phase):
             engine = build_engine(config, start)
         assert engine is not None
         stack.callback(engine.close, exit_code=2)  # unless it is closed before, in good order
@@ -154,7 +157,7 @@ def lead(
             outcome = Outcome("done", done) if only_seed else run_steps(run, done)
         except StoppedAtOnce:
             outcome = Outcome("stopped", done, stop.requested)
-        saver.wait()
+        finish_saving(run)
         log.close()
         stop.leave()
         engine.close(outcome.exit_code)
@@ -184,13 +187,13 @@ def begin(run: Run, load_files: Callable[[], None]) -> None:
     ask_for_seeds(run.session.proposer, run.driver, run.stop.check)
     StepReport(run.config, run.metrics, run.console).start(evaluate(run, 0, always=True))
     save(run, 0)
-    run.saver.wait()  # until then there is no buffer to go back to, and the first step changes it
+    finish_saving(run)  # until then there is no buffer to go back to, and the first step changes it
 
 
 def resume(run: Run, checkpoint: Checkpoint) -> None:
     """Takes up the run where the checkpoint left it; what was logged of later steps is dropped, as they run again."""
     try:
-        with run.console.phase("load checkpoint"):
+        with run.console.phase("load checkpoint") as phase, progress.heard_by(phase):
             run.engine.load(checkpoint.path)
     except UserError as error:
         before = run.saver.checkpoints.before(checkpoint)
@@ -239,8 +242,14 @@ def evaluate(run: Run, step: int, always: bool) -> dict[str, float]:
 def save(run: Run, step: int) -> None:
     """Weights, optimizer, buffer, configuration: everything that the next step depends on. What the run waits for is the copy of it, and the
     checkpoint before, should that still be in the making."""
-    with run.clock.phase("save"), run.console.phase("save"):
+    with run.clock.phase("save"), run.console.phase("save") as phase, progress.heard_by(phase):
         run.saver.save(step, run.buffer)
+
+
+def finish_saving(run: Run) -> None:
+    """Until the checkpoint in the making is whole."""
+    with run.console.phase("finish saving") as phase, progress.heard_by(phase):
+        run.saver.wait()
 
 
 def report(
