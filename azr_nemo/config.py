@@ -27,7 +27,8 @@ class EngineConfig:
     micro_batch_tokens: int = 4096  # of one micro-batch, whose rows lie end to end without padding
     distributed_optimizer: bool = False  # shard the optimizer over data-parallel ranks
     recompute: bool = False  # recompute activations in the backward pass
-    threads: int = 0  # CPU threads of a rank; 0: the machine's cores shared by its ranks
+    # CPU threads of a rank; 0: the cores that it may use, shared with the machine's other ranks. On a machine with other work 1 may be faster
+    threads: int = 0
 
 
 @dataclass

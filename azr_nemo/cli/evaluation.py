@@ -8,6 +8,7 @@ from rich.console import Console as Terminal
 from typer.core import TyperGroup
 
 from azr_nemo.cli.app import app
+from azr_nemo.cli.waiting import choose_waiting
 from azr_nemo.errors import UserError
 
 
@@ -40,6 +41,7 @@ def eval_run(
 
     Settings and their defaults: azr_nemo/evaluation/settings.py.
     """
+    choose_waiting()
     from azr_nemo.evaluation import results
     from azr_nemo.evaluation.command import evaluate
     from azr_nemo.evaluation.settings import load_eval_settings

@@ -9,6 +9,7 @@ import typer
 from rich.console import Console as Terminal
 
 from azr_nemo.cli.app import File, Overrides, app
+from azr_nemo.cli.waiting import choose_waiting
 from azr_nemo.errors import UserError
 
 
@@ -17,6 +18,8 @@ def train(
     overrides: Overrides = None, dry_run: Annotated[bool, typer.Option(help="print the resolved configuration and stop")] = False
 ) -> None:
     """Trains a recipe by self-play, or resumes it: azr-nemo train recipe=smollm2_135m-1n0g-megatron selfplay.steps=10"""
+    if not dry_run:
+        choose_waiting()
     from azr_nemo.settings import as_yaml, load_settings
 
     config = load_settings(overrides or [])
@@ -52,6 +55,8 @@ def seed(
 
     Files are checked within the limits of the recipe that is named, or within the defaults of all settings when none is.
     """
+    if not source:
+        choose_waiting()
     from azr_nemo.settings import load_settings
     from azr_nemo.trainer.seed import seed_from_files, seed_from_model
 
