@@ -3,8 +3,12 @@
 import os
 from pathlib import Path
 
+import process_trees
 import pytest
 from hypothesis import HealthCheck, settings
+
+os.environ.update(process_trees.ONE_THREAD)  # before torch is loaded
+pytest_plugins = ["process_guard"]
 
 # The machines that run these tests are small and shared: how long an example takes says nothing.
 settings.register_profile("project", deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -1,14 +1,14 @@
 """The command line as a user meets it: what it prints, and that its errors are one sentence and exit code 2."""
 
 import json
-import subprocess
 import sys
 
+import process_trees
 import pytest
 
 
 def azr(*arguments, **options):
-    return subprocess.run([sys.executable, "-m", "azr_nemo", *map(str, arguments)], capture_output=True, text=True, timeout=240, **options)
+    return process_trees.run([sys.executable, "-m", "azr_nemo", *arguments], timeout=240, **options)
 
 
 def assert_sentence(done, text):

@@ -21,6 +21,7 @@ from nemo_aligner.utils.train_utils import set_sync_funcs
 from omegaconf import DictConfig
 from torch import Tensor
 
+from azr_nemo import progress
 from azr_nemo.algorithms.finite import bounded
 from azr_nemo.algorithms.ppo_loss import ppo_loss
 from azr_nemo.aligner.vocabulary import entropy
@@ -69,9 +70,11 @@ class SelfPlayActor(MegatronGPTActorModel):
         dist.all_reduce(count, group=group)
         self.step_tokens = max(float(count), 1.0)
         set_sync_funcs(self, forward_only)
+        progress.expect(get_num_microbatches(), "micro-batches")
+        micro_batches = progress.counted(get_iterator_k_split(batch, get_num_microbatches()))
         statistics = get_forward_backward_func()(
             forward_step_func=self.get_actor_forward_output_and_loss_func(),
-            data_iterator=self._make_data_iterator_list(get_iterator_k_split(batch, get_num_microbatches())),
+            data_iterator=self._make_data_iterator_list(micro_batches),
             model=self.model,
             num_microbatches=get_num_microbatches(),
             forward_only=forward_only,

@@ -18,6 +18,7 @@ from azr_nemo.aligner import cpu, layout, trtllm
 from azr_nemo.aligner.actor import SelfPlayActor
 from azr_nemo.aligner.tokenizer import readable
 from azr_nemo.errors import UserError
+from azr_nemo.megatron.platform import set_threads
 from azr_nemo.settings.schema import RunConfig
 
 END = "<|endoftext|>"  # NeMo's text for "the tokenizer's end token", whatever that is
@@ -172,8 +173,7 @@ def build(config: RunConfig, restore_path: Path) -> tuple[Any, SelfPlayActor, An
     init_distributed(trainer, actor, bool(model.get("transformer_engine", False)))
     if without_cuda:
         cpu.seed_model_parallel(config.seed)
-        if config.engine.threads:
-            torch.set_num_threads(config.engine.threads)
+        set_threads(config.engine.threads)
     init_using_ptl(trainer, actor, None, None)
     optimizer, scheduler = extract_optimizer_scheduler_from_ptl_model(actor)
     if config.rollout.name == "trtllm":

@@ -14,6 +14,7 @@ from nemo_aligner.utils import parallel_state
 from nemo_aligner.utils.ppo_utils import create_mask
 from torch import Tensor
 
+from azr_nemo import progress
 from azr_nemo.aligner.advantages import global_trr_plus_plus
 from azr_nemo.aligner.exchange import broadcast
 from azr_nemo.aligner.sampling import Sampler
@@ -88,7 +89,7 @@ class SelfPlayPPOTrainer(PPOTrainer):
             trained = super().run_training(dataloader_iter)
         else:
             driver = self.selfplay.driver
-            with driver.clock.phase("update"), driver.console.phase("update"):
+            with driver.clock.phase("update"), driver.console.phase("update") as phase, progress.heard_by(phase):
                 trained = super().run_training(dataloader_iter)
         try:
             require_growth(self.model.growth(), "optim.lr", self.config.optim.lr)

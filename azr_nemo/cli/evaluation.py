@@ -44,6 +44,7 @@ def eval_run(
     if help_settings:
         print_settings(EvalSettings, REGISTERED, settings)
         return
+    choose_waiting()
     with Console() as console:
         path = evaluate(load_eval_settings(settings or [], groups()), console)
     Terminal().print(results.table(results.read(path)["suites"]))

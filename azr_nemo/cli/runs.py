@@ -8,6 +8,7 @@ import typer
 from rich.console import Console as Terminal
 
 from azr_nemo.cli.app import File, HelpSettings, Overrides, app, print_settings
+from azr_nemo.cli.waiting import choose_waiting
 from azr_nemo.errors import UserError
 
 
@@ -24,6 +25,8 @@ def train(
 
         print_settings(RunConfig, REGISTERED, overrides)
         return
+    if not dry_run:
+        choose_waiting()
     from azr_nemo.settings.compose import as_yaml
     from azr_nemo.trainer.settings import load_settings
 
@@ -60,6 +63,8 @@ def seed(
 
     Files are checked within the limits of the recipe that is named, or within the defaults of all settings when none is.
     """
+    if not source:
+        choose_waiting()
     from azr_nemo.trainer.seed import seed_from_files, seed_from_model
     from azr_nemo.trainer.settings import load_settings
 

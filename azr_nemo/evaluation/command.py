@@ -6,6 +6,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from azr_nemo import progress
 from azr_nemo.errors import UserError
 from azr_nemo.evaluation import prepare, results
 from azr_nemo.evaluation.harness import SuiteRun
@@ -41,7 +42,7 @@ def evaluate(settings: EvalSettings, console: Console) -> Path:
         )
         tools = Tools(executor, maths)
         console.note(f"checkpoint: {path}")
-        with console.phase("load model"):
+        with console.phase("load model") as phase, progress.heard_by(phase):
             model = Model(settings, folder / "vllm.log", console.note)
         stack.callback(model.close)
         figures = {}

@@ -13,6 +13,7 @@ from megatron.core import parallel_state
 from torch import Tensor
 from transformers import PretrainedConfig
 
+from azr_nemo import progress
 from azr_nemo.errors import UserError
 from azr_nemo.megatron.architecture import Architecture, read_architecture
 from azr_nemo.megatron.fusing import fuse_qkv, split_qkv
@@ -71,11 +72,11 @@ def import_weights(model: torch.nn.Module, config: PretrainedConfig, get: Callab
     Raises UserError for a tensor of the wrong shape; what `get` raises for a missing one passes through.
     """
     size, rank = parallel_state.get_tensor_model_parallel_world_size(), parallel_state.get_tensor_model_parallel_rank()
-    names: set[str] = set()
-    for piece in _pieces(model, config, importing=True):
-        names |= piece.shapes.keys()
-        if piece.parameter is None:
-            continue
+    pieces = list(_pieces(model, config, importing=True))
+    mine = [piece for piece in pieces if piece.parameter is not None]
+    progress.expect(len(mine), "weights")
+    for piece in mine:
+        assert piece.parameter is not None
         parts = []
         for name, shape in piece.shapes.items():
             tensor = get(name)
@@ -84,7 +85,8 @@ def import_weights(model: torch.nn.Module, config: PretrainedConfig, get: Callab
             parts.append(tensor)
         full = piece.fuse(parts)
         piece.parameter.copy_(full if piece.dim is None else full.chunk(size, piece.dim)[rank])
-    return names
+        progress.advance()
+    return {name for piece in pieces for name in piece.shapes}
 
 
 def _pieces(model: torch.nn.Module, config: PretrainedConfig, importing: bool = False) -> Iterator[_Piece]:

@@ -24,7 +24,7 @@ class _Eta(ProgressColumn):
     """Time left by our own pace: rich's looks back 30 s only, and a step of a real model takes longer."""
 
     def render(self, task: Task) -> Text:
-        return Text(f"ETA {clock_text(task.fields['eta']())}", style="cyan")
+        return Text(task.fields["eta"](), style="cyan")
 
 
 class _Count(ProgressColumn):
@@ -65,13 +65,16 @@ class RichView:
     def title(self, title: str, lines: list[str], steps: int, done: int) -> None:
         self._print(Panel(Text("\n".join(lines)), title=Text(title, style="bold"), title_align="left", border_style="blue"))
         if steps:
-            self._overall = self._bar("steps", steps, done, lambda: self._eta)
+            self._overall = self._bar("steps", steps, done, lambda: f"ETA {clock_text(self._eta)}")
 
     def phase_began(self, phase: Phase) -> None:
-        self._bars[phase] = self._bar(phase.name, phase.total, phase.done, lambda: phase.remaining)
+        self._bars[phase] = self._bar(phase.name, phase.total, phase.done, lambda: phase.eta_text)
 
     def phase_moved(self, phase: Phase) -> None:
         self._progress.update(self._bars[phase], completed=phase.done, total=phase.total, info=phase.info_text)
+
+    def phase_waits(self, phase: Phase) -> None:
+        """Its bar moves by itself."""
 
     def phase_ended(self, phase: Phase) -> None:
         self._progress.remove_task(self._bars.pop(phase))
@@ -99,7 +102,7 @@ class RichView:
     def close(self) -> None:
         self._live.stop()
 
-    def _bar(self, name: str, total: int | None, done: int, eta: Callable[[], float | None]) -> TaskID:
+    def _bar(self, name: str, total: int | None, done: int, eta: Callable[[], str]) -> TaskID:
         bar = self._progress.add_task(name, total=total, completed=done, eta=eta, info="")
         self._live.start()  # does nothing when it runs already
         return bar

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from azr_nemo import progress
 from azr_nemo.errors import UserError
 from azr_nemo.rollout.engine import Sample, SampleRequest, check_request
 from azr_nemo.rollout.sampling import draw, uniforms
@@ -57,6 +58,8 @@ class Rollout:
         # Longest prompts first: rows that are batched together then need little padding, and a waiting prompt is never longer than a live row.
         order = sorted(range(len(requests)), key=lambda i: -len(requests[i].prompt_ids))
         self.rows = [Row(i, k, requests[i]) for i in order for k in range(requests[i].samples)]
+        self._drawn = 0
+        self._most = sum(row.request.max_new_tokens for row in self.rows)
 
     def draw(self, rows: list[Row], logits: Tensor) -> Tensor:
         """Draws the next token of each row from logits [rows, vocabulary], appends it, hands over the samples that it ends.
@@ -73,6 +76,8 @@ class Rollout:
         for row, token, logprob in zip(rows, tokens.tolist(), logprobs.tolist(), strict=True):
             if not row.ended:
                 self._append(row, token, logprob)
+                self._drawn += 1
+        progress.at_most(self._drawn, self._most, tokens=self._drawn)
         return tokens
 
     def _append(self, row: Row, token: int, logprob: float) -> None:

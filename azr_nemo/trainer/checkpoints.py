@@ -9,7 +9,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,6 +77,11 @@ class Checkpoints:
             raise
         self._prune(step)
         return Checkpoint(target, step)
+
+    def growth(self) -> tuple[int, int]:
+        """Bytes that are written of the checkpoint in the making, and those of the newest whole one, which it will come to; 0 without one."""
+        newest = self._directories()[-1:]
+        return _bytes_in(self.folder.glob(".writing_*")), _bytes_in(newest)
 
     def find(self, resume: str, note: Callable[[str], None] = lambda sentence: None, hashed_below: int = 0) -> Checkpoint | None:
         """The checkpoint that `resume` (auto | never | a path) asks for, or None to start afresh. Hashes of files are compared, which reads
@@ -179,6 +184,15 @@ def _await_files(folder: Path, files: dict[str, Written]) -> None:
                 what = "does not appear here" if found is None else f"has {found} bytes here instead of {size}"
                 raise UserError(f"{name}, which its rank has written, {what}: run_dir must be on a file system that all nodes share")
             time.sleep(0.1)
+
+
+def _bytes_in(folders: Iterable[Path]) -> int:
+    total = 0
+    for folder in folders:
+        for path in folder.rglob("*"):
+            with suppress(FileNotFoundError):  # written aside and renamed meanwhile
+                total += path.stat().st_size if path.is_file() else 0
+    return total
 
 
 def _size(path: Path) -> int | None:

@@ -5,6 +5,7 @@ from collections.abc import Generator
 from dataclasses import replace
 from typing import TypeVar
 
+from azr_nemo import progress
 from azr_nemo.observe.console import Console
 from azr_nemo.observe.timing import PhaseClock
 from azr_nemo.selfplay.engine import Engine
@@ -29,25 +30,26 @@ class Driver:
             while True:
                 answer = self._sample(batch, sampling_seed(self.seed, label, place))
                 place += 1
-                with self.clock.phase("execute"):  # waiting for what generation did not hide, and the step's own work
+                # Waiting for what generation did not hide, and the step's own work.
+                with self.clock.phase("execute"), self.console.phase("execute"):
                     batch = generator.send(answer)
         except StopIteration as stop:
             return stop.value
 
     def update(self, batch: TrainingBatch) -> dict[str, float]:
         """The update and the refit of the rollout engine; its metrics. The refit is a phase of its own, as the engine times it."""
-        with self.clock.phase("update"), self.console.phase("update"):
+        with self.clock.phase("update"), self.console.phase("update") as phase, progress.heard_by(phase):
             metrics = self.engine.update(batch)
         self.clock.move("update", "refit", metrics.get("refit_s", 0.0))
         return metrics
 
     def _sample(self, batch: PromptBatch, seed: int) -> Completions:
         total = sum(prompt.samples for prompt in batch.prompts)
-        with self.clock.phase(batch.phase), self.console.phase(batch.phase, total) as progress:
+        with self.clock.phase(batch.phase), self.console.phase(batch.phase, total) as phase, progress.heard_by(phase):
 
             def arrived(index: int, sample: int, completion: Completion) -> None:
                 with self.clock.phase("execute", peaks=False):  # reading an answer and handing it to the executor
-                    progress.advance(1)
+                    phase.advance(1)
                     self.tokens += len(completion.response_ids)
                     if batch.on_completion:
                         batch.on_completion(index, sample, completion)

@@ -5,6 +5,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+from azr_nemo import progress
 from azr_nemo.errors import UserError
 from azr_nemo.megatron.distributed import open_store, rank, world_size
 from azr_nemo.megatron.finite_weights import Diverged, way_back
@@ -126,11 +127,12 @@ def lead(
     if config.logging.wandb:
         require_wandb()
     with ExitStack() as stack:
-        executor = MeteredExecutor(stack.enter_context(make_executor(config.executor)))
+        with console.phase("start executor"):
+            executor = MeteredExecutor(stack.enter_context(make_executor(config.executor)))
         console.note(f"executor: {executor.describe()}")
         model_dir = resolve_model(config.model, stage=console.stage)
         start = starting_weights(config, model_dir)
-        with console.phase("load model"):
+        with console.phase("load model") as phase, progress.heard_by(phase):
             engine = build_engine(config, start, console.note)
         assert engine is not None
         stack.callback(engine.close, exit_code=2)  # unless it is closed before, in good order
@@ -158,7 +160,7 @@ def lead(
             outcome = Outcome("done", done) if only_seed else run_steps(run, done)
         except StoppedAtOnce:
             outcome = Outcome("stopped", done, stop.requested)
-        saver.wait()
+        finish_saving(run)
         log.close()
         stop.leave()
         engine.close(outcome.exit_code)
@@ -188,13 +190,13 @@ def begin(run: Run, load_files: Callable[[], None]) -> None:
     ask_for_seeds(run.session.proposer, run.driver, run.stop.check)
     StepReport(run.config, run.metrics, run.console).start(evaluate(run, 0, always=True))
     save(run, 0)
-    run.saver.wait()  # until then there is no buffer to go back to, and the first step changes it
+    finish_saving(run)  # until then there is no buffer to go back to, and the first step changes it
 
 
 def resume(run: Run, checkpoint: Checkpoint) -> None:
     """Takes up the run where the checkpoint left it; what was logged of later steps is dropped, as they run again."""
     try:
-        with run.console.phase("load checkpoint"):
+        with run.console.phase("load checkpoint") as phase, progress.heard_by(phase):
             run.engine.load(checkpoint.path)
     except UserError as error:
         before = run.saver.checkpoints.before(checkpoint)
@@ -251,8 +253,14 @@ def evaluate(run: Run, step: int, always: bool) -> dict[str, float]:
 def save(run: Run, step: int) -> None:
     """Weights, optimizer, buffer, configuration: everything that the next step depends on. What the run waits for is the copy of it, and the
     checkpoint before, should that still be in the making."""
-    with run.clock.phase("save"), run.console.phase("save"):
+    with run.clock.phase("save"), run.console.phase("save") as phase, progress.heard_by(phase):
         run.saver.save(step, run.buffer)
+
+
+def finish_saving(run: Run) -> None:
+    """Until the checkpoint in the making is whole."""
+    with run.console.phase("finish saving") as phase, progress.heard_by(phase):
+        run.saver.wait()
 
 
 def report(

@@ -1,11 +1,13 @@
 """Saving on rank 0: a step's state is taken at once, and a checkpoint is made of it by a thread while the next steps run."""
 
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from azr_nemo import progress
 from azr_nemo.errors import UserError
 from azr_nemo.file_hashes import Written, write_file
 from azr_nemo.megatron.saving import Saving
@@ -14,6 +16,8 @@ from azr_nemo.selfplay.buffer import TaskBuffer
 from azr_nemo.selfplay.storage import write_image
 from azr_nemo.trainer.checkpoints import Checkpoints
 
+MB = 1_000_000
+POLL_S = 0.5
 AFTER_AN_ERROR_S = 60.0  # for a checkpoint in the making, when the run has failed: the other ranks may be gone
 
 
@@ -70,8 +74,11 @@ class Saver:
 
     def wait(self, limit_s: float | None = None) -> None:
         """Until the checkpoint in the making is complete. Raises as check does."""
-        if self._thread is not None:
-            self._thread.join(limit_s)
+        end = None if limit_s is None else time.monotonic() + limit_s
+        while self._thread is not None and self._thread.is_alive() and (end is None or time.monotonic() < end):
+            self._thread.join(POLL_S)
+            written, whole = self.checkpoints.growth()
+            progress.stand(written // MB, whole // MB, "MB")
         self.check()
 
     def latest(self) -> Path | None:

@@ -42,10 +42,15 @@ def warm_up(
     stream = batches(tasks, prompt_options(config), config, engine.encode, engine.encode_response)
     with console.phase("warm_start", config.warmup.steps) as phase:
         warm_start(engine, stream, config.warmup, progress)
+    with console.phase("keep warm-started weights"):
+        _keep(engine, model_dir, target)
+    engine.refit()
+
+
+def _keep(engine: MegatronEngine, model_dir: Path, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".warm-") as temporary:
         made = Path(temporary) / "model"
         save_hf(engine.weights(), read_config(model_dir), model_dir, made)
         if not target.is_dir():
             os.rename(made, target)
-    engine.refit()

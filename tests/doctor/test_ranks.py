@@ -1,13 +1,12 @@
 """Two real ranks under torchrun, well and ill; and what is said of reports that no machine here could give."""
 
-import os
 import re
-import signal
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
 
+import process_trees
 import pytest
 
 from azr_nemo.doctor.finding import State
@@ -19,16 +18,8 @@ HERE = Path(__file__).parent
 def job(ailment: str, run_dir: Path, *more: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     command += [str(HERE / "rank_job.py"), ailment, "doctor", f"run_dir={run_dir}", "model=tiny", *more]
-    environment = {"PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(HERE.parents[1]), "HOME": str(run_dir)}
-    with subprocess.Popen(
-        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
-    ) as process:
-        try:
-            out, err = process.communicate(timeout=280)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            raise
-    return subprocess.CompletedProcess(command, process.returncode, out, err)
+    environment = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(HERE.parents[1]), "HOME": str(run_dir)}
+    return process_trees.run(command, env=environment, timeout=280)
 
 
 def row(done: subprocess.CompletedProcess[str], what: str) -> str:

@@ -1,13 +1,13 @@
 """`azr-nemo data prepare`, `eval` and `eval compare` as a user types them; an evaluation that is killed; benchmarks during training."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import process_trees
 import pytest
 
 ROWS = [
@@ -21,19 +21,15 @@ TRAIN = [
 SEEDS = Path(__file__).parent.parent / "data" / "seeds.jsonl"
 
 
-def start(*words: object) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "azr_nemo", *map(str, words)]
-    return subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
-    )
+def start(*words: object) -> process_trees.Process:
+    return process_trees.Process([sys.executable, "-m", "azr_nemo", *words], stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 
 
 def run(*words: object, code: int = 0) -> str:
-    process = start(*words)
-    output, _ = process.communicate(timeout=280)
-    assert process.returncode == code, output
-    assert "Traceback" not in output
-    return output
+    done = process_trees.run([sys.executable, "-m", "azr_nemo", *words], timeout=280, merged=True)
+    assert done.returncode == code, done.stdout
+    assert "Traceback" not in done.stdout
+    return done.stdout
 
 
 @pytest.fixture(scope="module")

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import process_trees
 import pytest
 
 from azr_nemo.errors import UserError
@@ -47,7 +48,7 @@ def test_the_environment_and_the_command_survive_the_shell(tmp_path: Path) -> No
 
 def local(tmp_path: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "azr_nemo", "launch", *arguments, "--executor", "local", "--job-dir", str(tmp_path / "jobs")]
-    return subprocess.run(command, capture_output=True, text=True, timeout=500, env={**os.environ, **environment})
+    return process_trees.run(command, timeout=500, env={**os.environ, **environment})
 
 
 @pytest.mark.slow

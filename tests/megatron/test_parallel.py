@@ -1,13 +1,12 @@
 """Two ranks against one: tensor, pipeline and data parallelism give the same log-probabilities, updates and samples."""
 
 import json
-import os
-import signal
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import process_trees
 import pytest
 import torch
 from parallel_job import LAYOUTS, PROMPTS, settings
@@ -31,17 +30,7 @@ MakeActor = Callable[..., Actor]
 def torchrun(mode: str, folder: Path, *models: Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     command += [str(HERE / "parallel_job.py"), mode, str(folder), *map(str, models)]
-    environment = {"PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(HERE.parents[1])}
-    # A group of its own, so that on a timeout no rank stays behind.
-    with subprocess.Popen(
-        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
-    ) as process:
-        try:
-            out, err = process.communicate(timeout=240)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            raise
-    return subprocess.CompletedProcess(command, process.returncode, out, err)
+    return process_trees.run(command, env={"PATH": "/usr/bin:/bin", "PYTHONPATH": str(HERE.parents[1])}, timeout=240)
 
 
 FAMILIES = ("llama-tied", "qwen2-untied")

@@ -1,11 +1,11 @@
 """Every completion of a step is on disk, in one file a step, written beside the run; a step that is done again leaves the same rows."""
 
 import random
-import subprocess
 import sys
 import threading
 from collections import Counter
 
+import process_trees
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
@@ -187,4 +187,4 @@ def test_a_small_share_of_small_steps_holds_on_average():
 
 def test_parquet_is_imported_only_by_what_needs_it():
     code = "import azr_nemo.cli, azr_nemo.observe.rollouts, azr_nemo.observe.rollout_listing, sys; print('pyarrow' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
+    assert process_trees.run([sys.executable, "-c", code], timeout=240, check=True).stdout == "False\n"

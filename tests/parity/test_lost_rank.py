@@ -2,12 +2,12 @@
 
 import json
 import os
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import process_trees
 import pytest
 from lost_rank_job import CASES, RANKS, WATCHDOG_S
 
@@ -20,9 +20,9 @@ def outcome(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Calla
     """What became of a case. All run in one process that forks their ranks: importing is what takes time."""
     out = tmp_path_factory.mktemp("lost")
     path = os.pathsep.join([str(HERE.parents[1]), str(HERE.parent / "megatron")])
-    environment = {"PATH": os.environ["PATH"], "OMP_NUM_THREADS": "1", "TORCH_CPP_LOG_LEVEL": "ERROR", "PYTHONPATH": path}
+    environment = {"PATH": os.environ["PATH"], "TORCH_CPP_LOG_LEVEL": "ERROR", "PYTHONPATH": path}
     command = [sys.executable, str(HERE / "lost_rank_job.py"), str(tiny_model), str(out)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=500, check=False)
+    done = process_trees.run(command, env=environment, timeout=500)
     assert done.returncode == 0, done.stdout + done.stderr
     return lambda case: json.loads((out / f"{case}.json").read_text())
 

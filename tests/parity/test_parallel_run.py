@@ -2,14 +2,13 @@
 
 import json
 import os
-import signal
 import sqlite3
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import process_trees
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -28,16 +27,9 @@ MEASURED = ("time", "memory/", "throughput/", "step/seconds", "train/update_s", 
 def run(ranks: int, out: Path) -> None:
     launcher = [] if ranks == 1 else ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks)]
     command = [sys.executable, *launcher, str(HERE / "self_play_job.py"), str(out), *JOBS[ranks]]
-    environment = {"PATH": os.environ["PATH"], "OMP_NUM_THREADS": "1", "PYTHONPATH": str(HERE.parents[1]), "HF_HUB_OFFLINE": "1"}
-    with subprocess.Popen(
-        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
-    ) as process:
-        try:
-            output, _ = process.communicate(timeout=700)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)  # so that no rank stays behind
-            raise
-    assert process.returncode == 0, output
+    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(HERE.parents[1]), "HF_HUB_OFFLINE": "1"}
+    done = process_trees.run(command, env=environment, timeout=700, merged=True)
+    assert done.returncode == 0, done.stdout
 
 
 @pytest.fixture(scope="module")

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import process_trees
 import pytest
 from killing import ARGUMENTS, STEPS, events
 from tiny_run import state
@@ -23,12 +24,10 @@ class Job:
 
     def __init__(self, run_dir: Path, log: Path, cache: str):
         command = [sys.executable, "-m", "torch.distributed.run", *TORCHRUN, "-m", "azr_nemo", *ARGUMENTS, f"run_dir={run_dir}"]
-        environment = {**os.environ, "AZR_NEMO_CACHE": cache, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+        environment = {**os.environ, "AZR_NEMO_CACHE": cache, "PYTHONUNBUFFERED": "1"}
         self.log = log
         with log.open("wb") as out:
-            self.process = subprocess.Popen(
-                command, stdout=out, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, env=environment, start_new_session=True
-            )
+            self.process = process_trees.Process(command, stdout=out, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, env=environment)
 
     def rank(self, number: int) -> int:
         """The process of this rank."""
@@ -96,4 +95,4 @@ def test_two_ranks_stopped_killed_and_resumed_end_like_two_that_were_not(tmp_pat
     # When all is done every rank leaves by itself: this one waits for no rank 0.
     alone = {**os.environ, "RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": "1"}
     command = [sys.executable, "-m", "azr_nemo", *ARGUMENTS, f"run_dir={run_dir}"]
-    subprocess.run(command, env=alone, check=True, timeout=PATIENCE_S)
+    process_trees.run(command, env=alone, check=True, timeout=PATIENCE_S)

@@ -2,11 +2,11 @@
 
 import json
 import platform
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import process_trees
 import pytest
 
 SCRIPT = Path(__file__).parent / "measured_step.py"
@@ -40,7 +40,7 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 
 def run(*arguments: str) -> str:
     command = [sys.executable, "-W", "ignore", str(SCRIPT), *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=400, env={"PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1"})
+    done = process_trees.run(command, timeout=400, env={"PATH": "/usr/bin:/bin"})
     assert done.returncode == 0, done.stderr
     return done.stdout
 

@@ -1,10 +1,10 @@
 """Counts of parameters are those of the models that Megatron builds, whole and cut."""
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 
+import process_trees
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -49,7 +49,7 @@ def test_a_shape_has_the_parameters_that_transformers_gives_it(name: str) -> Non
 
 @pytest.mark.slow
 def test_every_rank_holds_what_megatron_gives_it() -> None:
-    done = subprocess.run([sys.executable, "-W", "ignore", HERE / "built_ranks.py"], capture_output=True, text=True, timeout=240)
+    done = process_trees.run([sys.executable, "-W", "ignore", HERE / "built_ranks.py"], timeout=240)
     assert done.returncode == 0, done.stderr
     built = json.loads(done.stdout.splitlines()[-1])
     assert len(built) == 4 * 3 * 2  # families, layouts, first and last rank

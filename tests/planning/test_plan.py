@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import process_trees
 import pytest
 from rich.console import Console as Terminal
 
@@ -20,7 +21,7 @@ from azr_nemo.trainer.settings import load_settings
 
 
 def plan_cli(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "azr_nemo", "plan", *arguments], capture_output=True, text=True, timeout=240)
+    return process_trees.run([sys.executable, "-m", "azr_nemo", "plan", *arguments], timeout=240)
 
 
 def table_text(configs: list[RunConfig]) -> list[str]:

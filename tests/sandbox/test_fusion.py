@@ -1,7 +1,6 @@
 """The remote executor gives the outcomes of a local one, or says that it cannot: from Sandbox-Fusion, from our server, from servers that fail."""
 
 import os
-import subprocess
 import sys
 import threading
 import time
@@ -9,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from typing import Any
 
+import process_trees
 import pytest
 from servers import OurServer, answering, fusion, reply, run_as_fusion_does
 
@@ -353,8 +353,8 @@ def test_a_proxy_in_the_environment_is_not_asked(monkeypatch):
 
 def test_the_script_runs_on_the_oldest_python_that_servers_have():
     """Sandbox-Fusion's image has 3.10: nothing newer may be used in what is sent there."""
-    ruff = subprocess.run(
+    ruff = process_trees.run(
         ["ruff", "check", "--isolated", "--select", "E9,F", "--target-version", "py310", "azr_nemo/sandbox/local/jailed"],
-        capture_output=True, text=True, env={**os.environ, "PATH": f"{os.path.dirname(sys.executable)}:{os.environ['PATH']}"},
+        timeout=60, env={**os.environ, "PATH": f"{os.path.dirname(sys.executable)}:{os.environ['PATH']}"},
     )  # fmt: skip
     assert ruff.returncode == 0, ruff.stdout

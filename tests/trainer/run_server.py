@@ -8,14 +8,18 @@ import importlib
 import json
 import os
 import select
+import signal
 import subprocess
 import sys
 import time
 import traceback
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
+
+import process_trees
 
 
 @dataclass(frozen=True)
@@ -27,11 +31,13 @@ class Ended:
 
 
 class Run:
-    """A run that was started. Its output grows in the file `log`."""
+    """A run that was started, and dies with the test that started it. Its output grows in the file `log`."""
 
     def __init__(self, server: "RunServer", pid: int, log: Path):
         self._server, self.pid, self.log = server, pid, log
         self._code: int | None = None
+        self._number = process_trees.next_number()
+        process_trees.started(self._number, self)
 
     def kill(self, number: int) -> None:
         os.kill(self.pid, number)
@@ -43,7 +49,17 @@ class Run:
         """The exit code once the run has ended."""
         if self._code is None:
             self._code = self._server.ask({"poll": self.pid}, 60.0)
+            if self._code is not None:
+                process_trees.ended(self._number)
         return self._code
+
+    def end(self) -> None:
+        """Kills it. What it has started in sessions of their own dies with it: its executor's workers."""
+        for kill in (os.killpg, os.kill):  # the latter where it has no session of its own yet
+            with suppress(ProcessLookupError):
+                kill(self.pid, signal.SIGKILL)
+        while self.poll() is None:
+            time.sleep(0.01)
 
     def wait(self, timeout: float = 240.0) -> Ended:
         """Fails when the run has not ended after `timeout` seconds."""
@@ -58,9 +74,10 @@ class RunServer:
     """A context. environment: of all its runs, beside that of this process."""
 
     def __init__(self, **environment: str):
-        settings = {"PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", **environment}
-        self._process = subprocess.Popen(
-            [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env={**os.environ, **settings}
+        path = os.pathsep.join(filter(None, [str(Path(process_trees.__file__).parent), os.environ.get("PYTHONPATH")]))
+        settings = {"PYTHONUNBUFFERED": "1", "PYTHONPATH": path, "TOKENIZERS_PARALLELISM": "false", **environment}
+        self._process = process_trees.Process(
+            [sys.executable, __file__], lasting=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env={**os.environ, **settings}
         )
 
     def start(self, arguments: list[str], log: Path) -> Run:
@@ -82,8 +99,8 @@ class RunServer:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._process.kill()
-        self._process.communicate()
+        with self._process:
+            self._process.kill()
 
 
 def serve() -> None:

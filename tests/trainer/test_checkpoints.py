@@ -4,10 +4,10 @@ import json
 import os
 import shutil
 import sqlite3
-import subprocess
 from contextlib import closing
 from pathlib import Path
 
+import process_trees
 import pytest
 
 from azr_nemo.errors import UserError
@@ -202,7 +202,7 @@ def test_a_save_killed_at_any_of_its_calls_leaves_a_whole_checkpoint(tmp_path):
     for kill in range(1, 100):
         run = tmp_path / str(kill)
         shutil.copytree(tmp_path / "before", run)
-        child = os.fork()
+        child = process_trees.fork()
         if not child:
             _die_at(kill)
             save(Checkpoints(run, keep=1), 2)
@@ -246,10 +246,7 @@ def _die_at(kill: int) -> None:
 def test_a_full_disk_is_a_sentence_and_the_checkpoint_before_stays(tmp_path):
     small = tmp_path / "small"
     small.mkdir()
-    if (
-        os.geteuid()
-        or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=128k", "tmpfs", small], check=False, capture_output=True).returncode
-    ):
+    if os.geteuid() or process_trees.run(["mount", "-t", "tmpfs", "-o", "size=128k", "tmpfs", small], timeout=20).returncode:
         pytest.skip("a small file system needs the right to mount")
     try:
         checkpoints = Checkpoints(small, keep=2)
@@ -258,4 +255,4 @@ def test_a_full_disk_is_a_sentence_and_the_checkpoint_before_stays(tmp_path):
             save(checkpoints, 2, write=lambda folder: {"big": write_file(folder / "big", b"x" * 200_000)})
         assert checkpoints.find("auto").step == 1
     finally:
-        subprocess.run(["umount", small], check=True)
+        process_trees.run(["umount", small], timeout=20, check=True)

@@ -3,11 +3,11 @@
 import html
 import os
 import re
-import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
+import process_trees
 import pytest
 import tiny_run
 
@@ -36,8 +36,8 @@ def test_a_real_run_shows_all_that_one_wants_to_see(tmp_path):
     writing = os.environ.get("AZR_WRITE_SCREENSHOTS") == "1"
     settings = WARMED if writing else [*tiny_run.SETTINGS, "selfplay.steps=2", "logging.samples_every=1"]
     command = [sys.executable, str(SCRIPT), str(tmp_path / "console.svg"), "3" if writing else "2", *settings, "run_dir=runs/tiny"]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=1400, check=False)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = process_trees.run(command, cwd=tmp_path, env=environment, timeout=1400)
     assert done.returncode == 0, done.stderr
     image = (tmp_path / "console.svg").read_text()
     text = words(image)

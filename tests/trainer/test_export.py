@@ -1,8 +1,8 @@
 """A finished run's checkpoint is a model that others can load, and says the same there."""
 
-import subprocess
 import sys
 
+import process_trees
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -27,7 +27,7 @@ def checkpoint(tmp_path_factory):
 
 def convert(source, out, to):
     command = [sys.executable, "-m", "azr_nemo", "convert", source, out, "--to", to]
-    done = subprocess.run([*map(str, command)], capture_output=True, text=True, timeout=240, check=False)
+    done = process_trees.run(command, timeout=240)
     assert done.returncode == 0, done.stderr
     return out
 

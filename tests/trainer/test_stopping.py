@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import process_trees
 import pytest
 import torch.distributed as dist
 from run_server import RunServer
@@ -91,7 +92,7 @@ def test_rank_0_hears_what_another_rank_was_told():
 
 def in_a_fork(run: Callable[[], None]) -> int:
     """The exit code of a process that does this and then waits, deaf to Python's handlers, as in a collective."""
-    child = os.fork()
+    child = process_trees.fork()
     if not child:
         signal.alarm(60)
         run()

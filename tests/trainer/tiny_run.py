@@ -1,6 +1,5 @@
 """Whole runs of the tiny recipe without a warm start, in processes of their own, and what they leave behind."""
 
-import atexit
 import functools
 import hashlib
 import json
@@ -10,6 +9,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import process_trees
 import torch
 from run_server import Run, RunServer
 
@@ -34,7 +34,7 @@ SETTINGS = [
 @functools.cache
 def _server() -> RunServer:
     server = RunServer()
-    atexit.register(server.__exit__, None, None, None)
+    process_trees.at_session_end(lambda: server.__exit__(None, None, None))
     return server
 
 

@@ -9,6 +9,7 @@ import threading
 import time
 from dataclasses import replace
 
+import process_trees
 import pytest
 
 from azr_nemo.evaluation.maths import grader as module
@@ -212,7 +213,7 @@ def test_the_worker_dies_with_a_trainer_that_is_killed():
     print(*grader.pids(), flush=True)
     grader.submit("3", "9^{9^{9^{9}}}").result()
     """
-    trainer = subprocess.Popen([sys.executable, "-c", textwrap.dedent(script)], stdout=subprocess.PIPE, text=True)
+    trainer = process_trees.Process([sys.executable, "-c", textwrap.dedent(script)], stdout=subprocess.PIPE)
     pid = int(trainer.stdout.readline())
     time.sleep(0.3)
     trainer.kill()
