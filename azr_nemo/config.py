@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 @dataclass
 class ModelConfig:
-    path: str = ""  # a Hugging Face directory, `embedded:smollm2_135m`, or `scratch:tiny` (random weights, made from the seed)
+    path: str = ""  # a Hugging Face directory, `embedded:NAME` (models/embedded.py), or `scratch:tiny` (random weights, made from the seed)
     # bfloat16 (fp32 master weights) | float32 | auto: bfloat16 where the hardware multiplies it fast, else float32; a resumed run keeps its own
     dtype: str = "auto"
     # The trainer multiplies the last hidden states with the output layer in fp32, whatever the dtype: twice the memory for logits, more time

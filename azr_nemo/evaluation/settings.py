@@ -17,7 +17,7 @@ from azr_nemo.evaluation.templates import TEMPLATES
 class EvalSettings:
     """Everything an evaluation depends on. A directory of results holds one such set: another one needs another `out`."""
 
-    checkpoint: str = ""  # a Hugging Face directory, a run's checkpoint, a run directory for its latest, or embedded:smollm2_135m
+    checkpoint: str = ""  # a Hugging Face directory, a run's checkpoint, a run directory for its latest, or embedded:NAME
     suite: list[str] = field(default_factory=list)  # names, or the groups code, math, reasoning, all
     data: str = "data/eval"  # what `azr-nemo data prepare` wrote
     out: str = ""  # where results go; evals/<checkpoint's name>
