@@ -8,6 +8,7 @@ from rich.console import Console as Terminal
 from typer.core import TyperGroup
 
 from azr_nemo.cli.app import HelpSettings, app, print_settings
+from azr_nemo.cli.waiting import choose_waiting
 from azr_nemo.errors import UserError
 
 

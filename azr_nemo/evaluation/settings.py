@@ -24,7 +24,7 @@ class EvalSettings:
 
     COMMAND: ClassVar[str] = "eval"
     checkpoint: str = setting(
-        "", "a Hugging Face directory, a run's checkpoint, a run directory for its latest, or embedded:smollm2_135m", path=True
+        "", "a Hugging Face directory, a run's checkpoint, a run directory for its latest, or embedded:NAME", path=True
     )
     suite: list[str] = setting([], "names, or the groups code, math, reasoning, all")
     data: str = setting("data/eval", "what `azr-nemo data prepare` wrote", path=True, needed="give the directory")

@@ -12,7 +12,7 @@ LARGEST_OUTPUT = 1 << 24
 class ModelConfig:
     path: str = setting(
         "",
-        "a Hugging Face directory, `embedded:smollm2_135m`, or `scratch:tiny` (random weights, made from the seed)",
+        "a Hugging Face directory, `embedded:NAME` (models/embedded.py), or `scratch:tiny` (random weights, made from the seed)",
         path=True,
         needed="give a Hugging Face directory, or choose a model with model=NAME",
     )

@@ -23,6 +23,7 @@ HERE = Path(__file__).parent
 
 # The counts that the models' own cards and safetensors files give.
 KNOWN = {
+    "qwen2_5_coder_0_5b": 494_032_768,
     "qwen2_5_7b": 7_615_616_512,
     "qwen2_5_14b": 14_770_033_664,
     "qwen2_5_32b": 32_763_876_352,
