@@ -108,7 +108,7 @@ class Encoder:
         plain = Tokenizer.from_str(json.dumps(state))
         stand_in = f"<{nonce}>"
         plain.add_special_tokens([AddedToken(stand_in, normalized=False)])
-        kept = {plain.token_to_id(token["content"]): token["id"] for token in others}
+        kept = {int(id): int(token["id"]) for token in others if (id := plain.token_to_id(token["content"])) is not None}
         return plain, stand_in, kept
 
 
