@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from azr_nemo.errors import UserError
+from azr_nemo.tasks.marked import marked, read
 from azr_nemo.tasks.prompting import THINK, render
 from azr_nemo.tasks.task import PromptText
 
@@ -25,7 +26,8 @@ def _r1_boxed(question: str, tokenizer: Any) -> PromptText:
 def _chat(question: str, tokenizer: Any) -> PromptText:
     if not tokenizer.chat_template:
         raise UserError("template=chat, but the model's tokenizer has no chat template: choose template=r1, or raw")
-    return PromptText(tokenizer.apply_chat_template([{"role": "user", "content": question}], tokenize=False, add_generation_prompt=True))
+    turns = [{"role": "user", "content": marked(question)}]
+    return PromptText(read(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)))
 
 
 def _raw(question: str, tokenizer: Any) -> PromptText:

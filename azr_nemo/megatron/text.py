@@ -7,6 +7,8 @@ from pathlib import Path
 from transformers import AutoTokenizer, GenerationConfig, PretrainedConfig
 
 from azr_nemo.errors import UserError
+from azr_nemo.models.encoding import Encoder
+from azr_nemo.tasks.marked import Span, spans_of
 
 
 class Text:
@@ -19,20 +21,20 @@ class Text:
         except (OSError, ValueError) as error:
             raise UserError(f"{model_dir} has no tokenizer that can be read ({error}): put its tokenizer.json there") from error
         self.end_ids = _end_ids(model_dir, config, self.tokenizer.eos_token_id)
+        self._encoder = Encoder(self.tokenizer)
         # Steps show the same prompts again: references and tasks of the buffer.
         self._encoded = lru_cache(maxsize=4096)(self._encode)
 
     def encode(self, text: str) -> list[int]:
-        """Token ids, with the special tokens that this model puts around a text unless the text already has them."""
-        return list(self._encoded(text))
+        """Token ids, with the special tokens that this model puts around a text unless its template already has them."""
+        return list(self._encoded(text, spans_of(text)))
 
-    def _encode(self, text: str) -> tuple[int, ...]:
-        begin = self.tokenizer.bos_token
-        return tuple(self.tokenizer(text, add_special_tokens=not (begin and text.startswith(begin)))["input_ids"])
+    def _encode(self, text: str, spans: tuple[Span, ...]) -> tuple[int, ...]:
+        return tuple(self._encoder.encode(text))  # spans: equal texts that are marked otherwise are other keys
 
     def encode_response(self, text: str) -> list[int]:
-        """Token ids of an ideal response: no special tokens but the end token."""
-        return [*self.tokenizer(text, add_special_tokens=False)["input_ids"], self.tokenizer.eos_token_id]
+        """Token ids of an ideal response: no special tokens around it but the end token."""
+        return self._encoder.encode_response(text)
 
     def decode(self, ids: Sequence[int]) -> str:
         """The response's text, without its end token and other special tokens."""

@@ -25,7 +25,8 @@ class Engine(Protocol):
         ...
 
     def encode(self, text: str) -> list[int]:
-        """Token ids of a prompt text, special tokens of the model's own convention included."""
+        """Token ids of a prompt text, special tokens of the model's own convention included. What its template did not write is data and makes no
+        special token (azr_nemo.tasks.marked)."""
         ...
 
     def encode_response(self, text: str) -> list[int]:

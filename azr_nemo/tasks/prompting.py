@@ -1,4 +1,5 @@
-"""Rendering of the prompt templates and of ideal responses. Model-written text is only ever inserted, never interpreted."""
+"""Rendering of the prompt templates and of ideal responses. Model-written text is only ever inserted, never interpreted: whatever a template
+inserts is marked as data (tasks/marked.py), so that it cannot become a special token either."""
 
 from functools import cache
 
@@ -6,34 +7,37 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from azr_nemo.rewards.format import think_answer
 from azr_nemo.tasks.fences import fence
+from azr_nemo.tasks.marked import Marked, joined, marked, read, template
 from azr_nemo.tasks.task import PromptOptions, PromptText, Refusal
 
-THINK = "<think>"
+THINK = template("<think>")
 
 
 @cache
 def _environment() -> Environment:
     loader = PackageLoader("azr_nemo.tasks", "prompts")
-    environment = Environment(loader=loader, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True)
+    environment = Environment(
+        loader=loader, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True, finalize=marked
+    )
     environment.filters["fence"] = lambda text, tag: fence(tag, text)
     return environment
 
 
-def render(template: str, **values: object) -> str:
-    """The text of `prompts/<template>`."""
-    return _environment().get_template(template).render(**values)
+def render(name: str, **values: object) -> Marked:
+    """The text of `prompts/<name>`. What it inserts is data, but for what is marked as another template's."""
+    return read(_environment().get_template(name).render(**values))
 
 
 def prompt(name: str, opening: str, options: PromptOptions, **values: object) -> PromptText:
     """The prompt `name` in the style of the options. opening: the tag of the fence that a completion-style response starts in."""
     if options.style == "completion":
-        return PromptText(render(f"{name}.completion.j2", options=options, **values), f"```{opening}\n")
+        return PromptText(render(f"{name}.completion.j2", options=options, **values), template(f"```{opening}\n"))
     body = render(f"{name}.r1.j2", options=options, **values)
     return PromptText(render("conversation.r1.j2", request=body.strip()), THINK)
 
 
 def response(body: str, opening: str, options: PromptOptions) -> str:
-    """The completion (without the prefill) that gives `body`, fenced blocks of which the first is tagged `opening`.
+    """The completion (without the prefill) that gives `body`, marked as data, fenced blocks of which the first is tagged `opening`.
 
     Raises ValueError where the text cannot be stated: when it needs longer fences than the prefill's in the completion style, or holds
     the tag that ends an answer in the R1 style.
@@ -45,7 +49,7 @@ def response(body: str, opening: str, options: PromptOptions) -> str:
         return body.removeprefix(prefill)
     if "</answer>" in body:
         raise ValueError("this text holds </answer> and cannot be written in the R1 style")
-    return f" </think>\n<answer>\n{body}</answer>"
+    return joined(template(" </think>\n<answer>\n"), body, template("</answer>"))
 
 
 def answered(text: str, options: PromptOptions) -> str | Refusal:

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
 
+from azr_nemo.tasks.marked import joined
+
 
 class TaskType(StrEnum):
     DEDUCTION = "deduction"  # program + input  -> output   (code_o in the reference)
@@ -100,7 +102,8 @@ class Verdict:
 
 @dataclass(frozen=True)
 class PromptText:
-    """A prompt as text. `prefill` is its tail that already belongs to the response (an opened `<think>` or fence).
+    """A prompt as text, marked (tasks/marked.py): what a template did not write is data and never becomes a special token.
+    `prefill` is its tail that already belongs to the response (an opened `<think>` or fence).
 
     The model is shown `text + prefill`; what is parsed is `prefill + completion`. `stop`: strings that end the response, which stay in it.
     """
@@ -111,7 +114,7 @@ class PromptText:
 
     @property
     def full(self) -> str:
-        return self.text + self.prefill
+        return joined(self.text, self.prefill)
 
 
 @dataclass(frozen=True)
