@@ -15,7 +15,10 @@ app.add_typer(tokenizers, name="tokenizer")
 @app.command()
 def convert(
     source: Annotated[
-        Path, typer.Argument(help="a Hugging Face directory, a checkpoint, a run, a .nemo file or its folder: found out by looking")
+        Path,
+        typer.Argument(
+            help="a Hugging Face directory, a checkpoint, a run, a .nemo file or its folder, a checkpoint of veRL: found out by looking"
+        ),
     ],
     out: Annotated[Path, typer.Argument(help="what to write; it must not exist. A name that ends in .nemo gives a file, another a folder")],
     to: Annotated[str, typer.Option(help="hf | megatron | nemo")] = "hf",
@@ -23,7 +26,7 @@ def convert(
     max_shard_gb: Annotated[
         float, number("--max-shard-gb", "size of a file of weights, which is also what is held in memory", above=0, most=1e6)
     ] = 5.0,
-    like: Annotated[Path | None, typer.Option(help="for NeMo's weights: the Hugging Face directory of the same model")] = None,
+    like: Annotated[Path | None, typer.Option(help="for NeMo's or veRL's weights: the Hugging Face directory of the same model")] = None,
     tokenizer: Annotated[str | None, typer.Option(help="with --to nemo: where NeMo finds the tokenizer; SOURCE unless told")] = None,
 ) -> None:
     """Converts a model between Hugging Face, Megatron and NeMo, one tensor at a time, on the CPU."""

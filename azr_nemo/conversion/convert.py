@@ -9,12 +9,15 @@ from azr_nemo.conversion.checkpoint import open_checkpoint_source, write_checkpo
 from azr_nemo.conversion.hugging_face import Progress, open_hf_source, write_hf
 from azr_nemo.conversion.nemo import CONFIG, WEIGHTS, open_nemo_source, write_nemo
 from azr_nemo.conversion.source import Source
+from azr_nemo.conversion.verl import find_actor, open_verl_source
 from azr_nemo.errors import UserError
 from azr_nemo.file_hashes import compare_recorded
 from azr_nemo.megatron.huggingface import SHARD_BYTES, written_aside
 from azr_nemo.observe.console import Console
 
+# What a model is written as; veRL's checkpoints are only read.
 FORMATS = {"hf": "a Hugging Face directory", "megatron": "a checkpoint of this project", "nemo": "NeMo's"}
+KINDS = {**FORMATS, "verl": "a checkpoint of veRL"}
 
 
 def convert(
@@ -31,8 +34,8 @@ def convert(
     """Writes the model at `source` to `out` as `to` (hf, megatron, nemo).
 
     At most one shard of weights (hf, megatron) or one tensor (nemo) is in memory beside what is mapped. verified: also reads it again and
-    compares it, tensor by tensor and by logits. like: see open_nemo_source. tokenizer: what a .nemo says of its tokenizer, else `like` or
-    `source`. Raises UserError for whatever is wrong with source, out or disk; then nothing is left at `out`.
+    compares it, tensor by tensor and by logits. like: see open_nemo_source and open_verl_source. tokenizer: what a .nemo says of its tokenizer,
+    else `like` or `source`. Raises UserError for whatever is wrong with source, out or disk; then nothing is left at `out`.
     """
     if to not in FORMATS:
         raise UserError(f"--to {to} is unknown: choose {', '.join(FORMATS)}")
@@ -46,8 +49,8 @@ def convert(
     kind = detect(source)
     if kind == to:
         raise UserError(f"{source} is already {FORMATS[to]}: choose another --to")
-    if like is not None and kind != "nemo":
-        raise UserError(f"--like is for weights of NeMo without a configuration, but {source} is {FORMATS[kind]}: leave it out")
+    if like is not None and kind not in ("nemo", "verl"):
+        raise UserError(f"--like is for weights of NeMo or veRL without a configuration, but {source} is {KINDS[kind]}: leave it out")
     started = time.monotonic()
     with console or Console() as view, OPENERS[kind](source, like) as opened:
         tensors = sum(len(piece.names) for piece in opened.pieces)
@@ -75,13 +78,15 @@ def _write(opened: Source, aside: Path, to: str, out: Path, shard_bytes: int, to
 
 
 def detect(path: Path) -> str:
-    """`hf`, `megatron` or `nemo`, by what is there. Raises UserError when nothing is, or something else."""
+    """`hf`, `megatron`, `nemo` or `verl`, by what is there. Raises UserError when nothing is, or something else."""
     if not path.exists():
         raise UserError(f"{path} does not exist: give a model's directory or a .nemo file")
     if path.is_file():
         if path.suffix in (".nemo", ".tar", ".gz", ".tgz"):
             return "nemo"
         raise UserError(f"{path} is a file: expected a .nemo file, or the directory of a model")
+    if find_actor(path) is not None:
+        return "verl"
     has = {entry.name for entry in path.iterdir()}
     if "model" in has or ("weights" in has and "context" not in has):
         return "megatron"
@@ -90,8 +95,8 @@ def detect(path: Path) -> str:
     if "config.json" in has:
         return "hf"
     raise UserError(
-        f"{path} holds no model: expected a Hugging Face directory (config.json), a checkpoint (weights/, model/), or NeMo's "
-        f"({CONFIG}, {WEIGHTS}/)"
+        f"{path} holds no model: expected a Hugging Face directory (config.json), a checkpoint (weights/, model/), NeMo's "
+        f"({CONFIG}, {WEIGHTS}/), or veRL's (actor/model_world_size_N_rank_R.pt)"
     )
 
 
@@ -108,4 +113,4 @@ def _open_megatron(path: Path, like: Path | None) -> Iterator[Source]:
 
 
 Opener = Callable[[Path, Path | None], contextlib.AbstractContextManager[Source]]
-OPENERS: dict[str, Opener] = {"hf": _open_hf, "megatron": _open_megatron, "nemo": open_nemo_source}
+OPENERS: dict[str, Opener] = {"hf": _open_hf, "megatron": _open_megatron, "nemo": open_nemo_source, "verl": open_verl_source}

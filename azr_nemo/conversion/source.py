@@ -20,7 +20,7 @@ DTYPES = (torch.bfloat16, torch.float16, torch.float32)
 
 @dataclass
 class Source:
-    """kind: `hf`, `megatron` or `nemo`. companions: the files beside the weights (config.json, tokenizer, generation settings), by name.
+    """kind: `hf`, `megatron`, `nemo` or `verl`. companions: the files beside the weights (config.json, tokenizer, generation settings), by name.
 
     load: gives the Hugging Face tensors of a piece in their order; they may share memory with the file.
     """

@@ -1,5 +1,7 @@
 """Fixtures: tiny models on disk, made once."""
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -22,6 +24,27 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
         return made[family, dtype]
 
     return make
+
+
+# Ranks and how they are laid out, with the family of the model: its 257 rows are cut unevenly by 2, 3 and 4.
+VERL = {
+    "fsdp2": (2, "qwen2-untied"),
+    "fsdp2-dims": (4, "llama-tied"),
+    "fsdp2-ddp": (4, "qwen3"),
+    "fsdp1": (3, "llama-tied"),
+    "cuda": (2, "qwen2-untied"),
+}
+
+
+@pytest.fixture(scope="session")
+def verl_checkpoints(source: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """By layout, the `global_step_7` of a tiny model that real ranks trained and saved as veRL does."""
+    steps = {how: tmp_path_factory.mktemp(how) / "global_step_7" for how in VERL}
+    words = [str(word) for how, step in steps.items() for word in (source(VERL[how][1]), step / "actor", VERL[how][0], how)]
+    script = Path(__file__).with_name("fsdp_ranks.py")
+    done = subprocess.run([sys.executable, script, *words], capture_output=True, text=True, timeout=280, check=False)
+    assert done.returncode == 0, done.stderr
+    return steps
 
 
 @pytest.fixture
