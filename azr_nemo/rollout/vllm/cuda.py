@@ -70,8 +70,8 @@ class Nccl:
 
     backend = "nccl"
 
-    def __init__(self, device: torch.device, workers: int) -> None:
-        self._device, self._workers = device, workers
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
         self._communicator: Any = None
 
     def connect(self, client: Client | None) -> None:
@@ -97,7 +97,7 @@ class Nccl:
             client.call("/start_weight_update")
         for piece in pieces(weights, PIECE_BYTES):
             if client is None:
-                continue
+                continue  # its share of the stream's collectives is all that is wanted
             with ThreadPoolExecutor(1) as beside:
                 receiving = beside.submit(client.call, "/update_weights", {"update_info": _described(piece)})
                 for _, tensor in piece:

@@ -77,7 +77,7 @@ class VllmRollout(RolloutEngine):
         settings.dtype = dtype
         settings.save_pretrained(self._folder.name)
         python = interpreter(config.vllm.python)
-        own = {"CUDA_VISIBLE_DEVICES": gpus(device.index, config.tensor_parallel)} if self._on_gpu else _cpu_environment()
+        own = _gpu_environment(gpus(device.index, config.tensor_parallel)) if self._on_gpu else _cpu_environment()
         place = device.index or 0 if self._on_gpu else int(os.environ.get("LOCAL_RANK", "0"))
         port = config.vllm.port and config.vllm.port + place
         log = log or Path(self._folder.name) / "vllm.log"
@@ -234,6 +234,11 @@ def _jobs(requests: list[SampleRequest]) -> Iterator[Job]:
     return (Job(index, number, requests[index]) for index in order for number in range(requests[index].samples))
 
 
+def _gpu_environment(devices: str) -> dict[str, str]:
+    # CUDA handles come over HTTP as pickles, which vLLM opens only when told so: its callers know the secret.
+    return {"CUDA_VISIBLE_DEVICES": devices, "VLLM_ALLOW_INSECURE_SERIALIZATION": "1"}
+
+
 def _cpu_environment() -> dict[str, str]:
     # Threads that spin on cores which the trainer uses too slow both down tenfold: as many as the trainer has, bound nowhere.
     return {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_NUM_THREADS": str(torch.get_num_threads()), "CUDA_VISIBLE_DEVICES": ""}
@@ -247,4 +252,4 @@ def _transfer(config: RolloutConfig, device: torch.device, group: dist.ProcessGr
         raise UserError(f"rollout.vllm.transfer={way} is for GPUs, but this rank is on the cpu: use shm, or auto")
     if way == "ipc":
         return CudaHandles(device, group)
-    return Nccl(device, config.tensor_parallel) if way == "nccl" else SharedMemory()
+    return Nccl(device) if way == "nccl" else SharedMemory()
