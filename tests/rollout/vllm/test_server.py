@@ -77,9 +77,10 @@ def test_a_start_has_a_bound(start, monkeypatch):
 
 
 def test_a_server_killed_in_mid_batch_is_started_once_and_what_it_owed_is_drawn_again(engine):
-    fault(engine, delay=0.2)
+    fault(engine, delay=0.15)
     engine.refit(tiny_weights(), 3)
     expected = engine.generate(REQUESTS)
+    fault(engine, delay=0.15)
     before, heard = state(engine)["weights"], []
 
     def killed(index, k, sample):
