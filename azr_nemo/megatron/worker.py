@@ -244,13 +244,13 @@ class MegatronEngine:
         """Ends the other ranks, with this exit code, and leaves the job. The engine must not be used afterwards.
 
         After a command that broke off the others may be waiting for this rank in the middle of it: then the watchdog ends them."""
+        self.worker.rollout.close()
         if not dist.is_initialized():
             return
         if self._broken:
             distributed.report_failure(self._broken)
         else:
             announce(Command("close", {"exit_code": exit_code}))
-        self.worker.rollout.close()
         distributed.stop()
 
     def _lead(self, command: Command, run: Callable[[], Any] | None = None) -> Any:
