@@ -27,7 +27,7 @@ from azr_nemo.megatron.sampling import ExpectedLengths, deal, decode_requests, e
 from azr_nemo.megatron.saving import Saving, Writer
 from azr_nemo.megatron.text import Text
 from azr_nemo.megatron.weights import export_weights
-from azr_nemo.rollout.engine import Sample, SampleRequest
+from azr_nemo.rollout.engine import Sample, SampleRequest, check_version
 from azr_nemo.selfplay.engine import Example
 from azr_nemo.selfplay.exchange import Completion, Prompt, PromptBatch, TrainingBatch
 
@@ -279,15 +279,6 @@ class MegatronEngine:
             raise
         else:
             self._broken = ""
-
-
-def check_version(sample: Sample, version: int, index: int, k: int) -> None:
-    """Raises UserError for a sample of other weights than were asked for: what was learnt never reached the sampler."""
-    if sample.weight_version != version:
-        raise UserError(
-            f"sample {k} of prompt {index} was drawn with the weights of update {sample.weight_version}, and those of update {version} were asked "
-            "for: the rollout engine did not take over the new weights; resume from the last checkpoint"
-        )
 
 
 def _pack_rows(batch: TrainingBatch) -> tuple[Tensor, ...]:

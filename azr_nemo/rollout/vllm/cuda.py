@@ -24,7 +24,7 @@ PIECE_BYTES = 2**30  # of weights that are on their way: copies beside the train
 class CudaHandles:
     """`ipc`: trainer and sampler share the GPUs. A handle opens only on the GPU that it was made on, so each rank makes those of its own."""
 
-    backend = "ipc"
+    backend, repeats = "ipc", False
 
     def __init__(self, device: torch.device, group: dist.ProcessGroup | None) -> None:
         self._uuid = str(torch.cuda.get_device_properties(device).uuid)
@@ -50,8 +50,8 @@ class CudaHandles:
             client.call("/finish_weight_update", {"weight_version": str(version)})
         torch.cuda.ipc_collect()
 
-    def repeat(self, client: Client, version: int) -> bool:
-        return False
+    def repeat(self, client: Client, version: int) -> None:
+        raise NotImplementedError("the weights that were sent are gone")
 
     def close(self) -> None:
         return
@@ -68,7 +68,7 @@ class CudaHandles:
 class Nccl:
     """`nccl`: the sampler has GPUs of its own, on any node. The leading rank broadcasts each tensor to the server's workers."""
 
-    backend = "nccl"
+    backend, repeats = "nccl", False
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
@@ -107,8 +107,8 @@ class Nccl:
         if client is not None:
             client.call("/finish_weight_update", {"weight_version": str(version)})
 
-    def repeat(self, client: Client, version: int) -> bool:
-        return False
+    def repeat(self, client: Client, version: int) -> None:
+        raise NotImplementedError("the weights that were sent are gone")
 
     def close(self) -> None:
         self._communicator = None

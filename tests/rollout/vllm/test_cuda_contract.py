@@ -82,7 +82,7 @@ def test_handles_go_in_pieces_with_the_gpu_that_they_open_on(monkeypatch, weight
     assert handles == [{"1234": ("handle", float(number))} for number in range(5)]
     assert server.seen[0]["shapes"] == [[4, 4]] * 4
     assert server.seen[0]["dtype_names"] == ["bfloat16"] * 4
-    assert not transfer.repeat(server, 2)
+    assert not transfer.repeats
 
 
 def test_nccl_broadcasts_each_tensor_while_the_server_receives(monkeypatch, weights):

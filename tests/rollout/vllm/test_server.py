@@ -106,6 +106,20 @@ def test_a_server_lost_between_batches_is_started_by_the_next_refit(engine):
     assert {sample.weight_version for group in engine.generate(REQUESTS) for sample in group} == {2}
 
 
+def test_a_server_lost_while_it_takes_weights_is_started_and_takes_them_again(engine, monkeypatch):
+    call = engine._client.call
+
+    def killing(path, body=None, **query):
+        if path == "/collective_rpc":
+            os.kill(engine._server._process.pid, signal.SIGKILL)
+        return call(path, body, **query)
+
+    monkeypatch.setattr(engine._client, "call", killing)
+    engine.refit(tiny_weights(), 5)
+    assert any("starting another, once" in note for note in engine.notes)
+    assert {sample.weight_version for group in engine.generate(REQUESTS) for sample in group} == {5}
+
+
 def test_a_stopped_server_ends_the_batch_within_its_bound(engine, monkeypatch):
     engine.refit(tiny_weights(), 1)
     monkeypatch.setattr(engine._config.vllm, "patience_s", 1.0)
