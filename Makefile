@@ -91,7 +91,7 @@ test-aligner: $(ALIGNER)/.installed $(VENV)/.installed
 
 # The engine that clusters sample with, as a server of its own: the protocol, whole runs, and what ends them.
 test-vllm: $(VLLM)/.installed $(VENV)/.installed-dev
-	OMP_NUM_THREADS=1 AZR_VLLM_TESTS=1 $(BIN)/python -m pytest tests/rollout/vllm -rs
+	OMP_NUM_THREADS=1 AZR_VLLM_TESTS=1 $(BIN)/python -m pytest tests/rollout/test_rollout.py tests/rollout/vllm -k vllm -rs -s
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

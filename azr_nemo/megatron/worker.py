@@ -27,7 +27,7 @@ from azr_nemo.megatron.sampling import ExpectedLengths, deal, decode_requests, e
 from azr_nemo.megatron.saving import Saving, Writer
 from azr_nemo.megatron.text import Text
 from azr_nemo.megatron.weights import export_weights
-from azr_nemo.rollout.engine import Sample, SampleRequest
+from azr_nemo.rollout.engine import Sample, SampleRequest, check_version
 from azr_nemo.selfplay.engine import Example
 from azr_nemo.selfplay.exchange import Completion, Prompt, PromptBatch, TrainingBatch
 from azr_nemo.settings.schema import RunConfig
@@ -249,13 +249,13 @@ class MegatronEngine:
         """Ends the other ranks, with this exit code, and leaves the job. The engine must not be used afterwards.
 
         After a command that broke off the others may be waiting for this rank in the middle of it: then the watchdog ends them."""
+        self.worker.rollout.close()
         if not dist.is_initialized():
             return
         if self._broken:
             distributed.report_failure(self._broken)
         else:
             announce(Command("close", {"exit_code": exit_code}))
-        self.worker.rollout.close()
         distributed.stop()
 
     def _lead(self, command: Command, run: Callable[[], Any] | None = None) -> Any:
@@ -290,15 +290,6 @@ def _sound(metrics: dict[str, float], setting: str) -> dict[str, float]:
     """The metrics of an update that left sound weights on every rank. Raised here, on rank 0 alone, so that the others are let go in good order."""
     require_growth(metrics.pop("growth"), setting, metrics["lr"])
     return metrics
-
-
-def check_version(sample: Sample, version: int, index: int, k: int) -> None:
-    """Raises UserError for a sample of other weights than were asked for: what was learnt never reached the sampler."""
-    if sample.weight_version != version:
-        raise UserError(
-            f"sample {k} of prompt {index} was drawn with the weights of update {sample.weight_version}, and those of update {version} were asked "
-            "for: the rollout engine did not take over the new weights; resume from the last checkpoint"
-        )
 
 
 def _pack_rows(batch: TrainingBatch) -> tuple[Tensor, ...]:

@@ -150,9 +150,20 @@ def test_a_model_without_tokenizer_is_refused(model_dir: Callable[..., Path], tm
         build_engine(run_config(), tmp_path)
 
 
+def test_a_sample_of_other_weights_than_were_asked_for_ends_the_batch_and_both_are_named(engine: MegatronEngine) -> None:
+    engine.generate(PromptBatch([prompt("abc")], "solve"), seed=7)
+    engine.update(training_batch(4))
+    ((completion, *_),) = engine.generate(PromptBatch([prompt("abc")], "solve"), seed=7)
+    assert completion.weight_version == 1
+    engine.worker.rollout.version = 0  # type: ignore[attr-defined]
+    with pytest.raises(UserError, match="drawn with the weights of update 0, and those of update 1 were asked for"):
+        engine.generate(PromptBatch([prompt("abc")], "solve"), seed=7)
+
+
 def test_requests_survive_the_wire() -> None:
     requests = [SampleRequest(tuple(range(n)), n + 1, 10 * n, 0.25 * n, request_seed(3, n)) for n in range(1, 8)]
     requests[2] = replace(requests[2], stop=("\n", "naïve\n"), stop_token_ids=(3, 5))
+    requests[3] = replace(requests[3], top_p=0.9, top_k=7, min_p=0.05)
     pieces = deal(requests, [10.0 * n for n in range(1, 8)], 3)
     assert decode_requests(encode_requests(requests, pieces)) == (requests, pieces)
     assert split_ids(*join_ids([(1,), (), (2, 3)])) == [(1,), (), (2, 3)]

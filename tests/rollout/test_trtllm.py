@@ -44,7 +44,7 @@ def signature(**defaults):
 
 
 SAMPLING = signature(
-    end_id=None, pad_id=None, max_tokens=32, stop=None, stop_token_ids=None, include_stop_str_in_output=False, n=1, top_k=None, top_p=None,
+    end_id=None, pad_id=None, max_tokens=32, stop=None, stop_token_ids=None, include_stop_str_in_output=False, n=1, top_k=None, top_p=None, min_p=None,
     seed=None, temperature=None, logprobs=None, prompt_logprobs=None, logprobs_simple_format=False, ignore_eos=False, detokenize=True,
 )  # fmt: skip
 
@@ -151,10 +151,10 @@ def rebuilt(tensor, *_):
     return tensor
 
 
-def install(monkeypatch):
+def install(monkeypatch, llm=AsyncLLM):
     """Puts the stand-ins where TensorRT-LLM would be, and a handle that opens without CUDA where torch's would be."""
     names = {
-        "tensorrt_llm": {"AsyncLLM": AsyncLLM, "SamplingParams": SamplingParams},
+        "tensorrt_llm": {"AsyncLLM": llm, "SamplingParams": SamplingParams},
         "tensorrt_llm._torch": {},
         "tensorrt_llm._torch.utils": {"get_device_uuid": lambda device: f"GPU-{device}"},
         "tensorrt_llm.llmapi": {},

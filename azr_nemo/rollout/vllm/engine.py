@@ -68,22 +68,24 @@ class VllmRollout(RolloutEngine):
             return
         if config.endpoints:
             number = (dist.get_rank() if dist.is_initialized() else 0) // config.tensor_parallel
-            url = config.endpoints[number].rstrip("/")
             secret = os.environ.get(SECRET)
-            self._connect(url, {"Authorization": f"Bearer {secret}"} if secret else {}, lambda wait_s: "")
-            return
+            self._connect(config.endpoints[number].rstrip("/"), {"Authorization": f"Bearer {secret}"} if secret else {}, lambda wait_s: "")
+        else:
+            self._server = self._make_server(hf_config, dtype, log)
+            self._start()
+
+    def _make_server(self, hf_config: PretrainedConfig, dtype: torch.dtype, log: Path | None) -> Server:
+        config, device = self._config, self._device
+        python = interpreter(config.vllm.python)
         self._folder = tempfile.TemporaryDirectory(prefix="azr-nemo-vllm-")  # a model directory without weights: refit brings them
         settings = copy.deepcopy(hf_config)
         settings.dtype = dtype
         settings.save_pretrained(self._folder.name)
-        python = interpreter(config.vllm.python)
-        own = {"CUDA_VISIBLE_DEVICES": gpus(device.index, config.tensor_parallel)} if self._on_gpu else _cpu_environment()
+        own = _gpu_environment(gpus(device.index, config.tensor_parallel)) if self._on_gpu else _cpu_environment()
         place = device.index or 0 if self._on_gpu else int(os.environ.get("LOCAL_RANK", "0"))
         port = config.vllm.port and config.vllm.port + place
         log = log or Path(self._folder.name) / "vllm.log"
-        arguments = self._arguments(self._folder.name, dtype)
-        self._server = Server(python, arguments, own, log, port, config.vllm.start_s, note)
-        self._start()
+        return Server(python, self._arguments(self._folder.name, dtype), own, log, port, config.vllm.start_s, self._note)
 
     def _arguments(self, model: str, dtype: torch.dtype) -> list[str]:
         config = self._config
@@ -121,7 +123,7 @@ class VllmRollout(RolloutEngine):
         self._transfer.connect(self._client)
 
     def refit(self, weights: Iterable[tuple[str, Tensor]], version: int = 0) -> None:
-        """Wakes the server and hands it the stream's tensors. Collective: all ranks of a replica take part, whichever of them fails."""
+        """Wakes the server and hands it the stream's tensors. Collective: all ranks of a replica take part."""
         self._asked_for = None
         stream = self._expected.checked(weights)
         if self._client is not None:
@@ -129,7 +131,10 @@ class VllmRollout(RolloutEngine):
                 self._restart(reason)
             if self._asleep:
                 self._client.call("/wake_up", tags="weights")
-        self._transfer.send(self._client, stream, version)
+        try:
+            self._transfer.send(self._client, stream, version)
+        except ServerLost as lost:
+            self._revive(lost, version)
         if self._client is not None:
             if self._asleep:
                 self._client.call("/wake_up", tags="kv_cache")
@@ -185,13 +190,17 @@ class VllmRollout(RolloutEngine):
             try:
                 self._client.sample(jobs, self._parameters, arrived, ended)
             except ServerLost as lost:
-                self._restart(str(lost))
-                if not self._transfer.repeat(self._client, self._asked_for):
-                    raise UserError(
-                        f"the vLLM server was lost ({lost}), and with it the weights: the run goes on from its last checkpoint"
-                    ) from None
+                self._revive(lost, self._asked_for)
                 self._forget_prefixes()
         return samples
+
+    def _revive(self, lost: ServerLost, version: int) -> None:
+        """Another server, with the weights that were handed over last."""
+        if not self._transfer.repeats:
+            raise UserError(f"{lost}, and the weights with it: the run goes on from its last checkpoint")
+        self._restart(lost.reason)
+        assert self._client is not None
+        self._transfer.repeat(self._client, version)
 
     def _restart(self, reason: str) -> None:
         if self._server is None or self._restarts >= RESTARTS:
@@ -234,6 +243,11 @@ def _jobs(requests: list[SampleRequest]) -> Iterator[Job]:
     return (Job(index, number, requests[index]) for index in order for number in range(requests[index].samples))
 
 
+def _gpu_environment(devices: str) -> dict[str, str]:
+    # CUDA handles come over HTTP as pickles, which vLLM opens only when told so: its callers know the secret.
+    return {"CUDA_VISIBLE_DEVICES": devices, "VLLM_ALLOW_INSECURE_SERIALIZATION": "1"}
+
+
 def _cpu_environment() -> dict[str, str]:
     # Threads that spin on cores which the trainer uses too slow both down tenfold: as many as the trainer has, bound nowhere.
     return {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_NUM_THREADS": str(torch.get_num_threads()), "CUDA_VISIBLE_DEVICES": ""}
@@ -247,4 +261,4 @@ def _transfer(config: RolloutConfig, device: torch.device, group: dist.ProcessGr
         raise UserError(f"rollout.vllm.transfer={way} is for GPUs, but this rank is on the cpu: use shm, or auto")
     if way == "ipc":
         return CudaHandles(device, group)
-    return Nccl(device, config.tensor_parallel) if way == "nccl" else SharedMemory()
+    return Nccl(device) if way == "nccl" else SharedMemory()

@@ -77,9 +77,10 @@ def test_a_start_has_a_bound(start, monkeypatch):
 
 
 def test_a_server_killed_in_mid_batch_is_started_once_and_what_it_owed_is_drawn_again(engine):
-    fault(engine, delay=0.2)
+    fault(engine, delay=0.15)
     engine.refit(tiny_weights(), 3)
     expected = engine.generate(REQUESTS)
+    fault(engine, delay=0.15)
     before, heard = state(engine)["weights"], []
 
     def killed(index, k, sample):
@@ -103,6 +104,20 @@ def test_a_server_lost_between_batches_is_started_by_the_next_refit(engine):
     engine._server._process.wait()
     engine.refit(tiny_weights(), 2)
     assert {sample.weight_version for group in engine.generate(REQUESTS) for sample in group} == {2}
+
+
+def test_a_server_lost_while_it_takes_weights_is_started_and_takes_them_again(engine, monkeypatch):
+    call = engine._client.call
+
+    def killing(path, body=None, **query):
+        if path == "/collective_rpc":
+            os.kill(engine._server._process.pid, signal.SIGKILL)
+        return call(path, body, **query)
+
+    monkeypatch.setattr(engine._client, "call", killing)
+    engine.refit(tiny_weights(), 5)
+    assert any("starting another, once" in note for note in engine.notes)
+    assert {sample.weight_version for group in engine.generate(REQUESTS) for sample in group} == {5}
 
 
 def test_a_stopped_server_ends_the_batch_within_its_bound(engine, monkeypatch):

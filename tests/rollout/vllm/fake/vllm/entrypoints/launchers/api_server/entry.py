@@ -1,7 +1,7 @@
 """A stand-in for vLLM's server: the paths that are called, the answers' shapes, an engine process of its own; tokens by arithmetic.
 
 It fails as it is told: by the environment variables FAKE_DIES (at the start) and FAKE_SLOW_START (never healthy), and through POST /fake: deaf (keeps
-its version), nan (log-probabilities as vLLM sends those that are no numbers), delay (seconds a sample).
+its version), nan (log-probabilities as vLLM sends those that are no numbers), delay (seconds, times the requests before).
 """
 
 import argparse
@@ -63,7 +63,7 @@ async def generate(request: Request):
     State.calls.append(body)
     count, reason = length(params)
     if not body.get("stream"):
-        await asyncio.sleep(State.faults.get("delay", 0))
+        await asyncio.sleep(State.faults.get("delay", 0) * len(State.calls))
         State.tokens += count
         return JSONResponse({"choices": [choice(params, 0, count, reason)]})
 
