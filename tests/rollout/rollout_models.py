@@ -11,7 +11,6 @@ from transformers import AutoModelForCausalLM, LlamaConfig, PretrainedConfig, Pr
 from azr_nemo.rollout import make_rollout
 from azr_nemo.rollout.engine import RolloutEngine, SampleRequest
 from azr_nemo.settings.machine import RolloutConfig, VllmConfig
-from azr_nemo.settings.schema import RolloutConfig
 
 VOCAB = 150
 EOS = (1, 2)
