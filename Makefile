@@ -57,7 +57,7 @@ $(ALIGNER)/.installed: requirements/aligner-cpu.lock pyproject.toml
 	@echo "installing NeMo-Aligner's environment"
 	$(ALIGNER_INSTALL) --no-deps -r requirements/aligner-cpu.lock
 	$(ALIGNER_INSTALL) --no-deps -e .
-	@env -u PYTHONDONTWRITEBYTECODE $(ALIGNER)/bin/python -W ignore -c 'from azr_nemo.aligner import cpu; cpu.prepare(); import azr_nemo.aligner.trainer, azr_nemo.aligner.model' > /dev/null 2>&1
+	@env -u PYTHONDONTWRITEBYTECODE $(ALIGNER)/bin/python -W ignore -c 'from azr_nemo.aligner import cpu; cpu.prepare(); import azr_nemo.aligner.trainer, azr_nemo.aligner.gpt_model' > /dev/null 2>&1
 	@touch $@
 
 aligner: $(ALIGNER)/.installed ## makes .venv-aligner, the environment of engine=aligner

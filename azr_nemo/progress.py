@@ -8,7 +8,9 @@ T = TypeVar("T")
 
 
 class Listener(Protocol):
-    """A phase of `observe.view`, for one. The functions below say what each is told."""
+    """A phase of `observe.view`, for one. The functions below say what each is told. done: items so far."""
+
+    done: int
 
     def advance(self, n: int = 1) -> None: ...
 

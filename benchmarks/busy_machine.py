@@ -59,12 +59,11 @@ def main() -> None:
 
 def measure(threads: int, args: argparse.Namespace) -> None:
     """Prints the shortest step beside each number of busy loops."""
-    from azr_nemo.megatron.worker import build_engine
+    from azr_nemo.megatron.controller import build_engine
     from azr_nemo.models import resolve_model
-    from azr_nemo.selfplay.engine import Example
-    from azr_nemo.selfplay.exchange import Prompt, PromptBatch
+    from azr_nemo.planning.run_settings import load_settings
+    from azr_nemo.selfplay.exchange import Example, Prompt, PromptBatch
     from azr_nemo.tasks.task import PromptText, Role, TaskType
-    from azr_nemo.trainer.settings import load_settings
 
     with tempfile.TemporaryDirectory() as folder:
         os.environ["AZR_NEMO_CACHE"] = folder

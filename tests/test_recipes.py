@@ -7,12 +7,12 @@ import pytest
 
 from azr_nemo.errors import UserError
 from azr_nemo.models.shape import architectures
+from azr_nemo.planning.dry_run import check_run, describe, planned_ranks
 from azr_nemo.planning.plan import make_plan
+from azr_nemo.planning.run_settings import load_settings
 from azr_nemo.settings.compose import ROOT, recipes
 from azr_nemo.settings.schema import RunConfig
 from azr_nemo.trainer import loop
-from azr_nemo.trainer.dry_run import check_run, describe, planned_ranks
-from azr_nemo.trainer.settings import load_settings
 
 NAME = re.compile(r"(?P<model>\w+)-(?P<nodes>\d+)n(?P<gpus>\d+)g-(?P<engine>megatron|aligner)")
 GPU = [name for name in recipes() if "-1n0g-" not in name]

@@ -4,10 +4,10 @@ import pytest
 
 from azr_nemo.algorithms.estimators import ESTIMATORS
 from azr_nemo.errors import UserError
+from azr_nemo.planning.run_settings import load_settings
 from azr_nemo.settings.compose import as_yaml, from_yaml, recipes
 from azr_nemo.settings.schema import ExecutorConfig, SelfPlayConfig
 from azr_nemo.tasks.program import IMPORTS
-from azr_nemo.trainer.settings import load_settings
 
 
 @pytest.mark.parametrize("name", recipes())

@@ -3,16 +3,16 @@
 import math
 from typing import Any
 
-from azr_nemo.aligner.actor import SelfPlayActor
-from azr_nemo.aligner.exchange import broadcast
-from azr_nemo.aligner.sampling import Sampler
-from azr_nemo.models.encoding import Encoder
+from azr_nemo.aligner.collectives import broadcast
+from azr_nemo.aligner.ppo_actor import SelfPlayActor
+from azr_nemo.aligner.sampler_ranks import Sampler
+from azr_nemo.rollout.encoding import Encoder
 from azr_nemo.selfplay.exchange import Completion, PromptBatch
 from azr_nemo.settings.schema import RunConfig
 
 
 class LeadingEngine:
-    """The parts of azr_nemo.selfplay.engine.Engine that a self-play generator needs: encode and generate."""
+    """The parts of azr_nemo.selfplay.exchange.Engine that a self-play generator needs: encode and generate."""
 
     def __init__(self, actor: SelfPlayActor, sampler: Sampler, config: RunConfig):
         self.tokenizer: Any = actor.tokenizer.tokenizer  # the one of transformers inside NeMo's

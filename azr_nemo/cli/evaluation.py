@@ -37,9 +37,9 @@ def eval_run(
 ) -> None:
     """Asks a checkpoint the items of some suites and grades its answers. A killed evaluation goes on with the same command."""
     from azr_nemo.evaluation import results
+    from azr_nemo.evaluation.all_suites import groups
     from azr_nemo.evaluation.command import evaluate
-    from azr_nemo.evaluation.settings import REGISTERED, EvalSettings, load_eval_settings
-    from azr_nemo.evaluation.suites import groups
+    from azr_nemo.evaluation.eval_settings import REGISTERED, EvalSettings, load_eval_settings
     from azr_nemo.observe.console import Console
 
     if help_settings:
@@ -60,7 +60,7 @@ def eval_compare(
 ) -> None:
     """Compares two evaluations item by item: a paired bootstrap per suite, and the averages of code, maths and both, as Markdown."""
     from azr_nemo.evaluation import results
-    from azr_nemo.evaluation.paired import compare
+    from azr_nemo.evaluation.statistics import compare
 
     bodies = [results.read(path)["suites"] for path in (first, second)]
     before, after = ({name: figures["scores"] for name, figures in body.items()} for body in bodies)
@@ -83,12 +83,12 @@ def data_prepare(
     suite: Annotated[list[str] | None, typer.Option(help="only these suites; may be repeated")] = None,
 ) -> None:
     """Builds the benchmarks' items from local copies of the public files, checks counts and hashes, and says where missing files come from."""
+    from azr_nemo.evaluation.all_suites import SUITES
     from azr_nemo.evaluation.prepare import prepare
     from azr_nemo.evaluation.suite import Tools
-    from azr_nemo.evaluation.suites import SUITES
     from azr_nemo.observe.console import Console
+    from azr_nemo.sandbox.configured import make_executor
     from azr_nemo.settings.schema import ExecutorConfig
-    from azr_nemo.trainer.executors import make_executor
 
     with (
         make_executor(ExecutorConfig(wall_s=30.0, cpu_s=30.0, memory_mb=2048)) as executor,

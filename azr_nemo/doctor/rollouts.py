@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx
 import torch
 
-from azr_nemo.doctor.finding import Finding, error
+from azr_nemo.doctor.findings import Finding, error
 from azr_nemo.errors import UserError
 from azr_nemo.megatron.platform import choose_platform
 from azr_nemo.models import tiny
@@ -40,7 +40,7 @@ def _asked(url: str) -> Finding:
 
 
 def _tried(config: RolloutConfig) -> Finding:
-    from azr_nemo.rollout.vllm.engine import VllmRollout
+    from azr_nemo.rollout.vllm.vllm_rollout import VllmRollout
 
     began = time.monotonic()
     small = replace(config, max_prompt_tokens=64, max_propose_tokens=TOKENS, max_solve_tokens=TOKENS, max_batch_rows=2, tensor_parallel=1)

@@ -9,18 +9,18 @@ from typing import Any
 from azr_nemo import progress
 from azr_nemo.errors import UserError
 from azr_nemo.evaluation import prepare, results
+from azr_nemo.evaluation.all_suites import SUITES, groups
+from azr_nemo.evaluation.eval_settings import EvalSettings
 from azr_nemo.evaluation.harness import SuiteRun
+from azr_nemo.evaluation.in_training import Validation, subset
 from azr_nemo.evaluation.maths.grader import MathGrader
-from azr_nemo.evaluation.model import Model, find_checkpoint, fingerprint
-from azr_nemo.evaluation.settings import EvalSettings
+from azr_nemo.evaluation.sampler import Model, find_checkpoint, fingerprint
 from azr_nemo.evaluation.suite import Tools
-from azr_nemo.evaluation.suites import SUITES, groups
 from azr_nemo.evaluation.templates import TEMPLATES
-from azr_nemo.evaluation.validation import Validation, subset
 from azr_nemo.observe.console import Console
+from azr_nemo.sandbox.configured import make_executor
 from azr_nemo.sandbox.executor import Executor
 from azr_nemo.settings.schema import RunConfig
-from azr_nemo.trainer.executors import make_executor
 
 
 def evaluate(settings: EvalSettings, console: Console) -> Path:

@@ -13,8 +13,8 @@ from typing import Any
 
 from azr_nemo import progress
 from azr_nemo.errors import UserError
-from azr_nemo.evaluation.model import Model
-from azr_nemo.evaluation.settings import EvalSettings
+from azr_nemo.evaluation.eval_settings import EvalSettings
+from azr_nemo.evaluation.sampler import Model
 from azr_nemo.evaluation.suite import Grade, Item, Suite, Tools
 from azr_nemo.evaluation.templates import TEMPLATES
 from azr_nemo.observe.console import Console

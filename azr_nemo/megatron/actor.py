@@ -25,15 +25,14 @@ from azr_nemo.algorithms.losses import LOSSES, Bounds, Moved
 from azr_nemo.megatron import distributed
 from azr_nemo.megatron.batches import MicroBatch, mini_batches, pack
 from azr_nemo.megatron.finite_weights import Growth
+from azr_nemo.megatron.generation import request_seed
 from azr_nemo.megatron.huggingface import open_weights
 from azr_nemo.megatron.layers import SHORT
 from azr_nemo.megatron.model import bare, build_model, has_transformer_engine_layers
 from azr_nemo.megatron.optimizer import make_optimizer, make_scheduler
 from azr_nemo.megatron.platform import Platform, choose_dtype
-from azr_nemo.megatron.sampling import request_seed
-from azr_nemo.megatron.weights import import_weights
-from azr_nemo.selfplay.engine import Example
-from azr_nemo.selfplay.exchange import TrainingBatch
+from azr_nemo.megatron.weight_stream import import_weights
+from azr_nemo.selfplay.exchange import Example, TrainingBatch
 from azr_nemo.settings.schema import RunConfig
 
 # Of one micro-batch: the loss summed over its tokens, and sums for the metrics, from log-probabilities and entropies [n].

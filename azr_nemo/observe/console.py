@@ -11,7 +11,7 @@ from typing import Self, TextIO
 
 from azr_nemo.errors import UserError
 from azr_nemo.observe.lines import JsonView, PlainView
-from azr_nemo.observe.live import RichView
+from azr_nemo.observe.terminal import RichView
 from azr_nemo.observe.text import printable
 from azr_nemo.observe.timing import clock_text, remaining
 from azr_nemo.observe.view import Phase, View

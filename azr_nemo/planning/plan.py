@@ -11,10 +11,9 @@ from transformers import PretrainedConfig
 from azr_nemo.errors import UserError
 from azr_nemo.megatron.architecture import check_layout, read_architecture
 from azr_nemo.models.shape import model_shape
-from azr_nemo.planning.hardware import Hardware, cpu, gpu
 from azr_nemo.planning.memory import Memory, cache_bytes, memory
 from azr_nemo.planning.sizing import Sizing, ranks_of, sizing
-from azr_nemo.planning.step_time import StepTime, step_time
+from azr_nemo.planning.step_time import Hardware, StepTime, cpu, gpu, step_time
 from azr_nemo.settings.schema import RunConfig
 
 GPUS_GB = (40, 80, 141)

@@ -4,8 +4,7 @@ import re
 from collections.abc import Sequence
 
 from azr_nemo.tasks.fences import fence, tagged
-from azr_nemo.tasks.literal import same_literal
-from azr_nemo.tasks.parsing import storable
+from azr_nemo.tasks.parsing import same_literal, storable
 from azr_nemo.tasks.program import canonical_input, check, normalise
 from azr_nemo.tasks.prompting import answered, prompt, response
 from azr_nemo.tasks.task import Calls, PromptOptions, PromptText, Proposal, Refusal, Result, Task, TaskType, Verdict
@@ -74,7 +73,7 @@ class Induction:
         refusal = check(answer, allowed_imports)
         return Verdict(0.0, refusal.reason) if refusal else Calls(answer, task.inputs[shown(task) :])
 
-    def judge(self, task: Task, results: list[Result], partial: bool = False) -> Verdict:
+    def score(self, task: Task, results: list[Result], partial: bool = False) -> Verdict:
         """All hidden pairs must match; partial: the share of them that does is the score."""
         gold = task.outputs[shown(task) :]
         matches = [r.ok and r.value is not None and same_literal(r.value, g) for r, g in zip(results, gold, strict=True)]

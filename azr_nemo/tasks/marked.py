@@ -2,7 +2,7 @@
 
 A program or a message may spell `<|im_end|>`. Put into a prompt it has to stay those ten characters, while the same characters in a chat template
 are the token. So whoever writes a prompt says which spans are the template's: a `Marked` is a str that remembers them, and whoever encodes
-(models/encoding.py) makes special tokens of nothing else. A plain str, and whatever a method of str gives back, is all data: what is forgotten errs
+(rollout/encoding.py) makes special tokens of nothing else. A plain str, and whatever a method of str gives back, is all data: what is forgotten errs
 on the safe side.
 
     template("<think>")                 all of it is the template's

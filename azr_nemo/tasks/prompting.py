@@ -1,14 +1,26 @@
 """Rendering of the prompt templates and of ideal responses. Model-written text is only ever inserted, never interpreted: whatever a template
 inserts is marked as data (tasks/marked.py), so that it cannot become a special token either."""
 
+import re
 from functools import cache
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from azr_nemo.rewards.format import think_answer
 from azr_nemo.tasks.fences import fence
 from azr_nemo.tasks.marked import Marked, joined, marked, read, template
 from azr_nemo.tasks.task import PromptOptions, PromptText, Refusal
+
+RESPONSE = re.compile(r"\s*<think>(?P<think>.*?)</think>\s*<answer>(?P<answer>.*?)</answer>", re.DOTALL)
+
+
+def think_answer(response: str) -> str | None:
+    """What stands between the answer tags of a response of the form `<think>..</think> <answer>..</answer>`, or None.
+
+    Text after the answer is ignored, as in the reference; a second answer is not looked for.
+    """
+    match = RESPONSE.match(response)
+    return match["answer"] if match else None
+
 
 THINK = template("<think>")
 

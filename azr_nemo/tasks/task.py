@@ -170,6 +170,6 @@ class TaskKind(Protocol):
         empty: the default list."""
         ...
 
-    def judge(self, task: Task, results: list[Result], partial: bool = False) -> Verdict:
+    def score(self, task: Task, results: list[Result], partial: bool = False) -> Verdict:
         """The verdict from what came of `verification`'s calls. partial: induction scores the share of hidden pairs."""
         ...

@@ -4,21 +4,19 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
-from azr_nemo.evaluation.validation import Validation
+from azr_nemo.evaluation.in_training import HeldOut, Validation
 from azr_nemo.observe.console import Console
+from azr_nemo.sandbox.configured import limits
 from azr_nemo.sandbox.executor import Executor
 from azr_nemo.selfplay.buffer import TaskBuffer
-from azr_nemo.selfplay.engine import Engine
+from azr_nemo.selfplay.exchange import Engine
 from azr_nemo.selfplay.proposer import Proposer
 from azr_nemo.selfplay.solver import Solver
 from azr_nemo.selfplay.step import SelfPlay
-from azr_nemo.selfplay.validation import Validator
-from azr_nemo.selfplay.verification import Verifier
+from azr_nemo.selfplay.validation import Validator, Verifier
 from azr_nemo.settings.schema import RunConfig
 from azr_nemo.tasks.task import PromptOptions
-from azr_nemo.trainer.executors import limits
 from azr_nemo.warmup.generator import generate_tasks
-from azr_nemo.warmup.heldout import HeldOut
 
 HELD_OUT_SEED = 7  # the same tasks for every run, so that runs can be compared
 

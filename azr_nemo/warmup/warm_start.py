@@ -12,7 +12,7 @@ from pathlib import Path
 
 import azr_nemo
 from azr_nemo.errors import UserError
-from azr_nemo.selfplay.engine import Engine, Example
+from azr_nemo.selfplay.exchange import Engine, Example
 from azr_nemo.settings.schema import RunConfig, WarmupConfig
 from azr_nemo.tasks.task import PromptOptions, Task
 from azr_nemo.warmup.examples import examples

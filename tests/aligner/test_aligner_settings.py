@@ -7,11 +7,10 @@ import process_trees
 import pytest
 from omegaconf import OmegaConf
 
-from azr_nemo.aligner.layout import check_model, global_batch_size
-from azr_nemo.aligner.trtllm import check_ranks
 from azr_nemo.errors import UserError
+from azr_nemo.planning.aligner_layout import check_model, check_mpi_ranks, global_batch_size
+from azr_nemo.planning.run_settings import load_settings
 from azr_nemo.settings.schema import RunConfig
-from azr_nemo.trainer.settings import load_settings
 
 LLAMA = {
     "num_attention_heads": 32, "num_query_groups": 8, "ffn_hidden_size": 14336, "override_vocab_size": 128256, "num_layers": 32,
@@ -91,9 +90,9 @@ def test_prompt_and_response_must_fit_the_models_sequence(trtllm):
 
 
 def test_an_mpi_rank_that_is_not_the_torch_rank_is_refused():
-    check_ranks(3, 3)
+    check_mpi_ranks(3, 3)
     with pytest.raises(UserError, match="srun --mpi=pmix"):
-        check_ranks(0, 3)
+        check_mpi_ranks(0, 3)
 
 
 @pytest.mark.parametrize(("tensor_parallel", "named"), [(3, "num_attention_heads=32"), (16, "num_query_groups=8")])

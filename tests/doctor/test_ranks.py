@@ -9,7 +9,7 @@ from pathlib import Path
 import process_trees
 import pytest
 
-from azr_nemo.doctor.finding import State
+from azr_nemo.doctor.findings import State
 from azr_nemo.doctor.ranks import Reduction, Report, clocks, compare, reduction, silence
 
 HERE = Path(__file__).parent

@@ -18,8 +18,8 @@ import azr_nemo.rollout
 from azr_nemo.file_hashes import Written
 from azr_nemo.megatron.actor import Actor
 from azr_nemo.megatron.checkpoint import load_checkpoint
-from azr_nemo.megatron.weights import export_weights
-from azr_nemo.megatron.worker import build_engine
+from azr_nemo.megatron.controller import build_engine
+from azr_nemo.megatron.weight_stream import export_weights
 from azr_nemo.selfplay.exchange import PromptBatch
 from azr_nemo.settings.schema import RunConfig
 

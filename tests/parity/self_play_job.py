@@ -14,14 +14,14 @@ from safetensors.torch import save_file
 
 from azr_nemo.megatron import distributed
 from azr_nemo.megatron.actor import Actor
+from azr_nemo.megatron.controller import MegatronEngine, build_engine
 from azr_nemo.megatron.huggingface import read_config, save_hf
-from azr_nemo.megatron.worker import MegatronEngine, build_engine
 from azr_nemo.models import resolve_model
+from azr_nemo.planning.run_settings import load_settings
+from azr_nemo.sandbox.configured import make_executor
 from azr_nemo.selfplay.exchange import TrainingBatch
-from azr_nemo.trainer.executors import make_executor
 from azr_nemo.trainer.loop import train
 from azr_nemo.trainer.session import prompt_options
-from azr_nemo.trainer.settings import load_settings
 from azr_nemo.warmup.generator import generate_tasks
 from azr_nemo.warmup.warm_start import batches, warm_start
 

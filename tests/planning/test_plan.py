@@ -13,11 +13,11 @@ from azr_nemo.errors import UserError
 from azr_nemo.megatron.architecture import check_layout
 from azr_nemo.models.shape import model_shape
 from azr_nemo.planning.plan import make_plan, nearest_that_fits
-from azr_nemo.planning.report import overrides, sentences, table_of
+from azr_nemo.planning.run_settings import load_settings
 from azr_nemo.planning.sizing import ranks_of
+from azr_nemo.planning.tables import overrides, sentences, table_of
 from azr_nemo.settings.compose import recipes
 from azr_nemo.settings.schema import RunConfig
-from azr_nemo.trainer.settings import load_settings
 
 
 def plan_cli(*arguments: str) -> subprocess.CompletedProcess[str]:

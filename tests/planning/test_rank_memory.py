@@ -22,9 +22,9 @@ from azr_nemo.megatron.platform import Platform, choose_platform
 from azr_nemo.planning import memory as planned
 from azr_nemo.planning.memory import cache_bytes, checkpoint_bytes, decode_bytes, kept_by_layer, memory, replica_bytes
 from azr_nemo.planning.sizing import Layout, MicroBatch, Rollouts, Sizing, largest_micro_batch
-from azr_nemo.rollout.torch import cache, engine
-from azr_nemo.rollout.torch import model as decode
-from azr_nemo.selfplay.engine import Example
+from azr_nemo.rollout.torch import decoder, torch_rollout
+from azr_nemo.rollout.torch import decoder as decode
+from azr_nemo.selfplay.exchange import Example
 from azr_nemo.settings.schema import RunConfig
 
 PARAMETERS = 4 * 12_352 + 2 * 100 * 32 + 32
@@ -130,7 +130,7 @@ def test_rows_of_one_prompt_are_a_block() -> None:
 def test_constants_are_those_of_the_code() -> None:
     assert {False: head.BLOCK["cpu"], True: head.BLOCK["cuda"]} == planned.BLOCKS
     assert planned.SHORT == layers.SHORT
-    assert (planned.CHUNK, planned.PREFILL_TOKENS, planned.VACANT) == (cache.CHUNK, decode.PREFILL_TOKENS, engine.VACANT)
+    assert (planned.CHUNK, planned.PREFILL_TOKENS, planned.VACANT) == (decoder.CHUNK, decode.PREFILL_TOKENS, torch_rollout.VACANT)
 
 
 SIZES = {"hidden_size": 64, "num_attention_heads": 8, "num_key_value_heads": 2, "intermediate_size": 160, "vocab_size": 300}

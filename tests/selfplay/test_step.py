@@ -19,8 +19,7 @@ from azr_nemo.selfplay.exchange import GROUPS, Completion
 from azr_nemo.selfplay.proposer import Proposed, Proposer
 from azr_nemo.selfplay.solver import Solver
 from azr_nemo.selfplay.step import SelfPlay
-from azr_nemo.selfplay.validation import Validator
-from azr_nemo.selfplay.verification import Verifier
+from azr_nemo.selfplay.validation import Validator, Verifier
 from azr_nemo.settings.schema import IntrinsicConfig, RunConfig
 from azr_nemo.tasks import KINDS
 from azr_nemo.tasks.fences import tagged

@@ -155,9 +155,9 @@ def test_abduction_takes_any_input_that_gives_the_output():
     kind, task = KINDS[TaskType.ABDUCTION], example(TaskType.ABDUCTION)
     assert kind.verification(task, "1 + 1") == Calls(PROGRAM, ("1 + 1",))
     assert kind.verification(task, "2) or (7") == Verdict(0, "not_one_call")
-    assert kind.judge(task, [Result(True, "7.0")]).score == 1
-    assert kind.judge(task, [Result(True, "8")]) == Verdict(0, "wrong_value")
-    assert kind.judge(task, [Result(False, None, "timeout")]) == Verdict(0, "timeout")
+    assert kind.score(task, [Result(True, "7.0")]).score == 1
+    assert kind.score(task, [Result(True, "8")]) == Verdict(0, "wrong_value")
+    assert kind.score(task, [Result(False, None, "timeout")]) == Verdict(0, "timeout")
 
 
 def test_the_stored_output_never_travels_to_where_programs_run():
@@ -170,10 +170,10 @@ def test_induction_is_judged_on_the_hidden_half_alone():
     assert kind.verification(task, PROGRAM) == Calls(PROGRAM, ("3", "4"))
     assert kind.verification(task, "import os") == Verdict(0, "no_entry")
     half = [Result(True, "10"), Result(True, "0")]
-    assert kind.judge(task, half) == Verdict(0, "wrong_value")
-    assert kind.judge(task, half, partial=True) == Verdict(0.5, "wrong_value")
-    assert kind.judge(task, [Result(True, "10"), Result(True, "13")]) == Verdict(1, "right")
-    assert kind.judge(task, [Result(False, None, "memory"), Result(True, "13")]).reason == "memory"
+    assert kind.score(task, half) == Verdict(0, "wrong_value")
+    assert kind.score(task, half, partial=True) == Verdict(0.5, "wrong_value")
+    assert kind.score(task, [Result(True, "10"), Result(True, "13")]) == Verdict(1, "right")
+    assert kind.score(task, [Result(False, None, "memory"), Result(True, "13")]).reason == "memory"
 
 
 @pytest.mark.parametrize("options", STYLES, ids=STYLE_IDS)

@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from tiny_run import finish, start
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from azr_nemo.megatron.worker import build_engine
+from azr_nemo.megatron.controller import build_engine
 from azr_nemo.models import resolve_model
 from azr_nemo.selfplay.exchange import Prompt, PromptBatch
 from azr_nemo.settings.compose import from_yaml

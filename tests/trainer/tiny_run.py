@@ -13,7 +13,7 @@ import process_trees
 import torch
 from run_server import Run, RunServer
 
-from azr_nemo.observe.rollout_files import read_rollouts
+from azr_nemo.observe.rollout_log import read_rollouts
 
 SEEDS = Path(__file__).parent.parent / "data" / "seeds.jsonl"
 SETTINGS = [

@@ -7,18 +7,17 @@ from itertools import islice
 import pytest
 
 from azr_nemo.errors import UserError
+from azr_nemo.evaluation.in_training import HeldOut, wilson
 from azr_nemo.sandbox.executor import ExecutorUnavailable, Limits, Outcome, Status
 from azr_nemo.selfplay.exchange import Completion
 from azr_nemo.selfplay.solver import Solver
-from azr_nemo.selfplay.verification import Verifier
+from azr_nemo.selfplay.validation import Verifier
 from azr_nemo.settings.schema import RunConfig, WarmupConfig
 from azr_nemo.tasks import KINDS
-from azr_nemo.tasks.held_out import is_held_out
-from azr_nemo.tasks.program import check, parse_arguments, program_hash
+from azr_nemo.tasks.program import check, is_held_out, parse_arguments, program_hash
 from azr_nemo.tasks.task import PromptOptions, Refusal, Role, TaskType
 from azr_nemo.warmup.examples import MIXTURE, examples
 from azr_nemo.warmup.generator import generate_tasks, one_pair
-from azr_nemo.warmup.heldout import HeldOut, wilson
 from azr_nemo.warmup.warm_start import FLOOR, batches, lr_at, warm_start, warm_start_key
 
 OPTIONS = PromptOptions(style="completion", pairs=4)

@@ -6,15 +6,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from azr_nemo.evaluation.code.called import called_f
+from azr_nemo.evaluation.code.dataset_rows import Row, numbered
 from azr_nemo.evaluation.code.responses import stated
-from azr_nemo.evaluation.code.rows import Row, numbered
 from azr_nemo.evaluation.code.solution import known, then
 from azr_nemo.evaluation.suite import Grade, Group, Item, Tools
 from azr_nemo.sandbox.executor import Limits
-from azr_nemo.selfplay.verification import Verifier
+from azr_nemo.selfplay.validation import Verifier
 from azr_nemo.tasks import KINDS
 from azr_nemo.tasks.fences import tagged
-from azr_nemo.tasks.literal import NotLiteral, read_literal
+from azr_nemo.tasks.parsing import NotLiteral, read_literal
 from azr_nemo.tasks.program import one_call
 from azr_nemo.tasks.prompting import render
 from azr_nemo.tasks.task import Calls, PromptOptions, Refusal, Task, TaskType, Verdict

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from azr_nemo.evaluation.maths.extraction import final_answer, last_box, tidy
+from azr_nemo.evaluation.maths.grader import final_answer, last_box, tidy
 
 
 @pytest.mark.parametrize(

@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import torch
 
-from azr_nemo.doctor.finding import State
+from azr_nemo.doctor.findings import State
 from azr_nemo.doctor.rollouts import rollouts
-from azr_nemo.evaluation.model import Model
-from azr_nemo.evaluation.settings import EvalSettings
+from azr_nemo.evaluation.eval_settings import EvalSettings
+from azr_nemo.evaluation.sampler import Model
 from azr_nemo.rollout.engine import SampleRequest
 from azr_nemo.settings.machine import RolloutConfig, VllmConfig
 
