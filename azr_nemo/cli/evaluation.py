@@ -82,7 +82,10 @@ def data_prepare(
     to: Annotated[Path, typer.Option(help="the directory to write")] = Path("data/eval"),
     suite: Annotated[list[str] | None, typer.Option(help="only these suites; may be repeated")] = None,
 ) -> None:
-    """Builds the benchmarks' items from local copies of the public files, checks counts and hashes, and says where missing files come from."""
+    """Builds the benchmarks' items from local copies of the public files, checks counts and hashes, and says where missing files come from.
+
+    A file that does not convert is named with the reason, the others go on, and the exit code is 1.
+    """
     from azr_nemo.evaluation.all_suites import SUITES
     from azr_nemo.evaluation.prepare import prepare
     from azr_nemo.evaluation.suite import Tools
@@ -95,4 +98,6 @@ def data_prepare(
         Console() as console,
         console.phase("suites") as phase,
     ):
-        prepare(source, to, SUITES, Tools(executor), suite, say=console.note, phase=phase)
+        done = prepare(source, to, SUITES, Tools(executor), suite, say=console.note, phase=phase)
+    if done.refused:
+        raise typer.Exit(1)

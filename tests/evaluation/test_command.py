@@ -36,7 +36,9 @@ def run(*words: object, code: int = 0) -> str:
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("public")
     (folder / "cruxeval.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in ROWS))
-    said = run("data", "prepare", "--source", folder, "--to", folder / "prepared")
+    (folder / "execution_log.json").write_text('{"started": "today"}')
+    said = run("data", "prepare", "--source", folder, "--to", folder / "prepared", code=1)
+    assert "execution_log.json is no file for lcb_execution" in " ".join(said.split())
     assert "cruxeval_output: 12 of 800 items from cruxeval.jsonl." in said
     assert "math500 is missing: " in said
     return folder / "prepared"

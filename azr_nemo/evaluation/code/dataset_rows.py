@@ -13,7 +13,7 @@ class Row:
 
     def __init__(self, suite: str, number: int, values: Mapping[str, Any]):
         if not isinstance(values, Mapping):
-            raise UserError(f"{suite}, row {number}: expected an object, found {type(values).__name__}; download the file again")
+            raise UserError(f"{suite}, row {number}: expected an object, found {type(values).__name__}")
         self.suite, self.number, self.values = suite, number, values
 
     def get(self, key: str, kind: type[T]) -> T:
@@ -27,7 +27,7 @@ class Row:
     def error(self, what: str) -> UserError:
         """A UserError that names this row."""
         named = self.values.get("task_id") or self.values.get("question_id") or self.values.get("id")
-        return UserError(f"{self.suite}, row {self.number}{f' ({named})' if named else ''}: {what}; download the file again")
+        return UserError(f"{self.suite}, row {self.number}{f' ({named})' if named else ''}: {what}")
 
 
 def numbered(suite: str, rows: Iterable[Mapping[str, Any]], key: str) -> Iterator[tuple[Row, str]]:

@@ -126,6 +126,8 @@ class EvalPlusSuite:
     def _reference(self, row: Row, name: str) -> dict[str, Any]:
         prompt, entry_point = row.get("prompt", str), row.get("entry_point", str)
         retype: Callable[[str, list[Any]], list[Any]] = typed if self.dataset == "mbpp" else lambda name, arguments: arguments
+        if "base_input" not in row.values and isinstance(row.values.get("test", row.values.get("test_list")), str | list):
+            raise row.error("it has a text of tests, as the Hugging Face hub's copy and the original set have, not EvalPlus' inputs")
         base = row.get("base_input", list)
         plus = [] if row.values.get("plus_input") == {} else row.get("plus_input", list)  # Mbpp/793 has none, and says so in this way
         try:
