@@ -18,6 +18,10 @@ VLLM_INSTALL := $(VLLM)/bin/pip install --quiet --disable-pip-version-check --no
 TASTE := selfplay.batch_size=32 data.seed_batch=48 eval.items=12 checkpoint.every=3
 RUN_DIR ?= runs/demo-$(shell date +%Y%m%d-%H%M%S)
 
+# Many tests wait for programs, ranks and time limits: three at once take two cores about half as long. A file's tests stay together, in the
+# order of tests/conftest.py.
+SIDE_BY_SIDE := -n 3 --dist loadfile --no-loadscope-reorder
+
 .PHONY: help demo test test-fast test-container test-slurm lint aligner test-aligner vllm test-vllm setup dev lock clean
 
 help: ## these lines
@@ -81,12 +85,11 @@ demo: setup ## trains SmolLM2-135M by self-play on the CPU for three steps
 	$(BIN)/azr-nemo train recipe=smollm2_135m-1n0g-megatron run_dir=$(RUN_DIR) selfplay.steps=$(or $(STEPS),3) $(TASTE)
 	$(BIN)/azr-nemo summary $(RUN_DIR)
 
-# Many tests wait for programs, ranks and time limits: three at once take two cores about half as long. A file's tests stay together.
 test: dev ## all tests that need neither root nor another environment
-	$(BIN)/python -m pytest -n 3 --dist loadfile
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE)
 
 test-fast: dev ## those of them that start no ranks and no whole runs
-	$(BIN)/python -m pytest -n 3 --dist loadfile -m 'not slow'
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE) -m 'not slow'
 
 # Builds the cpu image with buildah and trains in it; skips where that cannot be (needs root on Debian).
 test-container: dev ## the container image: builds it and trains in it

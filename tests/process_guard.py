@@ -3,6 +3,7 @@
 Under pytest-xdist the controller and each worker have a guard and a mark of their own, so that a worker that is killed takes its processes along.
 """
 
+import multiprocessing
 import os
 import subprocess
 import sys
@@ -45,6 +46,9 @@ def pytest_testnodedown(node: object, error: object) -> None:
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Fails a session of which a process is left."""
     process_trees.close_shared()
+    for child in multiprocessing.active_children():  # managers and their like, which Python itself ends when it exits
+        child.terminate()
+        child.join(process_trees.PATIENCE_S)
     guard = session.config.stash[_guard].pid
     found = {*process_trees.alive(process_trees.session_mark()), *process_trees.descendants(os.getpid())} - {guard}
     left = [text for text in map(process_trees.describe, sorted(found)) if not any(name in text for name in OWN)]

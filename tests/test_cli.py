@@ -5,10 +5,7 @@ import sys
 
 import process_trees
 import pytest
-
-
-def azr(*arguments, **options):
-    return process_trees.run([sys.executable, "-m", "azr_nemo", *arguments], timeout=240, **options)
+from command_line import azr
 
 
 def assert_sentence(done, text):
@@ -26,6 +23,13 @@ def test_every_command_explains_itself(command):
     done = azr(*command, "--help")
     assert done.returncode == 0
     assert "Usage" in done.stdout
+
+
+def test_the_package_is_the_command():
+    done = process_trees.run([sys.executable, "-m", "azr_nemo", "--help"], timeout=240)
+    assert (done.returncode, done.stderr) == (0, "")
+    commands = done.stdout.partition("Commands")[2]
+    assert commands == azr("--help").stdout.partition("Commands")[2] != ""
 
 
 def test_a_dry_run_prints_the_resolved_configuration_and_its_arithmetic():

@@ -1,15 +1,13 @@
 """Two ranks against one: tensor, pipeline and data parallelism give the same log-probabilities, updates and samples."""
 
 import json
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import process_trees
 import pytest
 import torch
 from parallel_job import LAYOUTS, PROMPTS, settings
+from run_server import ranks
 from safetensors.torch import load_file
 from tiny_models import EchoRollout, run_config, training_batch
 from torch import Tensor
@@ -27,10 +25,7 @@ HERE = Path(__file__).parent
 MakeActor = Callable[..., Actor]
 
 
-def torchrun(mode: str, folder: Path, *models: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    command += [str(HERE / "parallel_job.py"), mode, str(folder), *map(str, models)]
-    return process_trees.run(command, env={"PATH": "/usr/bin:/bin", "PYTHONPATH": str(HERE.parents[1])}, timeout=240)
+JOB = HERE / "parallel_job.py"
 
 
 FAMILIES = ("llama-tied", "qwen2-untied")
@@ -40,8 +35,8 @@ FAMILIES = ("llama-tied", "qwen2-untied")
 def results(model_dir: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The files of one job over all families and layouts: starting ranks is what costs time."""
     out = tmp_path_factory.mktemp("parallel")
-    result = torchrun("layouts", out, *(model_dir(family) for family in FAMILIES))
-    assert result.returncode == 0, result.stdout + result.stderr
+    for ended in ranks(JOB, 2, "layouts", out, *(model_dir(family) for family in FAMILIES)):
+        assert ended.code == 0, ended.output
     return out
 
 
@@ -127,6 +122,6 @@ def test_weights_that_are_not_finite_on_any_rank_are_known_to_rank_0(layout: str
 
 @pytest.mark.slow
 def test_a_rank_that_fails_ends_the_run_with_its_sentence(model_dir: Callable[..., Path], tmp_path: Path) -> None:
-    result = torchrun("failure", tmp_path, model_dir())
-    assert result.returncode != 0
-    assert "rank 1 failed in the phase `generate`: the sampler broke" in result.stdout
+    for ended in ranks(JOB, 2, "failure", tmp_path, model_dir()):
+        assert ended.code == 2
+        assert "rank 1 failed in the phase `generate`: the sampler broke" in ended.output

@@ -1,13 +1,12 @@
 """A run saved by one rank goes on under two, tensor-, pipeline- or data-parallel, and back."""
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import process_trees
 import pytest
 import torch
 from resharding_job import LAYOUTS
+from run_server import ranks
 from tiny_models import run_config, training_batch
 from torch import Tensor
 
@@ -24,10 +23,8 @@ def everything(actor: Actor, model_dir: Path) -> dict[str, Tensor]:
 
 
 def run(*arguments: Path) -> None:
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(HERE / "resharding_job.py")]
-    environment = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(HERE.parents[1])}
-    done = process_trees.run([*command, *arguments], env=environment, timeout=280, merged=True)
-    assert done.returncode == 0, done.stdout
+    for ended in ranks(HERE / "resharding_job.py", 2, *arguments):
+        assert ended.code == 0, ended.output
 
 
 @pytest.mark.parametrize("family", ["llama-tied", "qwen2-untied"])

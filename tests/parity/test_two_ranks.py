@@ -11,6 +11,7 @@ from pathlib import Path
 import process_trees
 import pytest
 from killing import ARGUMENTS, STEPS, events
+from run_server import command, ranks
 from tiny_run import state
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
@@ -58,10 +59,14 @@ class Job:
         return self.process.wait(PATIENCE_S)
 
 
-def test_two_ranks_stopped_killed_and_resumed_end_like_two_that_were_not(tmp_path: Path) -> None:
-    cache = os.environ.get("AZR_NEMO_CACHE") or str(tmp_path / "cache")
-    whole = Job(tmp_path / "whole", tmp_path / "whole.log", cache)
-    assert whole.end() == 0, whole.text()
+def forked(run_dir: Path, cache: str) -> None:
+    """The same two ranks without a launcher, to their end."""
+    for ended in ranks(None, 2, *ARGUMENTS, f"run_dir={run_dir}", timeout=PATIENCE_S, AZR_NEMO_CACHE=cache):
+        assert ended.code == 0, ended.output
+
+
+def test_two_ranks_stopped_killed_and_resumed_end_like_two_that_were_not(tmp_path: Path, cache: str) -> None:
+    forked(tmp_path / "whole", cache)
 
     run_dir = tmp_path / "run"
     outcome = run_dir / "outcome"
@@ -88,11 +93,9 @@ def test_two_ranks_stopped_killed_and_resumed_end_like_two_that_were_not(tmp_pat
     assert (kind, name) == ("stopped", "SIGUSR1"), launcher.text()
     assert 1 < int(step) < STEPS
 
-    resumed = Job(run_dir, tmp_path / "resumed.log", cache)
-    assert resumed.end() == 0, resumed.text()
+    forked(run_dir, cache)
     assert outcome.read_text() == f"done {STEPS}\n"
     assert state(run_dir, STEPS) == state(tmp_path / "whole", STEPS)
     # When all is done every rank leaves by itself: this one waits for no rank 0.
-    alone = {**os.environ, "RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": "1"}
-    command = [sys.executable, "-m", "azr_nemo", *ARGUMENTS, f"run_dir={run_dir}"]
-    process_trees.run(command, env=alone, check=True, timeout=PATIENCE_S)
+    alone = {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": "1"}
+    command(*ARGUMENTS, f"run_dir={run_dir}", timeout=PATIENCE_S, **alone)

@@ -1,12 +1,10 @@
 """Plans of recipes: what fits, what is suggested, and what bad input is told."""
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 
-import process_trees
 import pytest
+from command_line import azr
 from rich.console import Console as Terminal
 
 from azr_nemo.errors import UserError
@@ -18,10 +16,6 @@ from azr_nemo.planning.sizing import ranks_of
 from azr_nemo.planning.tables import overrides, sentences, table_of
 from azr_nemo.settings.compose import recipes
 from azr_nemo.settings.schema import RunConfig
-
-
-def plan_cli(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return process_trees.run([sys.executable, "-m", "azr_nemo", "plan", *arguments], timeout=240)
 
 
 def table_text(configs: list[RunConfig]) -> list[str]:
@@ -115,7 +109,7 @@ def test_a_model_without_a_shape_is_a_sentence() -> None:
 
 
 def test_a_plan_prints_memory_time_and_what_fits() -> None:
-    done = plan_cli("recipe=qwen2_5_7b-1n4g-megatron", "cluster.gpu_memory_gb=40", "--response", "500")
+    done = azr("plan", "recipe=qwen2_5_7b-1n4g-megatron", "cluster.gpu_memory_gb=40", "--response", "500")
     assert done.returncode == 1, done.stderr  # it does not fit
     assert "7.62B parameters on 1 x 4 x 40 GB" in done.stdout
     for part in ("weights", "gradients", "optimizer", "activations", "rollout replica", "keys and values", "peak", "refit", "step"):
@@ -140,7 +134,7 @@ def test_a_recipe_that_does_not_fit_or_cannot_be_cut_says_so_under_the_table() -
 
 
 def test_a_recipe_beside_all_is_a_sentence() -> None:
-    done = plan_cli("--all", "recipe=tiny-1n0g-megatron")
+    done = azr("plan", "--all", "recipe=tiny-1n0g-megatron")
     assert done.returncode == 2
     assert done.stderr.strip() == "azr-nemo: --all plans every recipe: leave out recipe=..., or leave out --all"
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
-from torch import multiprocessing
+from run_server import ranks
 
 from azr_nemo.errors import UserError
 from azr_nemo.models import tiny
@@ -309,7 +309,7 @@ def test_a_replicas_gpus_are_its_own(monkeypatch):
     assert "CUDA_VISIBLE_DEVICES" not in os.environ
 
 
-def _two_ranks(rank: int, folder: str) -> None:
+def two_ranks(rank: int, folder: str) -> None:
     with pytest.MonkeyPatch.context() as monkeypatch:
         install(monkeypatch)
         store = dist.FileStore(f"{folder}/store", 2)
@@ -333,4 +333,5 @@ def _two_ranks(rank: int, folder: str) -> None:
 
 
 def test_two_ranks_are_one_replica(tmp_path):
-    multiprocessing.spawn(_two_ranks, args=(str(tmp_path),), nprocs=2)
+    for ended in ranks(Path(__file__).parent / "replica_job.py", 2, tmp_path):
+        assert ended.code == 0, ended.output

@@ -1,10 +1,8 @@
 """A finished run's checkpoint is a model that others can load, and says the same there."""
 
-import sys
-
-import process_trees
 import pytest
 import torch
+from run_server import command
 from safetensors.torch import load_file
 from tiny_run import finish, start
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -26,9 +24,7 @@ def checkpoint(tmp_path_factory):
 
 
 def convert(source, out, to):
-    command = [sys.executable, "-m", "azr_nemo", "convert", source, out, "--to", to]
-    done = process_trees.run(command, timeout=240)
-    assert done.returncode == 0, done.stderr
+    command("convert", source, out, "--to", to)
     return out
 
 

@@ -1,17 +1,14 @@
 """Whole runs of the tiny recipe without a warm start, in processes of their own, and what they leave behind."""
 
-import functools
 import hashlib
 import json
 import sqlite3
-import tempfile
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-import process_trees
 import torch
-from run_server import Run, RunServer
+from run_server import Run, shared
 
 from azr_nemo.observe.rollout_log import read_rollouts
 
@@ -31,16 +28,8 @@ SETTINGS = [
 ]
 
 
-@functools.cache
-def _server() -> RunServer:
-    server = RunServer()
-    process_trees.at_session_end(lambda: server.__exit__(None, None, None))
-    return server
-
-
 def start(run_dir: Path, *overrides: str) -> Run:
-    log = Path(tempfile.mkdtemp(prefix="azr-run-")) / "log"
-    return _server().start(["train", *SETTINGS, f"run_dir={run_dir}", *overrides], log)
+    return shared().start(["train", *SETTINGS, f"run_dir={run_dir}", *overrides])
 
 
 def finish(run: Run, code: int = 0) -> str:
