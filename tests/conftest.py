@@ -24,6 +24,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """AZR_NEMO_CACHE of runs that are warm-started: all workers of this session make those weights once."""
+    own = tmp_path_factory.getbasetemp()
+    return os.environ.get("AZR_NEMO_CACHE") or str((own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "cache")
+
+
+@pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The folder of real tasks and benchmarks, which is not part of the repository."""
     folder = Path(os.environ.get("AZR_DATA_DIR", ROOT.parent / "shared" / "data"))

@@ -28,6 +28,11 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ[process_trees.MARK] = mark
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    process_trees.slow = item.get_closest_marker("slow") is not None
+
+
 @pytest.fixture(autouse=True)
 def nothing_outlives_its_test() -> Iterator[None]:
     """Fixtures of a wider scope have started theirs before, and end them."""

@@ -24,6 +24,7 @@ MARK = "AZR_STARTED_BY_TESTS"
 PR_SET_PDEATHSIG = 1
 PATIENCE_S = 10.0  # for what must end by itself, or has been killed
 
+slow = False  # whether the test that runs is marked so
 _numbers = itertools.count(1)
 _running: "dict[int, Endable]" = {}  # what has been started and not ended, by number
 _at_end: list[Callable[[], object]] = []

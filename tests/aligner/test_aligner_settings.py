@@ -1,10 +1,9 @@
 """Settings of engine=aligner that cannot work are refused before anything is imported; these tests run in either environment."""
 
 import importlib.util
-import sys
 
-import process_trees
 import pytest
+from command_line import azr
 from omegaconf import OmegaConf
 
 from azr_nemo.errors import UserError
@@ -140,8 +139,8 @@ def test_the_global_batch_is_whole_micro_batches_on_every_rank(monkeypatch):
 
 @pytest.mark.skipif(importlib.util.find_spec("nemo_aligner") is not None, reason="NeMo-Aligner is here")
 def test_without_nemo_aligner_one_sentence_says_where_it_is(tmp_path):
-    command = [sys.executable, "-m", "azr_nemo", "train", "recipe=tiny-1n0g-megatron", "engine=aligner", "rollout=nemo", "warmup.steps=0"]
-    done = process_trees.run([*command, "eval.items=0", f"run_dir={tmp_path}"], timeout=120)
+    settings = ["recipe=tiny-1n0g-megatron", "engine=aligner", "rollout=nemo", "warmup.steps=0", "eval.items=0"]
+    done = azr("train", *settings, f"run_dir={tmp_path}")
     assert done.returncode == 2
     assert "make aligner" in done.stderr
     assert "Traceback" not in done.stderr

@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 import pytest
+from command_line import azr
 from run_server import command, shared
 
 ROWS = [
@@ -24,7 +25,9 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("public")
     (folder / "cruxeval.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in ROWS))
     (folder / "execution_log.json").write_text('{"started": "today"}')
-    said = command("data", "prepare", "--source", folder, "--to", folder / "prepared", code=1)
+    ended = azr("data", "prepare", "--source", folder, "--to", folder / "prepared")
+    assert ended.returncode == 1
+    said = ended.stdout
     assert "execution_log.json is no file for lcb_execution" in " ".join(said.split())
     assert "cruxeval_output: 12 of 800 items from cruxeval.jsonl." in said
     assert "math500 is missing: " in said
@@ -42,7 +45,7 @@ def test_an_evaluation_killed_in_the_middle_ends_with_the_results_of_one_that_wa
     assert "cruxeval_output" in said
     run = shared().start(words(data, tmp_path / "killed"))
     rows = tmp_path / "killed" / "cruxeval_input.jsonl"
-    deadline = time.monotonic() + 200
+    deadline = time.monotonic() + 800
     while not (rows.exists() and rows.read_text().count("\n") >= 3):
         assert run.poll() is None
         assert time.monotonic() < deadline
@@ -67,14 +70,15 @@ def test_what_is_missing_or_damaged_is_one_sentence(data, tmp_path):
         (words(data, tmp_path / "x", "checkpoint=/nowhere"), "checkpoint=/nowhere holds no model"),
         (["eval", "compare", tmp_path, tmp_path], "has no results.json"),
     ):
-        said = command(*line, code=2).strip()
-        assert says in said
-        assert said.count("\n") == 0
+        done = azr(*line)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert says in done.stderr
+        assert done.stderr.count("\n") == 1
     damaged = tmp_path / "damaged"
     damaged.mkdir()
     for file in data.iterdir():
         (damaged / file.name).write_bytes(file.read_bytes()[: -20 if file.name == "cruxeval_input.jsonl" else None])
-    assert "cruxeval_input.jsonl is not what was prepared" in command(*words(damaged, tmp_path / "x"), code=2)
+    assert "cruxeval_input.jsonl is not what was prepared" in azr(*words(damaged, tmp_path / "x")).stderr
 
 
 @pytest.mark.slow

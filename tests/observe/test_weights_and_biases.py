@@ -35,6 +35,7 @@ def log(run_dir, steps, rewind=None, **logging):
     return sink.run_id
 
 
+@pytest.mark.slow
 def test_a_resumed_run_goes_on_under_its_id_and_its_lines_never_go_back(tmp_path):
     first = log(tmp_path, (0, 1, 2, 3))
     assert log(tmp_path, (2, 3, 4), rewind=1) == first
@@ -59,6 +60,7 @@ def test_a_package_that_is_missing_is_one_sentence(tmp_path, monkeypatch):
         WeightsAndBiases(tmp_path, config())
 
 
+@pytest.mark.slow
 def test_it_is_imported_only_when_it_is_on():
     code = "import sys, azr_nemo.trainer.reporting; sys.exit('wandb' in sys.modules)"
     assert process_trees.run([sys.executable, "-c", code], timeout=240).returncode == 0

@@ -38,7 +38,7 @@ def whole(start: Start, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-PATIENCE_S = 600.0
+PATIENCE_S = 1200.0
 
 
 def test_runs_killed_at_random_instants_end_like_one_that_was_not(start: Start, whole: Path, tmp_path: Path) -> None:

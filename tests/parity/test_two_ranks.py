@@ -15,7 +15,7 @@ from run_server import command, ranks
 from tiny_run import state
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
-PATIENCE_S = 400.0
+PATIENCE_S = 1200.0
 # As launcher_scripts/slurm has it: torchrun passes USR1 on as it does TERM, and gives the ranks time for a step and a save.
 TORCHRUN = ["--standalone", "--nproc-per-node=2", "--signals-to-handle=SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1", "--shutdown-timeout=300"]
 

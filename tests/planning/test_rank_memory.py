@@ -174,6 +174,7 @@ def test_a_layer_keeps_what_autograd_keeps(family: str, lengths: tuple[int, ...]
     assert kept(3) - kept(2) == kept_by_layer(size, sum(lengths))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recompute", [False, True])
 @pytest.mark.parametrize(("vocab", "row", "answers"), [(20_000, 200, 1), (500, 200, 1), (500, 700, 1), (20_000, 100, 7), (500, 100, 7)])
 def test_a_step_allocates_at_its_peak_what_is_computed(

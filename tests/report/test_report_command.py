@@ -93,6 +93,7 @@ def live(small_run):
         yield line.split()[0], process
 
 
+@pytest.mark.slow
 def test_a_live_report_changes_as_the_run_goes_on_and_asks_nobody_else(live, small_run, chromium):
     address, _ = live
     context = chromium.new_context()

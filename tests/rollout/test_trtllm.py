@@ -332,6 +332,7 @@ def two_ranks(rank: int, folder: str) -> None:
         dist.destroy_process_group()
 
 
+@pytest.mark.slow
 def test_two_ranks_are_one_replica(tmp_path):
     for ended in ranks(Path(__file__).parent / "replica_job.py", 2, tmp_path):
         assert ended.code == 0, ended.output

@@ -78,8 +78,8 @@ class Run:
         while self.poll() is None:
             time.sleep(0.01)
 
-    def wait(self, timeout: float = 240.0) -> Ended:
-        """Fails when the run has not ended after `timeout` seconds."""
+    def wait(self, timeout: float = 1200.0) -> Ended:
+        """Fails when the run has not ended after `timeout` seconds: long, for a machine that is at work, as a run dies with its test anyway."""
         deadline = time.monotonic() + timeout
         while (code := self.poll()) is None:
             assert time.monotonic() < deadline, self.output()
@@ -133,14 +133,15 @@ class RunServer:
 
 @functools.cache
 def shared() -> RunServer:
-    """This test session's."""
+    """This test session's. For tests that are marked slow: it takes seconds to import everything."""
+    assert process_trees.slow, "a test that starts runs or ranks is marked slow"
     server = RunServer()
     process_trees.at_session_end(lambda: server.__exit__(None, None, None))
     return server
 
 
 def ranks(
-    script: Path | None, count: int, *words: object, timeout: float = 280.0, first_alone: bool = False, **environment: str
+    script: Path | None, count: int, *words: object, timeout: float = 1200.0, first_alone: bool = False, **environment: str
 ) -> list[Ended]:
     """Runs a script, or `azr-nemo`, as the ranks of one job, as a launcher of one machine would; how each ended, by rank. first_alone: only rank 0 is
     waited for, and the others are killed when it has ended, as torchrun does where one fails."""
@@ -160,7 +161,7 @@ def ranks(
             run.end()
 
 
-def command(*words: object, code: int = 0, timeout: float = 280.0, **environment: str) -> str:
+def command(*words: object, code: int = 0, timeout: float = 1200.0, **environment: str) -> str:
     """What `azr-nemo WORDS` printed, on both streams; fails when it does not end with this exit code."""
     ended = shared().start(list(words), **environment).wait(timeout)
     assert ended.code == code, ended.output
