@@ -144,7 +144,7 @@ class SelfPlayConfig:
     propose_samples: int = 1  # proposals that answer the same prompt; the batch then has that many fewer prompts
     solve_samples: int = 1  # answers to the same task; the batch then has that many fewer tasks
     task_types: list[str] = field(default_factory=lambda: ["deduction", "abduction", "induction"])
-    prompt_style: str = "r1"  # r1 | completion
+    prompt_style: str = "r1"  # r1 | completion | code | chat | chat_thoughts (docs/algorithm.md)
     references: int = 6
     # uniform | recent (newer is likelier) | long (by lines) | hard (seldom solved) | learnable (solved about half the time)
     # | depth (a requested length first, then tasks of that length)

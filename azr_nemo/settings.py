@@ -24,6 +24,7 @@ from azr_nemo.rewards.intrinsic.combine import COMBINE
 from azr_nemo.rewards.intrinsic.registry import BUILT_IN, components
 from azr_nemo.selfplay.mixes import MIXES
 from azr_nemo.selfplay.weights import WEIGHTS
+from azr_nemo.tasks.styles import STYLES
 
 PACKAGE = Path(__file__).parent
 # In a wheel `conf` and `recipes` lie inside the package, in a checkout beside it.
@@ -44,7 +45,7 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     "optim.loss": tuple(LOSSES),
     "optim.aggregation": AGGREGATIONS,
     "optim.importance_sampling": ("off", "metrics", "on"),
-    "selfplay.prompt_style": ("r1", "completion"),
+    "selfplay.prompt_style": tuple(STYLES),
     "selfplay.reference_sampling": ("uniform", *WEIGHTS, "depth"),
     "selfplay.solve_from": tuple(MIXES),
     "logging.console": ("auto", "rich", "plain", "json"),
@@ -224,6 +225,11 @@ def _check_engine(config: RunConfig) -> None:
         from azr_nemo.aligner.layout import check_settings
 
         check_settings(config)
+        if config.selfplay.prompt_style == "code":
+            raise UserError(
+                "selfplay.prompt_style=code ends answers by stop strings of each prompt, which engine=aligner's samplers have not: "
+                "use engine=megatron, or prompt_style=r1, completion or chat"
+            )
 
 
 def _check_wandb(config: LoggingConfig) -> None:

@@ -11,6 +11,7 @@ from omegaconf.errors import OmegaConfBaseException
 from azr_nemo.config import ExecutorConfig
 from azr_nemo.errors import UserError
 from azr_nemo.evaluation.templates import TEMPLATES
+from azr_nemo.tasks.styles import STYLES
 
 
 @dataclass
@@ -26,6 +27,9 @@ class EvalSettings:
     pass_k: list[int] = field(default_factory=lambda: [1])
     seed: int = 0
     template: str = "auto"  # auto: each suite's own
+    style: str = (
+        "r1"  # of the suites whose items are tasks: the prompt style that the model was trained in; another than r1 needs no template
+    )
     max_tokens: int = 0  # 0: each suite's own, as the original's
     limit: int = 0  # items of each suite; 0: all
     rollout: str = "torch"  # torch | transformers
@@ -80,6 +84,9 @@ def _check(settings: EvalSettings) -> None:
     if not settings.checkpoint:
         raise UserError("checkpoint is missing: give a Hugging Face directory, a run's checkpoint or a run directory")
     _choice("template", settings.template, ["auto", *TEMPLATES])
+    _choice("style", settings.style, list(STYLES))
+    if settings.style != "r1" and settings.template != "auto":
+        raise UserError(f"template={settings.template} and style={settings.style} both say how items are asked: leave one of them out")
     _choice("rollout", settings.rollout, ["torch", "transformers"])
     _choice("platform", settings.platform, ["auto", "cpu", "cuda"])
     _choice("dtype", settings.dtype, ["auto", "bfloat16", "float32"])
