@@ -88,6 +88,7 @@ def test_a_recipe_of_ones_own_is_a_file(tmp_path):
         ("rollout.temperature=0", "rollout.temperature=0.0 must be above 0"),
         ("selfplay.task_types=[guess]", "choose from deduction, abduction, induction"),
         ("selfplay.solve_from=half_new", "selfplay.solve_from=half_new is unknown: choose one of current, previous, recent"),
+        ("selfplay.prompt_style=fences", "selfplay.prompt_style=fences is unknown: choose one of r1, completion, code, chat"),
         ("selfplay.solve_window=0", "selfplay.solve_window=0 is too small: it must be at least 1"),
         ("selfplay.reference_sampling=step", "selfplay.reference_sampling=step is unknown: choose one of uniform, recent, long"),
         ("optim.dual_clip=0.5", "must be above 1"),

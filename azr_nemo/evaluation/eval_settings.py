@@ -14,8 +14,9 @@ from azr_nemo.settings.field import Registered, at_home, check, section, setting
 from azr_nemo.settings.machine import VllmConfig
 from azr_nemo.settings.schema import ExecutorConfig
 from azr_nemo.settings.words import put, sentence, split
+from azr_nemo.tasks.styles import STYLES
 
-REGISTERED: Registered = {"templates": TEMPLATES}
+REGISTERED: Registered = {"templates": TEMPLATES, "prompt styles": STYLES}
 
 
 @dataclass
@@ -34,6 +35,11 @@ class EvalSettings:
     pass_k: list[int] = setting([1], "the k of pass@k, each at most samples", least=1)
     seed: int = setting(0, "of the samples", least=0, most=2**63 - 1)
     template: str = setting("auto", "of the prompts; auto: each suite's own", choices=("auto",), registered="templates")
+    style: str = setting(
+        "r1",
+        "of the suites whose items are tasks: the prompt style that the model was trained in; another than r1 needs no template",
+        registered="prompt styles",
+    )
     max_tokens: int = setting(0, "of a response; 0: each suite's own, as the original's", least=0)
     limit: int = setting(0, "items of each suite; 0: all", least=0)
     rollout: str = setting("torch", "the engine that samples", choices=("torch", "transformers", "vllm"))
@@ -83,6 +89,8 @@ def _check(settings: EvalSettings) -> None:
     if not settings.checkpoint:
         raise UserError("checkpoint is missing: give a Hugging Face directory, a run's checkpoint or a run directory")
     check(settings, REGISTERED)
+    if settings.style != "r1" and settings.template != "auto":
+        raise UserError(f"template={settings.template} and style={settings.style} both say how items are asked: leave one of them out")
     check_executor(settings.executor)
     if settings.samples > 1 and settings.temperature == 0:
         raise UserError(

@@ -16,7 +16,7 @@ from azr_nemo.errors import UserError
 from azr_nemo.evaluation.eval_settings import EvalSettings
 from azr_nemo.evaluation.sampler import Model
 from azr_nemo.evaluation.suite import Grade, Item, Suite, Tools
-from azr_nemo.evaluation.templates import TEMPLATES
+from azr_nemo.evaluation.templates import prompt_text
 from azr_nemo.observe.console import Console
 from azr_nemo.observe.jsonl import encode, read_rows
 from azr_nemo.observe.view import Phase
@@ -66,7 +66,7 @@ class SuiteRun:
 
     def _question(self, item: Item) -> Question | None:
         name = self.suite.template if self.settings.template == "auto" else self.settings.template
-        text = TEMPLATES[name](item.question, self.model.text.tokenizer)
+        text = prompt_text(self.suite, item, name, self.model.text.tokenizer)
         ids = tuple(self.model.text.encode(text.full))
         room = self.model.context - len(ids)
         if len(ids) > self.settings.max_prompt_tokens or room < 1:

@@ -7,7 +7,7 @@ from typing import Any
 
 from azr_nemo.evaluation.statistics import wilson
 from azr_nemo.evaluation.suite import Item, Suite, Tools
-from azr_nemo.evaluation.templates import TEMPLATES
+from azr_nemo.evaluation.templates import prompt_text
 from azr_nemo.selfplay.exchange import Completion, Completions, Prompt, PromptBatch, SampleGroup, ask
 from azr_nemo.selfplay.solver import Solver
 from azr_nemo.tasks.task import Role, Task, TaskType
@@ -41,7 +41,7 @@ class Validation:
         return metrics
 
     def _row(self, suite: Suite, item: Item) -> SampleGroup:
-        text = TEMPLATES[suite.template](item.question, self.tokenizer)
+        text = prompt_text(suite, item, suite.template, self.tokenizer)
 
         def read(completion: Completion) -> Future:
             return suite.submit(item, text.prefill + completion.text, self.tools)

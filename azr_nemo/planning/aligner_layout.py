@@ -50,6 +50,11 @@ def check_settings(config: RunConfig) -> None:
     for key, value in only.items():
         if (asked := getattr(config.optim, key.removeprefix("optim."))) != value:
             raise UserError(f"{key}={asked}: engine=aligner has {value} alone; set it to that, or use engine=megatron")
+    if config.selfplay.prompt_style == "code":
+        raise UserError(
+            "selfplay.prompt_style=code ends answers by stop strings of each prompt, which engine=aligner's samplers have not: "
+            "use engine=megatron, or prompt_style=r1, completion or chat"
+        )
     if config.model.fp32_logits:
         raise UserError(
             "model.fp32_logits=true: engine=aligner computes logits in the model's dtype; set it to false, or use engine=megatron"

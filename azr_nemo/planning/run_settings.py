@@ -12,6 +12,7 @@ from azr_nemo.settings.compose import compose
 from azr_nemo.settings.field import Registered
 from azr_nemo.settings.listing import page
 from azr_nemo.settings.schema import RunConfig
+from azr_nemo.tasks.styles import STYLES
 
 REGISTERED: Registered = {
     "advantage estimators": ESTIMATORS,
@@ -19,6 +20,7 @@ REGISTERED: Registered = {
     "aggregations": AGGREGATIONS,
     "combinations": COMBINE,
     "mixes": MIXES,
+    "prompt styles": STYLES,
     "samplings of references": ("uniform", *WEIGHTS, "depth"),
 }
 

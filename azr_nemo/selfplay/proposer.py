@@ -153,7 +153,7 @@ class Proposer:
             if len(references) <= (1 if kind is TaskType.INDUCTION else 0):
                 raise UserError(
                     f"rollout.max_prompt_tokens={self.config.rollout.max_prompt_tokens} is too small for the {kind} proposer's "
-                    "prompt even without references: raise it, or choose selfplay.prompt_style=completion"
+                    "prompt even without references: raise it, or choose selfplay.prompt_style=completion or code"
                 )
             references.pop()
 

@@ -87,12 +87,16 @@ class Solver:
     def known(self, row: SampleGroup, stored: StoredTask) -> Attempt | None:
         """The task's known answer as one more attempt, if none of the row's was right: the output that the executor gave, the input or the
         program that was proposed. Off-policy guidance as in LUFFY (arXiv 2504.14945), from the executor in the place of a stronger model. None
-        too for one of more than `rollout.max_solve_tokens`."""
+        too for one of more than `rollout.max_solve_tokens`, or that the prompt style cannot say."""
         if any(verdict.score == 1 for verdict in row.outcomes()):
             return None
-        kind = KINDS[stored.task.type]
-        text = kind.answer_text(known_answer(stored.task), self.options)
+        try:
+            text = KINDS[stored.task.type].answer_text(known_answer(stored.task), self.options)
+        except ValueError:  # the prompt style cannot say it
+            return None
         ids = tuple(self.encode_response(text))
+        if row.prompt.text.stop:
+            ids = ids[:-1]  # its stop string ends it
         if len(ids) > self.config.rollout.max_solve_tokens:
             return None
         completion = Completion(text, row.completions[0].prompt_ids, ids, (math.nan,) * len(ids), finished=True)

@@ -119,8 +119,7 @@ class PromptText:
 
 @dataclass(frozen=True)
 class PromptOptions:
-    """How prompts are written and answers are read. style: 'r1' (think/answer tags, for models that can reason) or 'completion' (short
-    fenced form)."""
+    """How prompts are written and answers are read. style: one of tasks/styles."""
 
     style: str = "r1"
     pairs: int = 10  # induction: how many inputs a proposer gives
@@ -131,6 +130,11 @@ class PromptOptions:
     strip_comments: bool = False
     strip_globals: bool = False
     strip_prints: bool = False
+    frame: tuple[str, str, str] = (
+        "",
+        "",
+        "",
+    )  # of a chat template (styles/chat.py): what stands before, between and after the two messages
     rename_entry: bool = False  # a proposed program without a function f: its last top-level one is renamed
 
 

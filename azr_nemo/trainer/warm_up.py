@@ -39,7 +39,7 @@ def warm_up(
 
     with console.phase("warm-start tasks") as running:
         tasks = generate_tasks(config.warmup.programs, config.warmup.seed, executor, config.selfplay.induction_pairs, phase=running)
-    stream = batches(tasks, prompt_options(config), config, engine.encode, engine.encode_response)
+    stream = batches(tasks, prompt_options(config, engine.tokenizer), config, engine.encode, engine.encode_response)
     with console.phase("warm_start", config.warmup.steps) as phase:
         warm_start(engine, stream, config.warmup, progress)
     with console.phase("keep warm-started weights"):

@@ -1,6 +1,7 @@
 """Supervised examples of the warm start: the six forms of self-play, in the recipe's own prompts, with ideal completions."""
 
 import ast
+import contextlib
 from collections.abc import Iterator
 from dataclasses import replace
 from random import Random
@@ -59,26 +60,30 @@ def examples(tasks: list[Task], options: PromptOptions, references: int, seed: i
     given; 0: there are none of those.
     """
     rng = Random(f"examples/{seed}")
-    forms, weights = list(MIXTURE), list(MIXTURE.values())
     while True:
-        task = rng.choice(tasks)
-        role, kind = rng.choices(forms, weights)[0]
-        pair = rng.randrange(len(task.inputs))
-        asked = task if kind is TaskType.INDUCTION else one_pair(task, kind, pair)
-        if role is Role.SOLVE:
-            yield _solve(asked, options)
-        elif kind is TaskType.INDUCTION:
-            # Programs in self-play carry no description, so the proposer learns to write inputs alone.
-            proposal = Proposal(kind, task.program, task.inputs)
-            yield KINDS[kind].propose_prompt([asked], options), KINDS[kind].proposal_text(proposal, options)
-        else:
-            shown = [one_pair(other, kind, rng.randrange(len(other.inputs))) for other in rng.sample(tasks, min(references, len(tasks)))]
-            wanted = replace(options, lines=body_lines(task.program) if rng.random() < 0.7 else None)
-            proposal = Proposal(kind, asked.program, asked.inputs)
-            if functions and rng.random() < COMPOSITE and (made := _composite(tasks, kind, rng.randint(1, functions), rng)):
-                wanted = replace(wanted, functions=made[0], lines=wanted.lines and body_lines(made[1].program))
-                proposal = made[1]
-            yield KINDS[kind].propose_prompt(shown, wanted), KINDS[kind].proposal_text(proposal, wanted)
+        with contextlib.suppress(ValueError):  # the prompt style cannot say it
+            yield _example(tasks, options, references, functions, rng)
+
+
+def _example(tasks: list[Task], options: PromptOptions, references: int, functions: int, rng: Random) -> tuple[PromptText, str]:
+    forms, weights = list(MIXTURE), list(MIXTURE.values())
+    task = rng.choice(tasks)
+    role, kind = rng.choices(forms, weights)[0]
+    pair = rng.randrange(len(task.inputs))
+    asked = task if kind is TaskType.INDUCTION else one_pair(task, kind, pair)
+    if role is Role.SOLVE:
+        return _solve(asked, options)
+    if kind is TaskType.INDUCTION:
+        # Programs in self-play carry no description, so the proposer learns to write inputs alone.
+        proposal = Proposal(kind, task.program, task.inputs)
+        return KINDS[kind].propose_prompt([asked], options), KINDS[kind].proposal_text(proposal, options)
+    shown = [one_pair(other, kind, rng.randrange(len(other.inputs))) for other in rng.sample(tasks, min(references, len(tasks)))]
+    wanted = replace(options, lines=body_lines(task.program) if rng.random() < 0.7 else None)
+    proposal = Proposal(kind, asked.program, asked.inputs)
+    if functions and rng.random() < COMPOSITE and (made := _composite(tasks, kind, rng.randint(1, functions), rng)):
+        wanted = replace(wanted, functions=made[0], lines=wanted.lines and body_lines(made[1].program))
+        proposal = made[1]
+    return KINDS[kind].propose_prompt(shown, wanted), KINDS[kind].proposal_text(proposal, wanted)
 
 
 def _composite(tasks: list[Task], kind: TaskType, most: int, rng: Random) -> tuple[tuple[str, ...], Proposal] | None:

@@ -52,6 +52,8 @@ def batches(
                     f"rollout.max_prompt_tokens={limits[0]} leaves no room for the warm start's prompts: none of {PATIENCE} fits; raise it"
                 )
             ids, response = encode(prompt.full), encode_response(completion)
+            if prompt.stop:
+                response = response[:-1]  # its stop string ends it
             if len(ids) <= limits[0] and len(response) <= limits[1]:
                 batch.append(Example(tuple(ids), tuple(response)))
         yield batch

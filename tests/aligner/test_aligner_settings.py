@@ -55,6 +55,10 @@ def test_what_the_update_does_not_have_here_is_refused_by_name(override, has):
     assert sentence.endswith("use engine=megatron")
 
 
+def test_a_prompt_style_with_stop_strings_is_refused():
+    assert refused("selfplay.prompt_style=code").startswith("selfplay.prompt_style=code ends answers by stop strings of each prompt")
+
+
 def test_a_stop_string_with_a_comma_is_refused():
     assert "has a comma" in refused("rollout.name=trtllm", "aligner.stop_strings=['a,b']")
 

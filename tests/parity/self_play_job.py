@@ -72,7 +72,7 @@ def memorise(out: Path, steps: int = 90) -> None:
     assert engine is not None
     with make_executor(config.executor) as executor:
         tasks = sorted(generate_tasks(60, 5, executor, config.selfplay.induction_pairs), key=lambda task: len(task.program))[:TASKS]
-    stream = batches(tasks, prompt_options(config), config, engine.encode, engine.encode_response)
+    stream = batches(tasks, prompt_options(config, engine.tokenizer), config, engine.encode, engine.encode_response)
     warm_start(engine, stream, config.warmup, lambda step, loss: print(f"{step}: {loss:.3f}") if step % 10 == 0 else None)
     save_hf(engine.weights(), read_config(model_dir), model_dir, out / "model")
     engine.close()
