@@ -2,10 +2,10 @@
 
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 
+import process_trees
 import pytest
 
 from azr_nemo.errors import UserError
@@ -68,8 +68,8 @@ def test_a_locale_without_letters_changes_nothing(tmp_path):
         assert _recipe("mine.yaml")[0] == "mine"
     """
     environment = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
-    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, env=environment, capture_output=True, timeout=240)
-    assert done.returncode == 0, done.stderr.decode()
+    done = process_trees.run([sys.executable, "-c", script], timeout=240, cwd=tmp_path, env=environment)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.skipif(not CASES.exists(), reason="the cases are not here")

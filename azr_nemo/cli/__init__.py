@@ -1,5 +1,6 @@
 """The command line: `azr-nemo COMMAND`, one module for each group of commands. Errors that the user can mend are one sentence and exit code 2."""
 
+import io
 import os
 import sys
 import warnings
@@ -21,7 +22,8 @@ def main() -> None:
     os.environ.setdefault("TQDM_DISABLE", "1")  # the libraries' bars would tear ours
     os.environ.setdefault("HF_HUB_OFFLINE", "1")  # models are local directories; nothing is looked up behind the user's back
     for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr] # a locale without a letter must not end a run
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a locale without a letter must not end a run
     try:
         app()
     except (UserError, ExecutorUnavailable) as error:

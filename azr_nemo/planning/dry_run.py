@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 from azr_nemo.errors import UserError
 from azr_nemo.megatron.architecture import check_layout, read_architecture
-from azr_nemo.megatron.distributed import world_size
 from azr_nemo.models import missing_parts
 from azr_nemo.models.shape import model_shape
 from azr_nemo.planning.aligner_layout import check_trtllm_model
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
 def planned_ranks(config: RunConfig) -> int:
     """The ranks of a run that has not begun: the launcher's where there is one, else a rank for each GPU of `cluster`, and 1 without GPUs."""
     if "WORLD_SIZE" in os.environ:
-        return world_size()
+        return int(os.environ["WORLD_SIZE"])
     return config.cluster.nodes * max(1, config.cluster.gpus_per_node)
 
 

@@ -184,7 +184,7 @@ class TrtllmRollout(RolloutEngine):
             max_tokens=request.max_new_tokens,
             seed=(request.seed * 1_000_003 + request.first + k) % 2**63,
             end_id=-1,  # every end token is a stop token, kept in the output with its log-probability
-            pad_id=self._eos_ids[0],
+            pad_id=self._eos_ids[0] if self._eos_ids else 0,
             stop_token_ids=[*self._eos_ids, *request.stop_token_ids],
             include_stop_str_in_output=True,
             logprobs=0,  # of the sampled token alone

@@ -84,11 +84,11 @@ def test_the_lock_of_the_cpu_image_agrees_with_pyproject():
 
 
 def test_every_line_of_a_lock_is_one_exact_version():
-    assert [lock.name for lock in LOCKS] == ["aligner-cpu.lock", "container-cpu.lock", "cpu.lock"]
+    assert [lock.name for lock in LOCKS] == ["aligner-cpu.lock", "container-cpu.lock", "cpu.lock", "vllm-cpu.lock"]
     for lock in LOCKS:
         for line in lock.read_text().splitlines():
             text = line.partition("#")[0].strip()
-            assert not text or re.fullmatch(r"[\w.-]+(\[[\w,]+\])?==[\w.+!]+", text), f"{lock.name}: {line}"
+            assert not text or re.fullmatch(r"[\w.-]+(\[[\w,]+\])?==[\w.+!]+( --hash=sha256:[0-9a-f]{64})?", text), f"{lock.name}: {line}"
 
 
 def test_the_aligner_image_has_the_pins_of_nemo_aligner_0_7():

@@ -94,7 +94,7 @@ def test_trtllm_takes_its_share_of_what_the_trainer_has_left_before_adam_has_mom
 def test_vllm_on_a_cpu_is_counted_with_its_processes_its_pool_and_the_weights_in_shared_memory() -> None:
     size = make_sizing(rollouts=Rollouts("vllm", 1, 0.5, 8, 100, 28, pool=1 << 20), gpus_per_node=0)
     found = memory(size)
-    assert found.replica == planned.SERVER_BYTES + 2 * PARAMETERS
+    assert found.replica == planned.SERVER_BYTES + 2 * (2 * PARAMETERS)  # the server's and what it was handed, two bytes each
     assert found.cache == 1 << 20
     assert found.training == found.state + round(found.step * (1 + planned.HOLES)) + found.cache
 

@@ -60,7 +60,7 @@ class Worker:
         self._socket = mine
         script = f"import sys; sys.path.insert(0, {str(HERE)!r}); from jailed.worker import main; del sys.path[0]; main({its.fileno()})"
         environment = {"PYTHONHASHSEED": str(hash_seed), "OPENBLAS_NUM_THREADS": "1", **TEXT_AND_TIME, **MEMORY}
-        environment["PYTHONTZPATH"] = plan.first_frame["time_zones"]
+        environment["PYTHONTZPATH"] = plan.first_frame.get("time_zones", "")
         if "LD_LIBRARY_PATH" in os.environ:  # the interpreter itself may need it
             environment["LD_LIBRARY_PATH"] = os.environ["LD_LIBRARY_PATH"]
         # A blocked signal stays blocked in whatever is started from here: the jail's own launcher too, which has no code of ours.

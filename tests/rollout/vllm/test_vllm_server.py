@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import httpx
+import process_trees
 import psutil
 import pytest
 from stand_in import REQUESTS, fault, state, tiny_weights
@@ -148,7 +149,7 @@ signal.pause()
 
 
 def test_the_server_and_its_engine_die_with_a_run_that_is_killed(environment):
-    run = subprocess.Popen([sys.executable, "-c", RUN, str(environment("0.32.0"))], stdout=subprocess.PIPE, text=True)
+    run = process_trees.Process([sys.executable, "-c", RUN, environment("0.32.0")], stdout=subprocess.PIPE)
     assert run.stdout is not None
     server = psutil.Process(int(run.stdout.readline()))
     tree = [server, *server.children(recursive=True)]
