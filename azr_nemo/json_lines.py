@@ -18,12 +18,13 @@ def value(line: bytes) -> Any:
         raise ValueError("nested too deeply to be a row") from None
 
 
-def objects(path: str | Path, broken: Callable[[int, str], str]) -> Iterator[tuple[int, dict[str, Any]]]:
+def objects(path: str | Path, broken: Callable[[int, str], str] | None = None) -> Iterator[tuple[int, dict[str, Any]]]:
     """The objects of a file with the numbers of their lines, one at a time; blank lines are skipped.
 
     broken: the sentence for a line that is no JSON object, from its number and the reason. Raises UserError with that, or naming the file when it
     cannot be read or is not UTF-8.
     """
+    broken = broken or (lambda number, reason: f"{path}, line {number}: {reason}")
     try:
         with open(path, "rb") as file:
             for number, line in enumerate(file, start=1):

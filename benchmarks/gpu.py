@@ -26,7 +26,7 @@ import torch
 from azr_nemo.errors import UserError
 from azr_nemo.megatron import distributed
 from azr_nemo.megatron.architecture import Architecture, read_architecture
-from azr_nemo.megatron.worker import MegatronEngine, build_engine
+from azr_nemo.megatron.controller import MegatronEngine, build_engine
 from azr_nemo.models import tiny
 from azr_nemo.selfplay.exchange import TrainingBatch
 from azr_nemo.settings.schema import RunConfig

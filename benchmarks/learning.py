@@ -15,7 +15,6 @@ table.md and figure.png into --out.
 """
 
 import argparse
-import json
 import os
 import shutil
 import subprocess
@@ -26,6 +25,8 @@ from pathlib import Path
 
 from learning_arm import ARMS, answered
 from learning_statistics import figure, read_answers, table
+
+from azr_nemo.json_lines import objects
 
 HERE = Path(__file__).parent
 STOPPED = 75  # what a run that was asked to stop ends with
@@ -109,7 +110,7 @@ def child(arguments: list[str], log: Path, ok: Iterable[int] = (0,)) -> None:
 
 
 def read_metrics(run_dir: Path) -> list[dict[str, float]]:
-    return [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    return [row for _, row in objects(run_dir / "metrics.jsonl")]
 
 
 if __name__ == "__main__":

@@ -12,23 +12,22 @@ from collections.abc import Callable, Generator
 from pathlib import Path
 
 import azr_nemo.selfplay.step as selfplay
-from azr_nemo.megatron.worker import build_engine
+from azr_nemo.evaluation.in_training import HeldOut
+from azr_nemo.megatron.controller import build_engine
 from azr_nemo.models import resolve_model
 from azr_nemo.observe.console import Console
 from azr_nemo.observe.timing import PhaseClock
+from azr_nemo.planning.run_settings import load_settings
+from azr_nemo.sandbox.configured import make_executor
 from azr_nemo.selfplay.buffer import TaskBuffer
-from azr_nemo.selfplay.exchange import PromptBatch
-from azr_nemo.selfplay.rows import Attempt, Completions, ask
+from azr_nemo.selfplay.exchange import Attempt, Completions, PromptBatch, ask
 from azr_nemo.settings.schema import RunConfig
 from azr_nemo.tasks.program import program_hash
 from azr_nemo.tasks.task import Role, TaskType
-from azr_nemo.trainer.driving import Driver
-from azr_nemo.trainer.dtype import with_dtype
-from azr_nemo.trainer.executors import make_executor
-from azr_nemo.trainer.loop import starting_weights, train
+from azr_nemo.trainer.assembly import starting_weights, with_dtype
+from azr_nemo.trainer.driver import Driver
+from azr_nemo.trainer.loop import train
 from azr_nemo.trainer.session import make_session
-from azr_nemo.trainer.settings import load_settings
-from azr_nemo.warmup.heldout import HeldOut
 
 # What each arm changes of the recipe.
 ARMS: dict[str, list[str]] = {"selfplay": [], "solver_only": ["selfplay.train_propose=false"], "shuffled": [], "zero": []}
@@ -58,7 +57,7 @@ SPOIL: dict[str, Callable[[list[Attempt], random.Random], None]] = {"shuffled": 
 
 def run(arm: str, config: RunConfig, minutes: float) -> int:
     """Trains; after `minutes` of self-play (0: never) it asks itself to stop, as a signal would."""
-    step, judge = selfplay.SelfPlay.step, selfplay.judge
+    step, give_advantages = selfplay.SelfPlay.step, selfplay.give_advantages
     numbers = [0]
     started: list[float] = []
 
@@ -71,13 +70,13 @@ def run(arm: str, config: RunConfig, minutes: float) -> int:
         return result
 
     def spoilt(rows: list[Attempt], config: RunConfig, baselines: dict[int, float]) -> dict[int, float]:
-        after = judge(rows, config, baselines)
+        after = give_advantages(rows, config, baselines)
         SPOIL[arm](rows, random.Random(f"{config.seed}/{arm}/{numbers[-1]}"))
         return after
 
     selfplay.SelfPlay.step = counted  # type: ignore[method-assign]
     if arm in SPOIL:
-        selfplay.judge = spoilt
+        selfplay.give_advantages = spoilt
     return train(config)
 
 

@@ -1,6 +1,5 @@
 """What learning.py makes of its arms' answers: accuracies, paired differences with intervals clustered by program, and a figure of the runs."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from azr_nemo.evaluation.statistics import quantiles, resampled_means
+from azr_nemo.json_lines import objects
 from azr_nemo.tasks.task import TaskType
 
 Answers = Mapping[
@@ -32,7 +32,7 @@ class Difference:
 
 def read_answers(path: Path) -> Answers:
     """The scores of learning_arm.py's lines."""
-    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    rows = [row for _, row in objects(path)]
     programs = sorted({row["program"] for row in rows})
     by_task = {(row["program"], row["type"]): row for row in rows}
     scores: dict[str, dict[str, NDArray[np.float64]]] = {}

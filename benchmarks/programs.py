@@ -1,9 +1,10 @@
 """Programs such as a proposer writes: short functions, deterministic, without a side effect. Each works on the ten inputs of its group."""
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from azr_nemo.json_lines import objects
 
 TEN = 10
 
@@ -287,8 +288,7 @@ def read_tasks(path: Path) -> list[Task]:
     """The rows {"snippet" or "code", "input"} of a JSONL file, each input ten times over; those that fail are left out, and those that print or have
     an input of several lines, which the peer reads otherwise."""
     tasks = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        row = json.loads(line)
+    for _, row in objects(path):
         program = row["snippet"] if "snippet" in row else row["code"]
         if "print(" in program or "input(" in program or "\n" in row["input"]:
             continue

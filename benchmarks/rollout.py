@@ -2,9 +2,11 @@
 
     python benchmarks/rollout.py                 # random weights in SmolLM2-135M's shape
     python benchmarks/rollout.py --model DIR     # a Hugging Face directory
+    python benchmarks/rollout.py --engines torch transformers vllm --batch 32 96 --threads 1
 
-Every case continues `batch / samples` random prompts `samples` times each, always to the full length. The three contenders take turns, so a
-busy machine slows them alike; the table gives medians, and their ratios are what to rely on.
+Every case continues `batch / samples` random prompts `samples` times each, always to the full length. The contenders take turns, so a busy
+machine slows them alike; the table gives medians, and their ratios are what to rely on. CPU seconds are those of all processes of an engine, so a
+server's are counted. Then what it costs to hand over new weights.
 """
 
 import argparse
@@ -12,7 +14,9 @@ import platform
 import statistics
 import time
 from collections.abc import Callable
+from pathlib import Path
 
+import psutil
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, LlamaConfig, PretrainedConfig, PreTrainedModel
 
@@ -42,21 +46,35 @@ def main() -> None:
     device = torch.device(args.device)
     dtype = choose_dtype(args.dtype, choose_platform(args.device))
     model = load_model(args.model, dtype).to(device)
-    engines = {f"rollout={name}": make_engine(name, model, dtype, device, max(args.batch)) for name in ("transformers", "torch")}
+    engines = {f"rollout={name}": make_engine(name, model, dtype, device, args) for name in args.engines}
+    try:
+        measure(args, model, dtype, device, engines)
+    finally:
+        for engine in engines.values():
+            engine.close()
+
+
+def measure(
+    args: argparse.Namespace, model: PreTrainedModel, dtype: torch.dtype, device: torch.device, engines: dict[str, RolloutEngine]
+) -> None:
     source = args.model or "random weights, SmolLM2-135M's shape"
     threads = f"{torch.get_num_threads()} threads" if device.type == "cpu" else torch.cuda.get_device_name(device)
     print(f"{source}; {dtype}; torch {torch.__version__}; {threads} ({platform.machine()})")
     print(
         f"prompts of {args.prompt_tokens} tokens, {args.samples} samples each, {args.new_tokens} new tokens, {args.repetitions} repetitions"
     )
-    print(f"\n{'rows':>5}  {'contender':<22} {'tokens/s':>9} {'ratio':>6}")
+    print(f"\n{'rows':>5}  {'contender':<22} {'tokens/s':>9} {'ratio':>6} {'tokens/CPU s':>13}")
     for rows in args.batch:
         requests = make_requests(model.config, rows, args)
         contenders: dict[str, Callable[[], None]] = {PEER: plain(model, requests)}
         contenders |= {name: sampled(engine, requests) for name, engine in engines.items()}
         seconds = interleaved(contenders, args.repetitions)
-        for name, median in seconds.items():
-            print(f"{rows:>5}  {name:<22} {rows * args.new_tokens / median:>9.1f} {seconds[PEER] / median:>5.2f}x", flush=True)
+        for name, (wall, cpu) in seconds.items():
+            tokens = rows * args.new_tokens
+            print(f"{rows:>5}  {name:<22} {tokens / wall:>9.1f} {seconds[PEER][0] / wall:>5.2f}x {tokens / cpu:>13.1f}", flush=True)
+    refits = {name: lambda engine=engine: engine.refit(model.named_parameters()) for name, engine in engines.items()}
+    for name, (wall, cpu) in interleaved(refits, max(3, args.repetitions)).items():
+        print(f"refit  {name:<22} {wall:>9.2f} s {cpu:>9.2f} CPU s", flush=True)
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -65,6 +83,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--dtype", default="auto", choices=["auto", "bfloat16", "float32"], help="auto: what the hardware multiplies fast")
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0 leaves torch's choice (default)")
+    parser.add_argument("--engines", nargs="+", default=["transformers", "torch"], choices=["torch", "transformers", "vllm"])
     parser.add_argument("--batch", type=int, nargs="+", default=[8, 32, 64], help="rows decoded together, one case each")
     parser.add_argument("--samples", type=int, default=4, help="samples of each prompt")
     parser.add_argument("--prompt-tokens", type=int, default=150)
@@ -83,9 +102,11 @@ def load_model(directory: str | None, dtype: torch.dtype) -> PreTrainedModel:
     return AutoModelForCausalLM.from_pretrained(directory, config=AutoConfig.from_pretrained(directory), dtype=dtype).eval()
 
 
-def make_engine(name: str, model: PreTrainedModel, dtype: torch.dtype, device: torch.device, rows: int) -> RolloutEngine:
+def make_engine(name: str, model: PreTrainedModel, dtype: torch.dtype, device: torch.device, args: argparse.Namespace) -> RolloutEngine:
     """The engine with the model's weights and without end tokens, so that every sample has the full length."""
-    engine = make_rollout(RolloutConfig(name=name, max_batch_rows=rows), model.config, dtype, [], device)
+    lengths = {"max_prompt_tokens": args.prompt_tokens, "max_propose_tokens": args.new_tokens, "max_solve_tokens": args.new_tokens}
+    config = RolloutConfig(name=name, max_batch_rows=max(args.batch), **lengths)
+    engine = make_rollout(config, model.config, dtype, [], device, log=Path("vllm.log"), note=print)
     engine.refit(model.named_parameters())
     return engine
 
@@ -120,17 +141,23 @@ def sampled(engine: RolloutEngine, requests: list[SampleRequest]) -> Callable[[]
     return run
 
 
-def interleaved(contenders: dict[str, Callable[[], None]], repetitions: int) -> dict[str, float]:
-    """Median seconds of each contender; they take turns."""
-    seconds: dict[str, list[float]] = {name: [] for name in contenders}
+def interleaved(contenders: dict[str, Callable[[], None]], repetitions: int) -> dict[str, tuple[float, float]]:
+    """Median (seconds, CPU seconds) of each contender; they take turns."""
+    seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in contenders}
     for _ in range(repetitions):
         for name, run in contenders.items():
-            start = time.perf_counter()
+            start, before = time.perf_counter(), cpu_seconds()
             run()
             if torch.cuda.is_available():
                 torch.cuda.synchronize()
-            seconds[name].append(time.perf_counter() - start)
-    return {name: statistics.median(values) for name, values in seconds.items()}
+            seconds[name].append((time.perf_counter() - start, cpu_seconds() - before))
+    return {name: (statistics.median(w for w, _ in values), statistics.median(c for _, c in values)) for name, values in seconds.items()}
+
+
+def cpu_seconds() -> float:
+    """Of this process and all that it started and that still runs."""
+    here = psutil.Process()
+    return sum(times.user + times.system for times in (process.cpu_times() for process in (here, *here.children(recursive=True))))
 
 
 if __name__ == "__main__":

@@ -18,14 +18,14 @@ import torch
 from transformers import LlamaForCausalLM
 
 from azr_nemo.file_hashes import Written
-from azr_nemo.megatron.worker import MegatronEngine, build_engine
+from azr_nemo.megatron.controller import MegatronEngine, build_engine
 from azr_nemo.models import tiny
+from azr_nemo.planning.run_settings import load_settings
+from azr_nemo.runs.checkpoints import Checkpoints
 from azr_nemo.selfplay.buffer import TaskBuffer
-from azr_nemo.selfplay.engine import Example
+from azr_nemo.selfplay.exchange import Example
 from azr_nemo.settings.compose import as_yaml
-from azr_nemo.trainer.checkpoints import Checkpoints
-from azr_nemo.trainer.saving import Saver
-from azr_nemo.trainer.settings import load_settings
+from azr_nemo.trainer.saver import Saver
 
 WAYS = ("no save", "synchronous", "asynchronous")
 

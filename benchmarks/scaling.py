@@ -12,8 +12,8 @@ from dataclasses import replace
 from azr_nemo.errors import UserError
 from azr_nemo.models.shape import model_shape
 from azr_nemo.planning.plan import Plan, make_plan
+from azr_nemo.planning.run_settings import load_settings
 from azr_nemo.settings.schema import RunConfig
-from azr_nemo.trainer.settings import load_settings
 
 RECIPES = {"14B": "qwen2_5_14b-4n8g-megatron", "32B": "qwen2_5_32b-8n8g-megatron"}
 GPUS = (8, 16, 32, 64, 128, 256, 512)

@@ -9,12 +9,13 @@ Checkpoints, held-out evaluation and everything before the first step are left o
 """
 
 import argparse
-import json
 import statistics
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
+
+from azr_nemo.json_lines import objects
 
 MODEL = ("propose", "estimate", "solve", "update", "refit")
 APART = ("save", "evaluate")
@@ -48,7 +49,7 @@ def measured(overrides: list[str], steps: int, run_dir: Path) -> list[dict[str, 
     command = [sys.executable, "-m", "azr_nemo", "train", *overrides, f"run_dir={run_dir}", f"selfplay.steps={steps}"]
     if subprocess.run(command, check=False).returncode:
         sys.exit("the run failed, see above")
-    rows = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    rows = [row for _, row in objects(run_dir / "metrics.jsonl")]
     return [row for row in rows if row["step"] > 0]
 
 

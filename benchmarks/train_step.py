@@ -18,10 +18,10 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from azr_nemo.megatron.actor import Actor
-from azr_nemo.megatron.worker import Worker
+from azr_nemo.megatron.controller import Worker
 from azr_nemo.models import resolve_model
-from azr_nemo.selfplay.engine import Example
-from azr_nemo.trainer.settings import load_settings
+from azr_nemo.planning.run_settings import load_settings
+from azr_nemo.selfplay.exchange import Example
 
 Row = tuple[int, int, int]  # prompt and response length, and the prompt's number
 

@@ -1,14 +1,11 @@
 """The command line as a user meets it: what it prints, and that its errors are one sentence and exit code 2."""
 
 import json
-import subprocess
 import sys
 
+import process_trees
 import pytest
-
-
-def azr(*arguments, **options):
-    return subprocess.run([sys.executable, "-m", "azr_nemo", *map(str, arguments)], capture_output=True, text=True, timeout=240, **options)
+from command_line import azr
 
 
 def assert_sentence(done, text):
@@ -26,6 +23,13 @@ def test_every_command_explains_itself(command):
     done = azr(*command, "--help")
     assert done.returncode == 0
     assert "Usage" in done.stdout
+
+
+def test_the_package_is_the_command():
+    done = process_trees.run([sys.executable, "-m", "azr_nemo", "--help"], timeout=240)
+    assert (done.returncode, done.stderr) == (0, "")
+    commands = done.stdout.partition("Commands")[2]
+    assert commands == azr("--help").stdout.partition("Commands")[2] != ""
 
 
 def test_a_dry_run_prints_the_resolved_configuration_and_its_arithmetic():

@@ -11,7 +11,7 @@ import pytest
 from azr_nemo.errors import UserError
 from azr_nemo.json_lines import objects
 from azr_nemo.observe.jsonl import read_rows
-from azr_nemo.sandbox.run import read_rows as read_programs
+from azr_nemo.sandbox.run_rows import read_rows as read_programs
 from azr_nemo.selfplay.records import read_jsonl
 
 CASES = Path(__file__).parents[2] / "shared" / "cases"

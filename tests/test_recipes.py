@@ -7,11 +7,12 @@ import pytest
 
 from azr_nemo.errors import UserError
 from azr_nemo.models.shape import architectures
+from azr_nemo.planning.dry_run import check_run, describe, planned_ranks
+from azr_nemo.planning.plan import make_plan
+from azr_nemo.planning.run_settings import load_settings
 from azr_nemo.settings.compose import ROOT, recipes
 from azr_nemo.settings.schema import RunConfig
 from azr_nemo.trainer import loop
-from azr_nemo.trainer.dry_run import check_run, describe, planned_ranks
-from azr_nemo.trainer.settings import load_settings
 
 NAME = re.compile(r"(?P<model>\w+)-(?P<nodes>\d+)n(?P<gpus>\d+)g-(?P<engine>megatron|aligner)")
 GPU = [name for name in recipes() if "-1n0g-" not in name]
@@ -61,6 +62,15 @@ def test_every_published_model_has_a_recipe_with_the_published_settings(model, e
     assert config.data.seed_factor == (1 if model == "llama3_1_8b" else 4)
 
 
+@pytest.mark.parametrize("name", [name for name in GPU if name.endswith("-megatron")])
+def test_a_recipe_for_gpus_runs_with_vllm_as_it_does_with_trtllm(name):
+    both = [load_settings([f"recipe={name}", f"rollout={rollout}", "rollout.memory_fraction=0.3"]) for rollout in ("trtllm", "vllm")]
+    trtllm, vllm = ([line for line in describe(config) if not line.startswith("rollouts: ")] for config in both)
+    assert vllm == trtllm
+    plans = [make_plan(config) for config in both]
+    assert (plans[1].memory, plans[1].time, plans[1].fits) == (plans[0].memory, plans[0].time, True)
+
+
 @pytest.mark.parametrize("name", GPU)
 def test_a_recipe_for_gpus_shards_what_it_can(name):
     config = loaded(name)
@@ -94,6 +104,8 @@ def test_every_recipe_and_nothing_else_is_in_the_table():
         (["recipe=qwen2_5_7b-1n4g-aligner", "model.architecture=qwen3_4b_base"], r"NeMo 2\.1 does not know Qwen3; use engine=megatron"),
         (["recipe=qwen2_5_7b-1n4g-aligner", "rollout=torch"], r"rollout=torch is not for engine=aligner"),
         ([QWEN_7B, "rollout.temperature=0.7"], r"rollout\.temperature=0\.7 with rollout=trtllm"),
+        ([QWEN_7B, "rollout=vllm", "rollout.endpoints=['http://a:1']"], r"rollout\.endpoints names 1 server, and the run has 2 replicas of 2 ranks"),
+        (["rollout=vllm", "rollout.tensor_parallel=3"], r"rollout\.tensor_parallel=3 is for GPUs, and cluster\.gpus_per_node is 0"),
         ([QWEN_7B, "model.architecture=qwen9"], r"model\.architecture=qwen9 is unknown: there are llama3_1_8b"),
         ([QWEN_7B, "model.architecture=''"], r"model\.path=models/Qwen2\.5-7B is not a Hugging Face model directory"),
         ([QWEN_7B, "data.seed_files=[/nowhere.jsonl]"], r"data\.seed_files names /nowhere\.jsonl, which is not a file"),

@@ -4,10 +4,10 @@ import pytest
 
 from azr_nemo.algorithms.estimators import ESTIMATORS
 from azr_nemo.errors import UserError
+from azr_nemo.planning.run_settings import load_settings
 from azr_nemo.settings.compose import as_yaml, from_yaml, recipes
 from azr_nemo.settings.schema import ExecutorConfig, SelfPlayConfig
 from azr_nemo.tasks.program import IMPORTS
-from azr_nemo.trainer.settings import load_settings
 
 
 @pytest.mark.parametrize("name", recipes())
@@ -44,6 +44,18 @@ def test_a_remote_executor_is_checked_before_it_is_asked(overrides, sentence):
         load_settings(["executor=sandbox_fusion", *overrides])
 
 
+@pytest.mark.parametrize("cut", ["rollout.top_p=0.9", "rollout.top_k=20", "rollout.min_p=0.05"])
+def test_drawing_from_a_part_of_the_distribution_is_refused_where_its_probability_would_weigh(cut):
+    load_settings([cut, "optim.importance_sampling=metrics"])
+    with pytest.raises(UserError, match=r"optim\.importance_sampling=on weighs by the probability"):
+        load_settings([cut, "optim.importance_sampling='on'"])
+
+
+def test_an_endpoint_is_a_url():
+    with pytest.raises(UserError, match=r"rollout\.endpoints: 'gpu7:8000' is not a server's URL"):
+        load_settings(["rollout=vllm", "rollout.endpoints=['gpu7:8000']"])
+
+
 def test_a_recipe_of_ones_own_is_a_file(tmp_path):
     own = tmp_path / "mine.yaml"
     own.write_text("defaults:\n  - override /model: tiny\nselfplay:\n  steps: 7\n")
@@ -59,7 +71,13 @@ def test_a_recipe_of_ones_own_is_a_file(tmp_path):
         ("optim.lrr=1", r"optim.lrr is not a setting: did you mean optim.lr\?"),
         ("foo=1", "foo is not a setting"),
         ("optim.lr=fast", "optim.lr=fast has a value of the wrong type"),
-        ("rollout=tpu", "rollout=tpu is unknown: there are nemo, torch, transformers, trtllm"),
+        ("rollout=tpu", "rollout=tpu is unknown: there are nemo, torch, transformers, trtllm, vllm"),
+        ("rollout.top_p=1.5", r"rollout\.top_p=1\.5 is a probability: it must be at most 1"),
+        ("rollout.top_p=0", r"rollout\.top_p=0\.0 must be above 0"),
+        ("rollout.min_p=-0.1", r"rollout\.min_p=-0\.1 is too small"),
+        ("rollout.endpoints=['http://a:1']", r"rollout\.endpoints is for rollout=vllm, not for rollout=torch"),
+        ("rollout.vllm.port=70000", r"rollout\.vllm\.port=70000 is no port"),
+        ("rollout.vllm.transfer=rdma", r"rollout\.vllm\.transfer=rdma is unknown: choose one of auto, shm, ipc, nccl"),
         ("rollout.name=tpu", "rollout.name=tpu is unknown: choose one of torch, transformers"),
         ("lr", "write key=value"),
         ("executor=docker", "executor=docker is unknown: there are local, sandbox_fusion"),
@@ -70,6 +88,7 @@ def test_a_recipe_of_ones_own_is_a_file(tmp_path):
         ("rollout.temperature=0", "rollout.temperature=0.0 must be above 0"),
         ("selfplay.task_types=[guess]", "choose from deduction, abduction, induction"),
         ("selfplay.solve_from=half_new", "selfplay.solve_from=half_new is unknown: choose one of current, previous, recent"),
+        ("selfplay.prompt_style=fences", "selfplay.prompt_style=fences is unknown: choose one of r1, completion, code, chat"),
         ("selfplay.solve_window=0", "selfplay.solve_window=0 is too small: it must be at least 1"),
         ("selfplay.reference_sampling=step", "selfplay.reference_sampling=step is unknown: choose one of uniform, recent, long"),
         ("optim.dual_clip=0.5", "must be above 1"),

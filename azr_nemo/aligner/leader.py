@@ -3,28 +3,29 @@
 import math
 from typing import Any
 
-from azr_nemo.aligner.actor import SelfPlayActor
-from azr_nemo.aligner.exchange import broadcast
-from azr_nemo.aligner.sampling import Sampler
+from azr_nemo.aligner.collectives import broadcast
+from azr_nemo.aligner.ppo_actor import SelfPlayActor
+from azr_nemo.aligner.sampler_ranks import Sampler
+from azr_nemo.rollout.encoding import Encoder
 from azr_nemo.selfplay.exchange import Completion, PromptBatch
 from azr_nemo.settings.schema import RunConfig
 
 
 class LeadingEngine:
-    """The parts of azr_nemo.selfplay.engine.Engine that a self-play generator needs: encode and generate."""
+    """The parts of azr_nemo.selfplay.exchange.Engine that a self-play generator needs: encode and generate."""
 
     def __init__(self, actor: SelfPlayActor, sampler: Sampler, config: RunConfig):
         self.tokenizer: Any = actor.tokenizer.tokenizer  # the one of transformers inside NeMo's
+        self.encoder = Encoder(self.tokenizer)
         self.sampler, self.config = sampler, config
 
     def encode(self, text: str) -> list[int]:
-        """Token ids, with the special tokens that this model puts around a text unless the text already has them."""
-        begin = self.tokenizer.bos_token
-        return list(self.tokenizer(text, add_special_tokens=not (begin and text.startswith(begin)))["input_ids"])
+        """Token ids, with the special tokens that this model puts around a text unless its template already has them."""
+        return self.encoder.encode(text)
 
     def encode_response(self, text: str) -> list[int]:
         """Token ids of a response, the end token included."""
-        return [*self.tokenizer(text, add_special_tokens=False)["input_ids"], self.tokenizer.eos_token_id]
+        return self.encoder.encode_response(text)
 
     def decode(self, ids: tuple[int, ...]) -> str:
         return self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)

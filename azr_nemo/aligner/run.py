@@ -7,17 +7,18 @@ from contextlib import ExitStack, nullcontext
 from importlib.metadata import version
 from pathlib import Path
 
-from azr_nemo.aligner import cpu, layout
+from azr_nemo.aligner import cpu
 from azr_nemo.aligner.selfplay import Leading, Silent
 from azr_nemo.errors import UserError
 from azr_nemo.observe.console import Console
 from azr_nemo.observe.weights_and_biases import require_wandb
+from azr_nemo.planning import aligner_layout
+from azr_nemo.runs.checkpoints import Checkpoint, Checkpoints
+from azr_nemo.runs.run_directory import Outcome, RunDirectory
+from azr_nemo.sandbox.configured import make_executor
 from azr_nemo.sandbox.metered import MeteredExecutor
 from azr_nemo.settings.compose import as_yaml
 from azr_nemo.settings.schema import RunConfig
-from azr_nemo.trainer.checkpoints import Checkpoint, Checkpoints
-from azr_nemo.trainer.executors import make_executor
-from azr_nemo.trainer.run_directory import Outcome, RunDirectory
 from azr_nemo.trainer.stopping import SIGNALS, StopRequest
 
 
@@ -31,9 +32,9 @@ def train(config: RunConfig) -> int:
             "engine=aligner needs NeMo-Aligner, which has an environment of its own: make it with `make aligner` and start the run with "
             ".venv-aligner/bin/azr-nemo train engine=aligner ..."
         )
-    layout.data_parallel_size(config)
+    aligner_layout.data_parallel_size(config)
     checkpoints = Checkpoints(Path(config.run_dir), config.checkpoint.keep, config.checkpoint.keep_every)
-    if layout.rank():
+    if aligner_layout.rank():
         for number in SIGNALS:
             signal.signal(number, lambda number, frame: None)  # rank 0 hears the same signal and decides
         # Each rank loads its part of the checkpoint by itself, so each finds out by itself which one is whole.
@@ -65,8 +66,8 @@ def layout_line(config: RunConfig) -> str:
     """Ranks and rows in words."""
     engine = config.engine
     return (
-        f"{layout.world_size()} ranks: tensor parallel {engine.tensor_parallel}, pipeline parallel {engine.pipeline_parallel}, "
-        f"data parallel {layout.data_parallel_size(config)}; {layout.global_batch_size(config)} rows a step"
+        f"{aligner_layout.world_size()} ranks: tensor parallel {engine.tensor_parallel}, pipeline parallel {engine.pipeline_parallel}, "
+        f"data parallel {aligner_layout.data_parallel_size(config)}; {aligner_layout.global_batch_size(config)} rows a step"
     )
 
 
@@ -80,7 +81,7 @@ class _StopTimer:
         """Signals need no clock."""
 
     def is_finished(self) -> bool:
-        from azr_nemo.aligner.exchange import broadcast
+        from azr_nemo.aligner.collectives import broadcast
 
         return bool(broadcast(bool(self.stop and self.stop.requested)))
 
@@ -95,23 +96,25 @@ def _fit(config: RunConfig, checkpoints: Checkpoints, checkpoint: Checkpoint | N
         leading.console.note(f"executor: {executor.describe()}")
     cpu.prepare()
     quiet()
-    from azr_nemo.aligner import model
-    from azr_nemo.aligner.checkpoint import FOLDER, CheckpointCallback, restore
+    from azr_nemo.aligner import gpt_model
     from azr_nemo.aligner.dataset import PromptSource
     from azr_nemo.aligner.leader import LeadingEngine
+    from azr_nemo.aligner.nemo_checkpoint import FOLDER, CheckpointCallback, restore
     from azr_nemo.aligner.rewards import SandboxRewards
-    from azr_nemo.aligner.sampling import Sampler
+    from azr_nemo.aligner.sampler_ranks import Sampler
     from azr_nemo.aligner.trainer import SelfPlayPPOTrainer
 
     weights = checkpoint.path / FOLDER if checkpoint else Path(config.model.path)
     if checkpoint and not weights.is_dir():
         raise UserError(f"{checkpoint.path} is not a checkpoint of engine=aligner: give resume=PATH of one, or another run_dir")
     with leading.console.phase("load model") if leading else nullcontext():
-        trainer, actor, optimizer, scheduler = model.build(config, weights)
+        trainer, actor, optimizer, scheduler = gpt_model.build(config, weights)
     if not math.isfinite(actor.growth()):
         raise UserError(f"the weights in {weights} are not finite: give those from before the run diverged")
     counters = restore(actor, trainer.strategy, scheduler, checkpoint.path) if checkpoint else None
-    source = PromptSource(config.selfplay.steps, layout.global_batch_size(config), config.rollout.max_batch_rows, actor.tokenizer.eos_id)
+    source = PromptSource(
+        config.selfplay.steps, aligner_layout.global_batch_size(config), config.rollout.max_batch_rows, actor.tokenizer.eos_id
+    )
     sampler = Sampler(actor, source, config)
     callback = CheckpointCallback(actor, trainer.strategy, scheduler, checkpoints)
     selfplay = None
@@ -126,7 +129,7 @@ def _fit(config: RunConfig, checkpoints: Checkpoints, checkpoint: Checkpoint | N
         config,
         sampler,
         selfplay,
-        cfg=model.ppo_config(config),
+        cfg=gpt_model.ppo_config(config),
         model=actor,
         optimizer=optimizer,
         scheduler=scheduler,

@@ -6,18 +6,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from azr_nemo.observe.console import Console
-from azr_nemo.observe.memory import MemoryMeter
 from azr_nemo.observe.metrics import MetricsLog
-from azr_nemo.observe.rollouts import RolloutLog
-from azr_nemo.observe.timing import PhaseClock
+from azr_nemo.observe.rollout_log import RolloutLog
+from azr_nemo.observe.timing import MemoryMeter, PhaseClock
+from azr_nemo.runs.checkpoints import Checkpoint
 from azr_nemo.sandbox.metered import MeteredExecutor
 from azr_nemo.selfplay.buffer import TaskBuffer
 from azr_nemo.selfplay.step import StepResult
 from azr_nemo.settings.schema import RunConfig
-from azr_nemo.trainer.checkpoints import Checkpoint
-from azr_nemo.trainer.driving import Driver
-from azr_nemo.trainer.reporting import StepReport, open_sinks
-from azr_nemo.trainer.rollouts import rollouts
+from azr_nemo.trainer.driver import Driver
+from azr_nemo.trainer.reporting import StepReport, open_sinks, rollouts
 from azr_nemo.trainer.seeding import ask_for_seeds, read_seeds
 from azr_nemo.trainer.session import Session, buffer_path, make_session
 from azr_nemo.trainer.stopping import StopRequest

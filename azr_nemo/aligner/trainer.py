@@ -14,15 +14,34 @@ from nemo_aligner.utils import parallel_state
 from nemo_aligner.utils.ppo_utils import create_mask
 from torch import Tensor
 
-from azr_nemo.aligner.advantages import global_trr_plus_plus
-from azr_nemo.aligner.exchange import broadcast
-from azr_nemo.aligner.sampling import Sampler
+from azr_nemo import progress
+from azr_nemo.algorithms.trr_plus_plus import trr_plus_plus
+from azr_nemo.aligner.collectives import broadcast, gather_columns
+from azr_nemo.aligner.sampler_ranks import Sampler
 from azr_nemo.aligner.selfplay import SelfPlayRun
 from azr_nemo.errors import UserError
 from azr_nemo.megatron.finite_weights import Diverged, require_growth, way_back
 from azr_nemo.selfplay.exchange import GROUPS, TrainingBatch
 from azr_nemo.settings.schema import RunConfig
 from azr_nemo.tasks.task import Role
+
+
+def global_trr_plus_plus(rewards: Tensor, mask: Tensor, groups: Tensor, weighting: str) -> Tensor:
+    """Advantages [B, S] of this rank's rows, from its rewards [B], mask [B, S] and groups [B]. Collective over the data-parallel ranks, which
+    all have B rows. A row without response tokens takes no part.
+
+    What a group's statistics depend on is two numbers a row, its reward and its token count, so those are gathered and every rank computes
+    the baselines that one rank would, in float64.
+    """
+    rank = parallel_state.get_data_parallel_rank()
+    columns = torch.stack([rewards.double(), mask.sum(1).double(), groups.double()], dim=1)
+    everyone = torch.cat(gather_columns(columns, parallel_state.get_data_parallel_group()))
+    reward, tokens, group = everyone.unbind(1)
+    # A row's tokens all have its advantage: one column of as many tokens stands for them.
+    scale = trr_plus_plus(reward, tokens[:, None], group.long(), weighting) / tokens.clamp(min=1)[:, None]
+    own = scale[rank * len(rewards) : (rank + 1) * len(rewards)]
+    return own.to(rewards.dtype) * mask
+
 
 PADDING = -1  # of a row that only fills the batch: its group, and its place among the verdicts
 PROPOSERS = torch.tensor([role is Role.PROPOSE for role, _ in GROUPS])
@@ -88,7 +107,7 @@ class SelfPlayPPOTrainer(PPOTrainer):
             trained = super().run_training(dataloader_iter)
         else:
             driver = self.selfplay.driver
-            with driver.clock.phase("update"), driver.console.phase("update"):
+            with driver.clock.phase("update"), driver.console.phase("update") as phase, progress.heard_by(phase):
                 trained = super().run_training(dataloader_iter)
         try:
             require_growth(self.model.growth(), "optim.lr", self.config.optim.lr)

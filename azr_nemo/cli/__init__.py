@@ -4,7 +4,7 @@ import os
 import sys
 import warnings
 
-from azr_nemo.cli import cluster, evaluation, launch, models, report, rollouts, runs, sandbox  # noqa: F401 - each registers its commands
+from azr_nemo.cli import cluster, evaluation, look, models, runs, sandbox  # noqa: F401 - each registers its commands
 from azr_nemo.cli.app import app
 from azr_nemo.errors import UserError
 from azr_nemo.sandbox.executor import ExecutorUnavailable

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -24,25 +25,25 @@ def plan(
     """
     if every and any(override.startswith("recipe=") for override in overrides or []):
         raise UserError("--all plans every recipe: leave out recipe=..., or leave out --all")
-    from azr_nemo.planning import report
+    from azr_nemo.planning import tables
     from azr_nemo.planning.plan import make_plan
+    from azr_nemo.planning.run_settings import load_settings
     from azr_nemo.settings.compose import recipes
-    from azr_nemo.trainer.settings import load_settings
 
     terminal = Terminal() if sys.stdout.isatty() else Terminal(width=160)
     if every:
-        terminal.print(report.table_of([load_settings([f"recipe={name}", *(overrides or [])]) for name in recipes()]))
+        terminal.print(tables.table_of([load_settings([f"recipe={name}", *(overrides or [])]) for name in recipes()]))
         return
     config = load_settings(overrides or [])
     made = make_plan(config, prompt, response)
     layout = made.size.layout
     terminal.print(
-        f"[bold]{config.recipe}[/bold]: {report.parameters(report.total_parameters(made.size.model))} parameters on {report.machines(made.size)}, "
+        f"[bold]{config.recipe}[/bold]: {tables.parameters(tables.total_parameters(made.size.model))} parameters on {tables.machines(made.size)}, "
         f"tensor x pipeline x data parallel {layout.tensor} x {layout.pipeline} x {layout.data}"
     )
-    terminal.print(report.parts_table(made))
-    terminal.print(report.time_table(made))
-    for sentence in report.sentences(config, made):
+    terminal.print(tables.parts_table(made))
+    terminal.print(tables.time_table(made))
+    for sentence in tables.sentences(config, made):
         terminal.print(sentence, soft_wrap=True)
     if not made.fits:
         raise typer.Exit(1)
@@ -60,9 +61,9 @@ def doctor(
     torchrun all ranks take part: who they are, clocks, a shared run_dir, an all-reduce. Exit code 1 when something is an error.
     """
     from azr_nemo.doctor import ranks
-    from azr_nemo.doctor.finding import State, table
-    from azr_nemo.doctor.report import about_a_run, examine
-    from azr_nemo.trainer.settings import load_settings
+    from azr_nemo.doctor.checks import about_a_run, examine
+    from azr_nemo.doctor.findings import State, table
+    from azr_nemo.planning.run_settings import load_settings
 
     config = load_settings(overrides or [], default_recipe=False)
     if os.environ.get("RANK", "0") != "0":
@@ -73,3 +74,40 @@ def doctor(
     sys.stdout.flush()
     if any(finding.state == State.ERROR for finding in findings):
         raise typer.Exit(1)
+
+
+@app.command()
+def launch(
+    overrides: Overrides = None,
+    executor: Annotated[str, typer.Option(help="slurm | local")] = "slurm",
+    nodes: Annotated[int | None, typer.Option(help="default: the recipe's cluster.nodes")] = None,
+    gpus: Annotated[int | None, typer.Option(help="GPUs, and ranks, a node; default: the recipe's cluster.gpus_per_node; 0: CPUs")] = None,
+    ranks: Annotated[int, typer.Option(help="ranks a node where there are no GPUs")] = 1,
+    partition: Annotated[str, typer.Option()] = "",
+    account: Annotated[str, typer.Option()] = "",
+    time: Annotated[str, typer.Option(help="time limit, in Slurm's forms")] = "04:00:00",
+    signal_s: Annotated[int, typer.Option(help="seconds before the limit at which the run saves and stops; 0: none")] = 300,
+    retries: Annotated[int, typer.Option(help="how often a run that was stopped or failed goes back into the queue")] = 0,
+    fabric: Annotated[str, typer.Option(help="infiniband, roce, ethernet, efa, slingshot, or a file that sets the variables")] = "",
+    container: Annotated[str, typer.Option(help="image for pyxis")] = "",
+    mount: Annotated[list[str] | None, typer.Option(help="SRC:DST that the container sees; may be repeated")] = None,
+    python: Annotated[str, typer.Option(help="the run's interpreter; default: this one, in a container python3")] = "",
+    home: Annotated[Path | None, typer.Option(help="directory that the run starts in, on every node; default: this one")] = None,
+    job_dir: Annotated[Path, typer.Option(help="for NeMo-Run's scripts and logs")] = Path("runs/launch"),
+    wait: Annotated[bool, typer.Option("--wait", help="follow a job on Slurm to its end")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="print the batch script and stop")] = False,
+) -> None:
+    """Trains a recipe on Slurm or on this machine through NeMo-Run: azr-nemo launch recipe=NAME --executor slurm --nodes 2
+
+    Needs the extra [launch]. launcher_scripts/slurm/submit.sh does the same with nothing but bash, and more: chains, a group of sandbox servers.
+    """
+    from azr_nemo.launch.nemo_run import Launch, prepare, start
+
+    prepared = prepare(
+        Launch(
+            overrides=tuple(overrides or []), executor=executor, nodes=nodes, gpus=gpus, ranks=ranks, partition=partition, account=account,
+            time=time, signal_s=signal_s, retries=retries, fabric=fabric, container=container, mounts=tuple(mount or []), python=python,
+            home=home or Path.cwd(), job_dir=job_dir,
+        ),
+    )  # fmt: skip
+    start(prepared, dry_run, wait)

@@ -8,6 +8,7 @@ from rich.console import Console as Terminal
 from typer.core import TyperGroup
 
 from azr_nemo.cli.app import HelpSettings, app, print_settings
+from azr_nemo.cli.waiting import choose_waiting
 from azr_nemo.errors import UserError
 
 
@@ -36,14 +37,15 @@ def eval_run(
 ) -> None:
     """Asks a checkpoint the items of some suites and grades its answers. A killed evaluation goes on with the same command."""
     from azr_nemo.evaluation import results
+    from azr_nemo.evaluation.all_suites import groups
     from azr_nemo.evaluation.command import evaluate
-    from azr_nemo.evaluation.settings import REGISTERED, EvalSettings, load_eval_settings
-    from azr_nemo.evaluation.suites import groups
+    from azr_nemo.evaluation.eval_settings import REGISTERED, EvalSettings, load_eval_settings
     from azr_nemo.observe.console import Console
 
     if help_settings:
         print_settings(EvalSettings, REGISTERED, settings)
         return
+    choose_waiting()
     with Console() as console:
         path = evaluate(load_eval_settings(settings or [], groups()), console)
     Terminal().print(results.table(results.read(path)["suites"]))
@@ -58,7 +60,7 @@ def eval_compare(
 ) -> None:
     """Compares two evaluations item by item: a paired bootstrap per suite, and the averages of code, maths and both, as Markdown."""
     from azr_nemo.evaluation import results
-    from azr_nemo.evaluation.paired import compare
+    from azr_nemo.evaluation.statistics import compare
 
     bodies = [results.read(path)["suites"] for path in (first, second)]
     before, after = ({name: figures["scores"] for name, figures in body.items()} for body in bodies)
@@ -80,17 +82,22 @@ def data_prepare(
     to: Annotated[Path, typer.Option(help="the directory to write")] = Path("data/eval"),
     suite: Annotated[list[str] | None, typer.Option(help="only these suites; may be repeated")] = None,
 ) -> None:
-    """Builds the benchmarks' items from local copies of the public files, checks counts and hashes, and says where missing files come from."""
+    """Builds the benchmarks' items from local copies of the public files, checks counts and hashes, and says where missing files come from.
+
+    A file that does not convert is named with the reason, the others go on, and the exit code is 1.
+    """
+    from azr_nemo.evaluation.all_suites import SUITES
     from azr_nemo.evaluation.prepare import prepare
     from azr_nemo.evaluation.suite import Tools
-    from azr_nemo.evaluation.suites import SUITES
     from azr_nemo.observe.console import Console
+    from azr_nemo.sandbox.configured import make_executor
     from azr_nemo.settings.schema import ExecutorConfig
-    from azr_nemo.trainer.executors import make_executor
 
     with (
         make_executor(ExecutorConfig(wall_s=30.0, cpu_s=30.0, memory_mb=2048)) as executor,
         Console() as console,
         console.phase("suites") as phase,
     ):
-        prepare(source, to, SUITES, Tools(executor), suite, say=console.note, phase=phase)
+        done = prepare(source, to, SUITES, Tools(executor), suite, say=console.note, phase=phase)
+    if done.refused:
+        raise typer.Exit(1)

@@ -31,7 +31,7 @@ def convert(
 ) -> None:
     """Converts a model between Hugging Face, Megatron and NeMo, one tensor at a time, on the CPU."""
     from azr_nemo.conversion.convert import convert as convert_model
-    from azr_nemo.trainer.checkpoints import Checkpoints
+    from azr_nemo.runs.checkpoints import Checkpoints
 
     if (source / "checkpoints").is_dir() and (found := Checkpoints(source, keep=1).find("auto")):
         source = found.path

@@ -8,6 +8,7 @@ import typer
 from rich.console import Console as Terminal
 
 from azr_nemo.cli.app import File, HelpSettings, Overrides, app, print_settings
+from azr_nemo.cli.waiting import choose_waiting
 from azr_nemo.errors import UserError
 
 
@@ -19,17 +20,19 @@ def train(
 ) -> None:
     """Trains a recipe by self-play, or resumes it: azr-nemo train recipe=smollm2_135m-1n0g-megatron selfplay.steps=10"""
     if help_settings:
+        from azr_nemo.planning.run_settings import REGISTERED
         from azr_nemo.settings.schema import RunConfig
-        from azr_nemo.trainer.settings import REGISTERED
 
         print_settings(RunConfig, REGISTERED, overrides)
         return
+    if not dry_run:
+        choose_waiting()
+    from azr_nemo.planning.run_settings import load_settings
     from azr_nemo.settings.compose import as_yaml
-    from azr_nemo.trainer.settings import load_settings
 
     config = load_settings(overrides or [])
     if dry_run:
-        from azr_nemo.trainer.dry_run import describe
+        from azr_nemo.planning.dry_run import describe
 
         print(as_yaml(config), end="")
         print("\n".join(f"# {line}" for line in describe(config)))
@@ -39,7 +42,7 @@ def train(
 
         if config.model.architecture:  # else NeMo's model_config.yaml is the first to tell its shape
             from azr_nemo.megatron.distributed import world_size
-            from azr_nemo.trainer.dry_run import check_run
+            from azr_nemo.planning.dry_run import check_run
 
             check_run(config, world_size())
     else:
@@ -60,8 +63,10 @@ def seed(
 
     Files are checked within the limits of the recipe that is named, or within the defaults of all settings when none is.
     """
-    from azr_nemo.trainer.seed import seed_from_files, seed_from_model
-    from azr_nemo.trainer.settings import load_settings
+    if not source:
+        choose_waiting()
+    from azr_nemo.planning.run_settings import load_settings
+    from azr_nemo.trainer.seed_command import seed_from_files, seed_from_model
 
     if report and not source:
         raise UserError("--report says what became of the rows of seed files: name them with --from FILE")
@@ -73,7 +78,8 @@ def seed(
 @app.command()
 def summary(run_dir: Path, png: Annotated[Path | None, typer.Option(help="where the curves go; RUN_DIR/summary.png")] = None) -> None:
     """A table of a run and a picture of its curves."""
-    from azr_nemo.observe.summary import plot, summarise
+    from azr_nemo.observe.curves import plot
+    from azr_nemo.observe.summary import summarise
 
     Terminal().print(summarise(run_dir).table())
     out = png or run_dir / "summary.png"
@@ -85,10 +91,10 @@ def summary(run_dir: Path, png: Annotated[Path | None, typer.Option(help="where 
 def grade(file: File, timeout: Annotated[float, typer.Option(help="seconds of wall time a call")] = 5.0) -> None:
     """Grades rows {"task_type", "program", "input"|"inputs", "output"|"outputs", "answer"}; prints {"score", "reason"} for each."""
     from azr_nemo.json_lines import objects
-    from azr_nemo.sandbox.limits import of_timeout
-    from azr_nemo.selfplay.verification import Verifier, grade_rows
+    from azr_nemo.sandbox.configured import make_executor
+    from azr_nemo.sandbox.executor import of_timeout
+    from azr_nemo.selfplay.validation import Verifier, grade_rows
     from azr_nemo.settings.schema import ExecutorConfig
-    from azr_nemo.trainer.executors import make_executor
 
     limits = of_timeout(timeout)
     rows = objects(file, lambda number, reason: f"{file}:{number} is not a JSON object: {reason}")

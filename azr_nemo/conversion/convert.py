@@ -5,9 +5,9 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from azr_nemo.conversion.checkpoint import open_checkpoint_source, write_checkpoint
 from azr_nemo.conversion.hugging_face import Progress, open_hf_source, write_hf
-from azr_nemo.conversion.nemo import CONFIG, WEIGHTS, open_nemo_source, write_nemo
+from azr_nemo.conversion.nemo_archive import CONFIG, WEIGHTS, open_nemo_source, write_nemo
+from azr_nemo.conversion.run_checkpoint import open_checkpoint_source, write_checkpoint
 from azr_nemo.conversion.source import Source
 from azr_nemo.conversion.verl import find_actor, open_verl_source
 from azr_nemo.errors import UserError

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from azr_nemo.megatron.architecture import Architecture
-from azr_nemo.megatron.fusing import fuse_qkv, split_qkv
+from azr_nemo.megatron.weight_stream import fuse_qkv, split_qkv
 
 EMBEDDING, HEAD = "embedding.word_embeddings.weight", "output_layer.weight"
 LAYERS = "decoder.layers."

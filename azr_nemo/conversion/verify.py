@@ -13,7 +13,7 @@ from azr_nemo.megatron import distributed
 from azr_nemo.megatron.batches import MicroBatch
 from azr_nemo.megatron.model import build_model
 from azr_nemo.megatron.platform import choose_platform
-from azr_nemo.megatron.weights import import_weights
+from azr_nemo.megatron.weight_stream import import_weights
 from azr_nemo.settings.schema import EngineConfig
 
 TOKENS = 32

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from azr_nemo.doctor.finding import Finding, error, warning
+from azr_nemo.doctor.findings import Finding, error, warning
 from azr_nemo.errors import UserError
 from azr_nemo.megatron.architecture import read_architecture
 from azr_nemo.models import cache_dir

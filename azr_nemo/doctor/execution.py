@@ -6,13 +6,13 @@ from collections.abc import Iterator
 
 import requests
 
-from azr_nemo.doctor.finding import Finding, error, warning
+from azr_nemo.doctor.findings import Finding, error, warning
+from azr_nemo.sandbox.configured import make_executor
 from azr_nemo.sandbox.endpoint import Endpoint, EndpointFailed
 from azr_nemo.sandbox.executor import ExecutorUnavailable
 from azr_nemo.sandbox.fusion import TOKEN_VARIABLE
 from azr_nemo.sandbox.local import jail
 from azr_nemo.settings.schema import ExecutorConfig
-from azr_nemo.trainer.executors import make_executor
 
 
 def execution(config: ExecutorConfig) -> Iterator[Finding]:

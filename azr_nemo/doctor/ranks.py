@@ -20,7 +20,7 @@ import torch
 import torch.distributed as dist
 
 from azr_nemo.doctor.disk import MOST_SKEW_S, nearest_existing, trial
-from azr_nemo.doctor.finding import Finding, error, warning
+from azr_nemo.doctor.findings import Finding, error, warning
 from azr_nemo.megatron.platform import Platform, choose_platform
 from azr_nemo.settings.schema import RunConfig
 

@@ -6,25 +6,28 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from azr_nemo import progress
 from azr_nemo.errors import UserError
 from azr_nemo.evaluation import prepare, results
+from azr_nemo.evaluation.all_suites import SUITES, groups
+from azr_nemo.evaluation.eval_settings import EvalSettings
 from azr_nemo.evaluation.harness import SuiteRun
+from azr_nemo.evaluation.in_training import Validation, subset
 from azr_nemo.evaluation.maths.grader import MathGrader
-from azr_nemo.evaluation.model import Model, find_checkpoint, fingerprint
-from azr_nemo.evaluation.settings import EvalSettings
-from azr_nemo.evaluation.suite import Tools
-from azr_nemo.evaluation.suites import SUITES, groups
-from azr_nemo.evaluation.templates import TEMPLATES
-from azr_nemo.evaluation.validation import Validation, subset
+from azr_nemo.evaluation.sampler import Model, find_checkpoint, fingerprint
+from azr_nemo.evaluation.suite import Styled, Tools
+from azr_nemo.evaluation.templates import in_style, prompt_text
 from azr_nemo.observe.console import Console
+from azr_nemo.sandbox.configured import make_executor
 from azr_nemo.sandbox.executor import Executor
 from azr_nemo.settings.schema import RunConfig
-from azr_nemo.trainer.executors import make_executor
 
 
 def evaluate(settings: EvalSettings, console: Console) -> Path:
     """Runs or goes on with an evaluation; the path of its results.json. Raises UserError and ExecutorUnavailable."""
     suites = [SUITES[name] for name in settings.suite]
+    if settings.style != "r1" and (others := [suite.name for suite in suites if not isinstance(suite, Styled)]):
+        raise UserError(f"style={settings.style} is for suites whose items are tasks of self-play, which {others[0]} is not: leave it out")
     data = Path(settings.data)
     items = {suite.name: prepare.load(data, suite) for suite in suites}
     path = find_checkpoint(settings.checkpoint, console.stage)
@@ -41,10 +44,11 @@ def evaluate(settings: EvalSettings, console: Console) -> Path:
         )
         tools = Tools(executor, maths)
         console.note(f"checkpoint: {path}")
-        with console.phase("load model"):
-            model = Model(settings)
+        with console.phase("load model") as phase, progress.heard_by(phase):
+            model = Model(settings, folder / "vllm.log", console.note)
+        stack.callback(model.close)
         figures = {}
-        for suite in suites:
+        for suite in (in_style(suite, settings.style, model.text.tokenizer) for suite in suites):
             chosen = items[suite.name][: settings.limit or None]
             rows = SuiteRun(suite, chosen, model, settings, tools, folder / f"{suite.name}.jsonl").run(console)
             figures[suite.name] = results.summarise(suite, rows, settings.pass_k)
@@ -52,18 +56,19 @@ def evaluate(settings: EvalSettings, console: Console) -> Path:
 
 
 def make_validation(config: RunConfig, tokenizer: Any, executor: Executor, fits: Callable[[str], bool]) -> Validation:
-    """The benchmarks of `eval.suites` for a run: always the same items, less those whose prompt does not fit. Raises UserError."""
+    """The benchmarks of `eval.suites` for a run, those of its kind of tasks in its own prompt style: always the same items, less those whose prompt
+    does not fit. Raises UserError."""
     known = groups()
     names = list(dict.fromkeys(name for asked in config.eval.suites for name in known.get(asked, [asked])))
     for name in names:
         if name not in SUITES:
             raise UserError(f"eval.suites: {name} is unknown: there are {', '.join(SUITES)}")
     chosen = []
-    for suite in (SUITES[name] for name in names):
+    for suite in (in_style(SUITES[name], config.selfplay.prompt_style, tokenizer) for name in names):
         items = [
             item
             for item in subset(prepare.load(Path(config.eval.data), suite), config.eval.limit)
-            if fits(TEMPLATES[suite.template](item.question, tokenizer).full)
+            if fits(prompt_text(suite, item, suite.template, tokenizer).full)
         ]
         if not items:
             raise UserError(

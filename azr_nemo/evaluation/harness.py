@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from azr_nemo import progress
 from azr_nemo.errors import UserError
-from azr_nemo.evaluation.model import Model
-from azr_nemo.evaluation.settings import EvalSettings
+from azr_nemo.evaluation.eval_settings import EvalSettings
+from azr_nemo.evaluation.sampler import Model
 from azr_nemo.evaluation.suite import Grade, Item, Suite, Tools
-from azr_nemo.evaluation.templates import TEMPLATES
+from azr_nemo.evaluation.templates import prompt_text
 from azr_nemo.observe.console import Console
 from azr_nemo.observe.jsonl import encode, read_rows
 from azr_nemo.observe.view import Phase
@@ -50,12 +51,12 @@ class SuiteRun:
         """Every row of the suite, by item and sample. Raises ExecutorUnavailable, and UserError when the file cannot be written."""
         done = self._finished()
         total = sum(map(len, self.batches)) * self.settings.samples
-        with console.phase(self.suite.name, total, len(done)) as progress:
+        with console.phase(self.suite.name, total, len(done)) as phase, progress.heard_by(phase):
             try:
                 with open(self.path, "a", encoding="utf-8") as file:
                     for batch in self.batches:
                         if (batch[0].item.id, 0) not in done:
-                            done |= self._ask(batch, file, progress)
+                            done |= self._ask(batch, file, phase)
             except OSError as error:
                 raise UserError(
                     f"{self.path} cannot be written ({error.strerror}): free some space and start the same command again"
@@ -65,7 +66,7 @@ class SuiteRun:
 
     def _question(self, item: Item) -> Question | None:
         name = self.suite.template if self.settings.template == "auto" else self.settings.template
-        text = TEMPLATES[name](item.question, self.model.text.tokenizer)
+        text = prompt_text(self.suite, item, name, self.model.text.tokenizer)
         ids = tuple(self.model.text.encode(text.full))
         room = self.model.context - len(ids)
         if len(ids) > self.settings.max_prompt_tokens or room < 1:
@@ -91,7 +92,7 @@ class SuiteRun:
         aside.replace(self.path)
         return kept
 
-    def _ask(self, batch: list[Question], file: Any, progress: Phase) -> dict[tuple[str, int], Row]:
+    def _ask(self, batch: list[Question], file: Any, phase: Phase) -> dict[tuple[str, int], Row]:
         rows: dict[tuple[str, int], Row] = {}
         written: list[Future[None]] = []
 
@@ -108,7 +109,7 @@ class SuiteRun:
                         rows[question.item.id, k] = row
                         file.write(f"{encode(row)}\n")
                         file.flush()
-                        progress.advance(1)
+                        phase.advance(1)
                     done.set_result(None)
                 except BaseException as error:  # belongs to the one who waits, not to the grader's thread
                     done.set_exception(error)

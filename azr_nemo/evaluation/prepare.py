@@ -14,57 +14,23 @@ from pathlib import Path
 from typing import Any
 
 from azr_nemo.errors import UserError
+from azr_nemo.evaluation.places import ENDINGS, Place, is_of_another, matching, place_of, readable_files
 from azr_nemo.evaluation.suite import Item, Suite, Tools
 from azr_nemo.observe.view import Phase
 
 Rows = list[dict[str, Any]]
 MANIFEST = "manifest.json"
 HUB = Path("hub")
-ENDINGS = (".jsonl", ".jsonl.gz", ".json", ".parquet")  # in the order in which they are preferred
+ITEM_KEYS = {"id", "question", "reference"}
 AGAIN = "run `azr-nemo data prepare` again"
 
 
-@dataclass(frozen=True)
-class Place:
-    """Where a suite's rows are found. files: patterns of paths without their ending, lower case, the best first; a path matches by its last parts.
-    together: all files of the first pattern that has any make up the suite, in the order of their names. hub: dataset on the Hugging Face hub, with its
-    split. hub_files: patterns of its files there; empty for those named after the split. Files that are named are always read as files: the hub's
-    reader would have to run the dataset's own script."""
+@dataclass
+class Prepared:
+    """What became of every suite. notes: a sentence each, in their order; refused: those of the files that could not be read or converted."""
 
-    files: tuple[str, ...]
-    hub: str = ""
-    split: str = "test"
-    hub_files: tuple[str, ...] = ()
-    together: bool = False
-
-
-EXECUTION = Place(
-    ("execution/test*", "livecodebench_execution*", "lcb_execution*", "code_execution*", "execution*"), "livecodebench/execution", "test"
-)
-GENERATION = Place(
-    ("code_generation_lite/test", "code_generation_lite/test[2-5]", "release_v5/test*", "release_v5*", "livecodebench*", "lcb*"),
-    "livecodebench/code_generation_lite",
-    hub_files=("test.jsonl", "test[2-5].jsonl"),
-    together=True,
-)
-# By the beginning of a suite's name, the longest first.
-PLACES = {
-    "math500": Place(("math500", "math-500", "math500/test", "math-500/test", "math500*", "math-500*"), "HuggingFaceH4/MATH-500"),
-    "aime24": Place(("aime24", "aime24/test", "aime24*", "aime_2024*", "aime2024*"), "math-ai/aime24"),
-    "aime25": Place(("aime25", "aime25/test", "aime25*", "aime_2025*", "aime2025*"), "math-ai/aime25"),
-    "amc23": Place(("amc23", "amc23/test", "amc23*"), "math-ai/amc23"),
-    "minerva": Place(("minerva_math", "minerva_math/test", "minervamath/test", "minerva*"), "math-ai/minervamath"),
-    "olympiadbench": Place(("olympiadbench", "olympiadbench/test", "olympiadbench*"), "math-ai/olympiadbench"),
-    "cruxeval": Place(("cruxeval", "cruxeval/test", "cruxeval/data/cruxeval", "cruxeval*"), "cruxeval-org/cruxeval"),
-    "humaneval": Place(("humaneval",), "openai/openai_humaneval"),
-    # The hub's copies of these have no inputs by themselves, only a text of tests.
-    "humaneval_plus": Place(("humanevalplus*", "humaneval_plus*")),
-    "mbpp": Place(("mbppplus*", "mbpp_plus*", "mbpp*")),
-    "livecodebench_execution": EXECUTION,
-    "lcb_execution": EXECUTION,
-    "livecodebench": GENERATION,
-    "lcb": GENERATION,
-}
+    notes: list[str]
+    refused: list[str]
 
 
 def prepare(
@@ -75,57 +41,81 @@ def prepare(
     names: Sequence[str] | None = None,
     say: Callable[[str], None] = lambda sentence: None,
     phase: Phase | None = None,
-) -> list[str]:
+) -> Prepared:
     """Writes `to/<suite>.jsonl` (id, question, reference) and `to/manifest.json`, each whole or not at all. Suites that were prepared before stay.
 
-    sources: files and folders, searched in this order; `hub` downloads what the others do not have. names: suites, None for all. Returns a sentence
+    sources: files and folders, searched in this order; `hub` downloads what the others do not have. names: suites, None for all. There is a sentence
     for each: how many items from where, or what is missing and where to get it. It is said as soon as that suite is done, and phase is told. Fewer
-    items than the public set has are kept and said. Raises UserError for a file that cannot be read or converted, and when nothing was found.
+    items than the public set has are kept and said. A file that does not convert is said with the reason, and the next that fits is tried. Raises
+    UserError for a source that is not there, for what cannot be written, and when no file was found at all.
     """
     chosen = list(suites) if names is None else list(names)
     for name in chosen:
         if name not in suites:
             raise UserError(f"suite {name} is unknown: choose from {', '.join(suites)}")
     hub = HUB in sources
-    files = _readable_files([source for source in sources if source != HUB])
+    files = readable_files([source for source in sources if source != HUB])
     manifest = _manifest(to) if (to / MANIFEST).exists() else {}
-    notes: list[str] = []
-    found = False
+    done = Prepared([], [])
 
     def note(sentence: str) -> None:
-        notes.append(sentence)
+        done.notes.append(sentence)
         say(sentence)
-        if phase:
-            phase.advance(1)
 
     if phase:
         phase.expect(len(chosen))
     for name in chosen:
-        suite, place = suites[name], _place(name)
-        paths = _matching(files, place)
-        if paths:
-            rows = [row for path in paths for row in read_file(path)]
-            origins = [{"file": path.name, "sha256": _file_hash(path)} for path in paths]
-        elif hub and place.hub:
-            rows = from_hub(place)
-            origins = [{"file": f"hub:{place.hub}", "sha256": _rows_hash(rows)}]
-        else:
-            note(f"{name} is missing: {suite.origin}.")
-            continue
-        items = suite.convert(rows, tools)
-        if not items:
-            raise UserError(f"{origins[0]['file']} has no items for {name}: {suite.origin}")
-        body = "".join(f"{json.dumps({'id': item.id, 'question': item.question, 'reference': item.reference})}\n" for item in items)
-        _write(to / f"{name}.jsonl", body)
-        digest = hashlib.sha256(body.encode()).hexdigest()
-        manifest[name] = {"items": len(items), "expected": suite.size, "sha256": digest, "sources": origins}
-        _write(to / MANIFEST, json.dumps(manifest, indent=1, sort_keys=True) + "\n")
-        found = True
-        of = "" if len(items) == suite.size else f" of {suite.size}"
-        note(f"{name}: {len(items)}{of} items from {', '.join(origin['file'] for origin in origins)}.")
-    if not found:
-        raise UserError(f"no benchmark file was found in {', '.join(map(str, sources)) or 'no folder'}: {' '.join(notes)}")
-    return notes
+        place = place_of(name)
+        candidates: list[list[Path] | Place] = [
+            *matching([path for path in files if not is_of_another(path, name, place, suites)], place),
+            *([place] if hub and place.hub else []),
+        ]
+        for origin in candidates:
+            try:
+                items, origins = _converted(origin, suites[name], tools)
+            except UserError as error:
+                done.refused.append(f"{_called(origin)} is no file for {name} ({error}): {suites[name].origin}.")
+                note(done.refused[-1])
+            else:
+                note(_keep(to, suites[name], items, origins, manifest))
+                break
+        if not candidates:
+            note(f"{name} is missing: {suites[name].origin}.")
+        if phase:
+            phase.advance(1)
+    if not done.refused and all(" is missing: " in sentence for sentence in done.notes):
+        raise UserError(f"no benchmark file was found in {', '.join(map(str, sources)) or 'no folder'}: {' '.join(done.notes)}")
+    return done
+
+
+def _converted(origin: list[Path] | Place, suite: Suite, tools: Tools) -> tuple[list[Item], list[dict[str, str]]]:
+    """The items of a suite from its files or from the hub, and what they were made of. Raises UserError."""
+    if isinstance(origin, Place):
+        rows = from_hub(origin)
+        origins = [{"file": _called(origin), "sha256": _rows_hash(rows)}]
+    else:
+        rows = [row for path in origin for row in read_file(path)]
+        origins = [{"file": path.name, "sha256": _file_hash(path)} for path in origin]
+    if not rows:
+        raise UserError("it has no rows")
+    if all(row.keys() == ITEM_KEYS and isinstance(row["reference"], dict) for row in rows):  # written here before
+        return [Item(**row) for row in rows], origins
+    return suite.convert(rows, tools), origins
+
+
+def _keep(to: Path, suite: Suite, items: list[Item], origins: list[dict[str, str]], manifest: dict[str, dict[str, Any]]) -> str:
+    """Writes the items of a suite, and adds them to the manifest; a sentence about them. Raises UserError."""
+    body = "".join(f"{json.dumps({'id': item.id, 'question': item.question, 'reference': item.reference})}\n" for item in items)
+    _write(to / f"{suite.name}.jsonl", body)
+    digest = hashlib.sha256(body.encode()).hexdigest()
+    manifest[suite.name] = {"items": len(items), "expected": suite.size, "sha256": digest, "sources": origins}
+    _write(to / MANIFEST, json.dumps(manifest, indent=1, sort_keys=True) + "\n")
+    of = "" if len(items) == suite.size else f" of {suite.size}"
+    return f"{suite.name}: {len(items)}{of} items from {', '.join(origin['file'] for origin in origins)}."
+
+
+def _called(origin: list[Path] | Place) -> str:
+    return f"hub:{origin.hub}" if isinstance(origin, Place) else ", ".join(map(str, origin))
 
 
 def load(folder: Path, suite: Suite) -> list[Item]:
@@ -185,41 +175,6 @@ def _hub_files(names: Iterable[str], place: Place) -> list[str]:
         if wanted := [name for pattern in patterns for name in fitting if fnmatch(name, pattern)]:
             return wanted
     return []
-
-
-def _place(name: str) -> Place:
-    keys = sorted((key for key in PLACES if name.startswith(key)), key=len)
-    return PLACES[keys[-1]] if keys else Place((name, f"{name}/test", f"{name}*"))
-
-
-def _readable_files(sources: Sequence[Path]) -> list[Path]:
-    """All files with a known ending, by source, then by ending and path. Raises UserError when a source is not there."""
-    found: list[Path] = []
-    for source in sources:
-        if not source.exists():
-            raise UserError(f"{source} is not there: give a file or a folder with copies of the public benchmark files")
-        inside = [source] if source.is_file() else [path for path in source.rglob("*") if path.is_file()]
-        readable = [(ENDINGS.index(ending), path) for path in inside if (ending := _ending(path))]
-        found += [path for _, path in sorted(readable)]
-    return found
-
-
-def _matching(files: Sequence[Path], place: Place) -> list[Path]:
-    """The suite's file, or all its files where it has several."""
-    found: list[Path] = []
-    for pattern in place.files:
-        parts = pattern.count("/") + 1
-        fitting = [path for path in files if fnmatch("/".join(path.parts[-parts:]).lower().removesuffix(_ending(path)), pattern)]
-        if fitting and not place.together:
-            return fitting[:1]
-        found += [path for path in fitting if path.parent == fitting[0].parent and _ending(path) == _ending(fitting[0])]
-        if fitting and not pattern.endswith("/test"):  # further files beside `test` have a pattern of their own
-            break
-    return found
-
-
-def _ending(path: Path) -> str:
-    return next((ending for ending in sorted(ENDINGS, key=len, reverse=True) if path.name.lower().endswith(ending)), "")
 
 
 def _objects(path: Path, texts: Iterable[tuple[str, str]], whole: bool = False) -> Rows:

@@ -3,9 +3,10 @@
 from collections.abc import Iterable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 from azr_nemo.sandbox.executor import Executor
+from azr_nemo.tasks.task import PromptOptions, PromptText
 
 if TYPE_CHECKING:
     from azr_nemo.evaluation.maths.grader import MathGrader
@@ -87,4 +88,17 @@ class Suite(Protocol):
 
     def wrong(self, item: Item) -> str:
         """A well-formed response that states a wrong solution: it must be graded wrong."""
+        ...
+
+
+@runtime_checkable
+class Styled(Protocol):
+    """A suite whose items are tasks of self-play, so that they can be asked in the prompt style that a model was trained in."""
+
+    def styled(self, options: PromptOptions) -> Suite:
+        """The same suite, asked and read in this style."""
+        ...
+
+    def prompt(self, item: Item) -> PromptText | None:
+        """The item in the suite's style; None where it is asked in a template."""
         ...

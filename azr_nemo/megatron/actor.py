@@ -17,6 +17,7 @@ from megatron.core.pipeline_parallel import get_forward_backward_func
 from torch import Tensor
 from transformers import PretrainedConfig
 
+from azr_nemo import progress
 from azr_nemo.algorithms.aggregation import token_weights
 from azr_nemo.algorithms.finite import bounded
 from azr_nemo.algorithms.importance_sampling import importance_weights
@@ -24,15 +25,14 @@ from azr_nemo.algorithms.losses import LOSSES, Bounds, Moved
 from azr_nemo.megatron import distributed
 from azr_nemo.megatron.batches import MicroBatch, mini_batches, pack
 from azr_nemo.megatron.finite_weights import Growth
+from azr_nemo.megatron.generation import request_seed
 from azr_nemo.megatron.huggingface import open_weights
 from azr_nemo.megatron.layers import SHORT
 from azr_nemo.megatron.model import bare, build_model, has_transformer_engine_layers
 from azr_nemo.megatron.optimizer import make_optimizer, make_scheduler
 from azr_nemo.megatron.platform import Platform, choose_dtype
-from azr_nemo.megatron.sampling import request_seed
-from azr_nemo.megatron.weights import import_weights
-from azr_nemo.selfplay.engine import Example
-from azr_nemo.selfplay.exchange import TrainingBatch
+from azr_nemo.megatron.weight_stream import import_weights
+from azr_nemo.selfplay.exchange import Example, TrainingBatch
 from azr_nemo.settings.schema import RunConfig
 
 # Of one micro-batch: the loss summed over its tokens, and sums for the metrics, from log-probabilities and entropies [n].
@@ -107,7 +107,9 @@ class Actor:
             self.reset_optimizer()
             self.supervised = False
         self.scheduler.step(1)
-        if self.config.optim.mini_batches == 1:
+        passes = 1 if self.config.optim.mini_batches == 1 else 2
+        progress.expect(passes * len(batch.prompt_ids) // parallel_state.get_data_parallel_world_size(), "rows")
+        if passes == 1:
             steps = [self._learn(batch, None)]
         else:
             old = self.logprobs(batch.prompt_ids, batch.response_ids)
@@ -223,7 +225,7 @@ class Actor:
         with self.platform.scope():
             statistics = get_forward_backward_func()(
                 forward_step_func=forward,
-                data_iterator=iter(batches),
+                data_iterator=progress.counted(batches, lambda batch: len(batch.rows.unique())),
                 model=[self.model],
                 num_microbatches=len(batches),
                 seq_length=1,  # both unused: lengths vary and are told to the next stage

@@ -84,6 +84,7 @@ DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 # Without one of these a CPU multiplies bfloat16 in plain loops: about 18 times slower than float32 (measured on Zen 3).
 FAST_BFLOAT16 = {"avx512_bf16", "amx_bf16", "bf16"}
 CPU_INFO = Path("/proc/cpuinfo")
+CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")  # of a container's own group: microseconds of CPU time, of how many
 
 
 def multiplies_bfloat16(platform: Platform) -> bool:
@@ -116,8 +117,21 @@ def keep_freed_memory() -> None:
 
 
 def set_threads(threads: int) -> int:
-    """Sets torch's CPU threads and returns their number; 0 shares the machine's usable cores among its ranks."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    count = threads or max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+    """Sets torch's CPU threads and returns their number; 0 shares the cores that this process may use among the machine's ranks. For a rank
+    alone OMP_NUM_THREADS is a bound of that; to several torchrun gives one of its own."""
+    ranks = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    count = threads or max(1, usable_cores() // ranks)
+    if not threads and ranks == 1 and (bound := os.environ.get("OMP_NUM_THREADS", "")).isdecimal():
+        count = max(1, min(count, int(bound)))
     torch.set_num_threads(count)
     return count
+
+
+def usable_cores() -> int:
+    """Those that the scheduler gives this process, or fewer where a container's quota of CPU time is less: threads beyond it only wait."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = CPU_QUOTA.read_text(encoding="utf-8").split()
+        return max(1, min(cores, round(int(quota) / int(period))))
+    except (OSError, ValueError):  # no such group, or "max"
+        return cores

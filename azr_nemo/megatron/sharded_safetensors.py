@@ -28,6 +28,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from azr_nemo import progress
 from azr_nemo.file_hashes import Written
 from azr_nemo.megatron.finite_weights import require_finite
 
@@ -107,6 +108,7 @@ class SafetensorsLoad(LoadShardedStrategy):
         with ExitStack() as stack:
             stored = _open(Path(checkpoint_dir), stack)
             _refuse_others(stored, {tensor.key for tensor in nested_values(sharded_state_dict)})
+            progress.expect(len(list(nested_values(sharded_state_dict))), "tensors")
             return dict_list_map_inplace(lambda tensor: _fill(tensor, stored.get(tensor.key, [])), sharded_state_dict)
 
     def load_tensors_metadata(self, checkpoint_dir: str | Path) -> dict[str, ShardedTensor]:
@@ -168,6 +170,7 @@ def _fill(wanted: ShardedTensor, stored: list[_Stored]) -> Tensor:
     # A vocabulary padded for another layout may be shorter than this one's: what is beyond it is padding, and stays as it is.
     if found != target.numel() and not wanted.allow_shape_mismatch:
         raise CheckpointingException(f"a part of its tensor {wanted.key} is missing")
+    progress.advance()
     return wanted.data
 
 

@@ -27,12 +27,14 @@ def resolve_model(config: ModelConfig, cache: Path | None = None, stage: Stage =
     from azr_nemo.models import embedded, tiny  # each needs transformers, which takes seconds to import
 
     cache = cache or cache_dir()
-    if config.path == "embedded:smollm2_135m":
-        return embedded.smollm2(cache, stage)
+    kind, _, name = config.path.partition(":")
+    if kind == "embedded" and name in embedded.MODELS:
+        return embedded.embedded(name, cache, stage)
     if config.path == "scratch:tiny":
         return tiny.tiny(cache, config.seed)
-    if config.path.startswith(("embedded:", "scratch:")):
-        raise UserError(f"model.path={config.path} is unknown: there are embedded:smollm2_135m and scratch:tiny")
+    if kind in ("embedded", "scratch"):
+        known = ", ".join(f"embedded:{known}" for known in embedded.MODELS)
+        raise UserError(f"model.path={config.path} is unknown: there are {known} and scratch:tiny")
     directory = Path(config.path).expanduser()
     missing = missing_parts(directory)
     if missing:

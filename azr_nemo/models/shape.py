@@ -36,7 +36,7 @@ def model_shape(model: ModelConfig) -> "PretrainedConfig":
     if (directory / "config.json").is_file():
         return read_config(directory)
     if directory.is_file() or (directory / "model_config.yaml").is_file():
-        from azr_nemo.conversion.nemo import open_nemo_source
+        from azr_nemo.conversion.nemo_archive import open_nemo_source
 
         with open_nemo_source(directory) as source:
             return source.config

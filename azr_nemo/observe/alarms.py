@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
-from azr_nemo.observe.readings import Reading, best, fell, reading
+from azr_nemo.observe.overview import Reading, best, fell, reading
 from azr_nemo.settings.schema import AlarmsConfig
 
 History: TypeAlias = Sequence[Mapping[str, Any]]  # the metrics of each finished step, in order, with its `step`
@@ -85,7 +85,7 @@ class Alarms:
         self._history += [_kept(int(row["step"]), row) for row in rows]
         self._up = {name for name, alarm in ALARMS.items() if alarm(self._history, self.config)}
 
-    def judge(self, step: int, metrics: Mapping[str, float]) -> tuple[dict[str, float], list[str]]:
+    def check(self, step: int, metrics: Mapping[str, float]) -> tuple[dict[str, float], list[str]]:
         """`alarm/NAME` of every alarm, 0 or 1, with their number as `overview/alarms`, and a sentence for each that has just gone up."""
         self._history.append(_kept(step, metrics))
         why = {name: alarm(self._history, self.config) for name, alarm in ALARMS.items()}

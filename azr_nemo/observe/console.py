@@ -1,6 +1,7 @@
 """What one sees while a run goes: phases with their progress, one line a step, now and then a sample of what the model wrote."""
 
 import sys
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -10,20 +11,22 @@ from typing import Self, TextIO
 
 from azr_nemo.errors import UserError
 from azr_nemo.observe.lines import JsonView, PlainView
-from azr_nemo.observe.live import RichView
+from azr_nemo.observe.terminal import RichView
 from azr_nemo.observe.text import printable
 from azr_nemo.observe.timing import clock_text, remaining
 from azr_nemo.observe.view import Phase, View
 from azr_nemo.tasks.task import Role, TaskType
 
 PHASES = ("propose", "execute", "estimate", "solve", "update", "refit", "evaluate", "save")
+BEAT_S = 2.0  # how often the view may tell of phases that do not move
 VIEWS: dict[str, Callable[[TextIO], View]] = {"rich": RichView, "plain": PlainView, "json": JsonView}
 
 
 class Console:
     """Shows a run on `stream`: `rich` bars on a terminal, `plain` lines in a log, `json` lines for machines; `auto` chooses.
 
-    Use it as a context manager: leaving it gives the terminal back. Only rank 0 has one. Times are in seconds.
+    Use it as a context manager: inside, a thread has it speak of phases that do not move, and leaving it gives the terminal back. Only rank 0
+    has one; any of its threads may use it. Times are in seconds.
     """
 
     def __init__(self, mode: str = "auto", stream: TextIO | None = None, now: Callable[[], float] = time.monotonic) -> None:
@@ -32,23 +35,42 @@ class Console:
         self.mode = _resolve(mode, stream)
         self._view = VIEWS[self.mode](stream)
         self._now = now
+        self._lock = threading.RLock()  # around the view
+        self._open: list[Phase] = []
+        self._closing = threading.Event()
         self._steps = 0
         self._recent: deque[float] = deque(maxlen=10)  # seconds of the latest steps; early ones are no guide to later ones
 
     def start_run(self, title: str, lines: Iterable[str], steps: int = 0, done: int = 0) -> None:
         """Shows what is about to run. steps: how many the whole run has; done: how many a resumed run has behind it."""
         self._steps = steps
-        self._view.title(printable(title), [printable(line) for line in lines], steps, done)
+        with self._lock:
+            self._view.title(printable(title), [printable(line) for line in lines], steps, done)
 
     @contextmanager
     def phase(self, name: str, total: int | None = None, done: int = 0) -> Iterator[Phase]:
         """Progress of `total` items, `done` of which were done before. Phases nest."""
-        phase = Phase(printable(name), total, done, self._now, self._view.phase_moved)
-        self._view.phase_began(phase)
+        phase = Phase(printable(name), total, done, self._now, self._moved)
+        with self._lock:
+            self._view.phase_began(phase)
+            self._open.append(phase)
         try:
             yield phase
         finally:
-            self._view.phase_ended(phase)
+            with self._lock:
+                self._open.remove(phase)
+                self._view.phase_ended(phase)
+
+    def _moved(self, phase: Phase) -> None:
+        with self._lock:
+            if phase in self._open:  # else a late word of another thread
+                self._view.phase_moved(phase)
+
+    def beat(self) -> None:
+        """Has the view speak of open phases of which it has said nothing for long."""
+        with self._lock:
+            for phase in self._open:
+                self._view.phase_waits(phase)
 
     @contextmanager
     def stage(self, text: str) -> Iterator[Phase]:
@@ -62,22 +84,32 @@ class Console:
         if "step/seconds" in metrics:
             self._recent.append(metrics["step/seconds"])
         eta = remaining(len(self._recent), len(self._recent) + max(self._steps - step, 0), sum(self._recent)) if self._steps else None
-        self._view.step(step, "\n  ".join(filter(None, [step_text(step, self._steps, metrics, eta), phases_text(metrics)])), metrics, eta)
+        text = "\n  ".join(filter(None, [step_text(step, self._steps, metrics, eta), phases_text(metrics)]))
+        with self._lock:
+            self._view.step(step, text, metrics, eta)
 
     def note(self, text: str) -> None:
         """A sentence about something that happened (saved, resumed, stopped)."""
-        self._view.note(printable(text))
+        with self._lock:
+            self._view.note(printable(text))
 
     def sample(self, role: Role, type: TaskType, text: str, outcome: str, reward: float) -> None:
         """A task or an answer as the model wrote it, and what came of it."""
         facts: dict[str, str | float] = {"role": role.value, "type": type.value, "outcome": printable(outcome), "reward": reward}
-        self._view.sample(f"{role.value} {type.value}: {facts['outcome']}, reward {reward:.2f}", printable(text), facts)
+        with self._lock:
+            self._view.sample(f"{role.value} {type.value}: {facts['outcome']}, reward {reward:.2f}", printable(text), facts)
 
     def close(self) -> None:
         """Idempotent."""
+        self._closing.set()
         self._view.close()
 
+    def _beat(self) -> None:
+        while not self._closing.wait(BEAT_S):
+            self.beat()
+
     def __enter__(self) -> Self:
+        threading.Thread(target=self._beat, name="console", daemon=True).start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:

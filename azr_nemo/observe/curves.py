@@ -1,9 +1,10 @@
 """Draws a run: what must be read together in the first row, the rest below it. A panel without data is left out."""
 
 import math
+import os
 from collections.abc import Callable
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -11,11 +12,9 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from azr_nemo.observe.palette import COLOURS, PHASES
-from azr_nemo.observe.smoothing import RAW_STEPS, running_mean, window
-
-if TYPE_CHECKING:
-    from azr_nemo.observe.summary import Points, Summary
+from azr_nemo.errors import UserError
+from azr_nemo.observe.pictures import COLOURS, PHASES, RAW_STEPS, running_mean, window
+from azr_nemo.observe.summary import Points, Summary, summarise
 
 COLUMNS = 4
 BARS = 60
@@ -159,3 +158,18 @@ PANELS: tuple[Panel, ...] = (
     _time,
     _throughput,
 )
+
+
+def plot(run_dir: Path, out_png: Path) -> None:
+    """Draws the run's curves into a PNG, written aside and renamed. Raises UserError as `summarise` does, or when it cannot be written."""
+
+    summary = summarise(run_dir)
+    figure = draw(summary)
+    aside = out_png.with_name(out_png.name + ".tmp")
+    try:
+        figure.savefig(aside, format="png")
+        os.replace(aside, out_png)
+    except OSError as error:
+        raise UserError(f"cannot write {out_png} ({error.strerror}): expected a writable place; give another path") from error
+    finally:
+        aside.unlink(missing_ok=True)

@@ -8,19 +8,20 @@ from azr_nemo.observe.text import clip
 from azr_nemo.observe.timing import clock_text
 from azr_nemo.observe.view import Phase
 
-REPORT_EVERY_S = 10.0  # a phase that takes longer says so this often
+REPORT_EVERY_S = 10.0  # a phase that takes longer says so this often while it moves,
+SILENT_S = 25.0  # and this often while it does not
 SAMPLE_LINES, SAMPLE_WIDTH = 16, 140
 
 
 class _Throttle:
-    """Which phases have something to say now: one that has been silent for REPORT_EVERY_S."""
+    """Which phases have something to say now: those that have been silent for long enough."""
 
     def __init__(self) -> None:
         self._said: dict[Phase, float] = {}
 
-    def due(self, phase: Phase) -> bool:
+    def due(self, phase: Phase, every: float = REPORT_EVERY_S) -> bool:
         elapsed = phase.elapsed
-        if elapsed - self._said.get(phase, 0.0) < REPORT_EVERY_S:
+        if elapsed - self._said.get(phase, 0.0) < every:
             return False
         self._said[phase] = elapsed
         return True
@@ -46,12 +47,15 @@ class PlainView:
 
     def phase_moved(self, phase: Phase) -> None:
         if self._throttle.due(phase):
-            share = f"{phase.done}/{phase.total} ({min(phase.done / phase.total, 1):.0%})" if phase.total else f"{phase.done} done"
-            self._print("  " + "  ".join(filter(None, [phase.name, share, f"ETA {clock_text(phase.remaining)}", phase.info_text])))
+            self._say(phase, phase.share_text, phase.eta_text, phase.info_text)
+
+    def phase_waits(self, phase: Phase) -> None:
+        if self._throttle.due(phase, SILENT_S):
+            self._say(phase, phase.share_text, phase.eta_text, f"{clock_text(phase.elapsed)} so far", phase.info_text)
 
     def phase_ended(self, phase: Phase) -> None:
         if self._throttle.ended(phase):
-            self._print("  " + "  ".join(filter(None, [phase.name, f"ended after {clock_text(phase.elapsed)}", phase.info_text])))
+            self._say(phase, f"ended after {clock_text(phase.elapsed)}", phase.info_text)
 
     def step(self, step: int, text: str, metrics: Mapping[str, float], eta: float | None) -> None:
         if not self._explained:
@@ -67,6 +71,9 @@ class PlainView:
 
     def close(self) -> None:
         pass
+
+    def _say(self, phase: Phase, *words: str) -> None:
+        self._print("  " + "  ".join(filter(None, [phase.name, *words])))
 
     def _print(self, *lines: str) -> None:
         encoding = getattr(self._stream, "encoding", None) or "utf-8"
@@ -91,6 +98,10 @@ class JsonView:
 
     def phase_moved(self, phase: Phase) -> None:
         if self._throttle.due(phase):
+            self._phase(phase, "running")
+
+    def phase_waits(self, phase: Phase) -> None:
+        if self._throttle.due(phase, SILENT_S):
             self._phase(phase, "running")
 
     def phase_ended(self, phase: Phase) -> None:

@@ -1,13 +1,74 @@
 """The run's numbers: one line a step in metrics.jsonl and, where wanted, the same in TensorBoard and elsewhere. docs/metrics.md lists the names."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from azr_nemo.errors import UserError
 from azr_nemo.observe.jsonl import JsonlLog, read_rows
-from azr_nemo.observe.sink import Sink
-from azr_nemo.observe.tensorboard import TensorBoard
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
+from typing import Protocol
+
+
+class Sink(Protocol):
+    """One service or format. Each method raises UserError, naming the setting that switches it off, when it cannot do its work."""
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        """Takes a finished step's metrics; they are on their way when it returns. Values may be nan or infinite."""
+        ...
+
+    def rewind(self, step: int) -> None:
+        """The run goes on after `step` (-1: from its beginning): what came later is written again."""
+        ...
+
+    def close(self) -> None:
+        """Idempotent."""
+        ...
+
+
+class TensorBoard(Sink):
+    """Event files in `folder`, opened with the first step. After a rewind TensorBoard shows each step once."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._writer: SummaryWriter | None = None
+        self._purge_step: int | None = None
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        with self._writing():
+            writer = self._writer = self._writer or self._open()
+            for name, value in values.items():
+                writer.add_scalar(name, value, step)
+            writer.flush()
+
+    def rewind(self, step: int) -> None:
+        self._purge_step = step + 1
+        self.close()
+
+    def close(self) -> None:
+        if self._writer is not None:
+            with self._writing():
+                self._writer.close()
+            self._writer = None
+
+    def _open(self) -> "SummaryWriter":
+        from torch.utils.tensorboard import SummaryWriter  # a second of imports, paid only where it is switched on
+
+        return SummaryWriter(str(self._folder), purge_step=self._purge_step)
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            self._writer = None  # its thread is dead; closing it would only fail again, over the first failure
+            raise UserError(
+                f"cannot write TensorBoard events in {self._folder} ({error.strerror}): make room there, or set logging.tensorboard=false"
+            ) from error
 
 
 class MetricsLog:

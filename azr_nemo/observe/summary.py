@@ -1,6 +1,5 @@
 """What a run came to: a table of its first and last steps, and a picture of its curves."""
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -143,22 +142,6 @@ def rows_by_step(run_dir: Path) -> dict[int, dict[str, Any]]:
     if not any(isinstance(row.get("step/seconds"), int | float) for row in rows.values()):
         raise UserError(f"the run in {run_dir} has not finished a step yet: expected at least one; wait for its first step line")
     return dict(sorted(rows.items()))
-
-
-def plot(run_dir: Path, out_png: Path) -> None:
-    """Draws the run's curves into a PNG, written aside and renamed. Raises UserError as `summarise` does, or when it cannot be written."""
-    from azr_nemo.observe.curves import draw  # matplotlib takes a second to import, and the table does without it
-
-    summary = summarise(run_dir)
-    figure = draw(summary)
-    aside = out_png.with_name(out_png.name + ".tmp")
-    try:
-        figure.savefig(aside, format="png")
-        os.replace(aside, out_png)
-    except OSError as error:
-        raise UserError(f"cannot write {out_png} ({error.strerror}): expected a writable place; give another path") from error
-    finally:
-        aside.unlink(missing_ok=True)
 
 
 def _is_phase(name: str) -> bool:

@@ -1,9 +1,14 @@
 """Where the seconds and the memory of a step went, and how long is left."""
 
+import contextlib
+import re
+import resource
+import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 
 class PhaseClock:
@@ -83,3 +88,43 @@ def clock_text(seconds: float | None) -> str:
     if days:
         return f"{days}d {hour:02}:{minute:02}:{second:02}"
     return f"{hour}:{minute:02}:{second:02}" if hour else f"{minute}:{second:02}"
+
+
+STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+RESET_PEAK = "5"  # of proc(5): sets the peak resident size back to the current one
+
+
+class MemoryMeter:
+    """Peaks in GiB. Executor workers are processes of their own and are not counted.
+
+    Where the system cannot set its peak back (only Linux can, and not under every container's /proc) a reading is the peak since the process
+    began, which is never too small.
+    """
+
+    def __init__(self) -> None:
+        self.lap()
+
+    def lap(self) -> dict[str, float]:
+        """`rss` and, once a GPU is used, `gpu`: the peaks since the last call."""
+        peaks = {"rss": _peak_rss()}
+        _reset()
+        # Looked up, not imported: whoever uses no GPU should not pay for torch here.
+        if (torch := sys.modules.get("torch")) is not None and torch.cuda.is_initialized():
+            peaks["gpu"] = torch.cuda.max_memory_allocated() / 2**30
+            torch.cuda.reset_peak_memory_stats()
+        return peaks
+
+
+def _peak_rss() -> float:
+    try:
+        if found := re.search(r"^VmHWM:\s+(\d+) kB", STATUS.read_text(encoding="utf-8"), re.MULTILINE):
+            return int(found[1]) / 2**20
+    except OSError:
+        pass
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 2**30 if sys.platform == "darwin" else peak / 2**20  # macOS counts bytes, Linux KiB
+
+
+def _reset() -> None:
+    with contextlib.suppress(OSError):
+        CLEAR.write_text(RESET_PEAK, encoding="utf-8")

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from azr_nemo.observe.text import printable
-from azr_nemo.observe.timing import remaining
+from azr_nemo.observe.timing import clock_text, remaining
 
 Info = float | int | str
 
@@ -17,7 +17,9 @@ class Phase:
         self.total = total
         self.done = done
         self.info: dict[str, Info] = {}
+        self.unit = ""  # of the items, where it is not told by the name
         self._first = done
+        self._most: tuple[int, int] | None = None
         self._now = now
         self._start = now()
         self._moved = moved
@@ -28,9 +30,20 @@ class Phase:
         self.info.update(info)
         self._moved(self)
 
-    def expect(self, total: int) -> None:
+    def expect(self, total: int, unit: str = "") -> None:
         """How many items it has, once that is known."""
-        self.total = total
+        self.total, self.unit = total, unit
+        self._moved(self)
+
+    def stand(self, done: int, total: int, unit: str = "") -> None:
+        """How many items are done, where that is read off; total: 0 where nobody knows."""
+        self.done, self.total, self.unit = done, total or None, unit
+        self._moved(self)
+
+    def at_most(self, done: int, most: int, **info: Info) -> None:
+        """What is done of the most that the phase can come to: a bound of the time that is left, until an item is done."""
+        self._most = (done, most)
+        self.info.update(info)
         self._moved(self)
 
     @property
@@ -45,6 +58,22 @@ class Phase:
         return remaining(self.done - self._first, total, self.elapsed)
 
     @property
+    def share_text(self) -> str:
+        """How much is done: 12/40 (30%), 3 done; empty where nothing is counted."""
+        unit = f" {self.unit}" if self.unit else ""
+        if self.total:
+            return f"{self.done}/{self.total}{unit} ({min(self.done / self.total, 1):.0%})"
+        return f"{self.done}{unit} done" if self.done else ""
+
+    @property
+    def eta_text(self) -> str:
+        """How long is left, or at most; -:-- where nobody can tell."""
+        left = self.remaining
+        if left is None and self._most and (most := remaining(*self._most, self.elapsed)) is not None:
+            return f"ETA at most {clock_text(most)}"
+        return f"ETA {clock_text(left)}"
+
+    @property
     def info_text(self) -> str:
         return "  ".join(f"{name.replace('_', ' ')} {_brief(value)}" for name, value in self.info.items())
 
@@ -57,6 +86,10 @@ class View(Protocol):
     def phase_began(self, phase: Phase) -> None: ...
 
     def phase_moved(self, phase: Phase) -> None: ...
+
+    def phase_waits(self, phase: Phase) -> None:
+        """Now and then, while a phase is open: it may have nothing to tell of."""
+        ...
 
     def phase_ended(self, phase: Phase) -> None: ...
 

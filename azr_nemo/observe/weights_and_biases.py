@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from azr_nemo.errors import UserError
-from azr_nemo.observe.sink import Sink
+from azr_nemo.observe.metrics import Sink
 from azr_nemo.settings.schema import RunConfig
 
 NAME = "wandb.json"  # in the run directory: {"id": ..., "lines": how many it was sent}

@@ -11,6 +11,8 @@ from azr_nemo.planning.parameters import stage_parameters, total_parameters, voc
 from azr_nemo.planning.sizing import SHORT, Sizing
 
 FP32 = 4
+# Of vLLM's three processes on a CPU before they hold weights or a cache, measured with vLLM 0.32.
+SERVER_BYTES = 1_700_000_000
 # Elements of the head's blocks of fp32 logits, on a CPU and on a GPU (azr_nemo.megatron.head), of which two are there at a time.
 BLOCKS = {False: 2**20, True: 2**27}
 # Of the decode `torch`: columns that its cache grows by, and tokens of one prefill batch (azr_nemo.rollout.torch).
@@ -24,7 +26,7 @@ HOLES = 0.85
 @dataclass(frozen=True)
 class Memory:
     """Bytes of one rank. activations: what autograd keeps; scratch: what a training step needs beside it for moments, the head's logits above
-    all. replica: the rollout engine's weights. cache: keys and values. reserved: the cache stays while the trainer learns (trtllm).
+    all. replica: the rollout engine's weights. cache: keys and values. reserved: the cache stays while the trainer learns (trtllm, vllm).
     holes: of each byte that comes and goes, how many more a CPU's heap takes."""
 
     weights: int
@@ -73,10 +75,12 @@ def stage_memory(size: Sizing, stage: int) -> Memory:
     moments = 2 * parameters * FP32
     shards = size.layout.data if size.distributed_optimizer else 1
     replica = replica_bytes(size)
-    reserved = size.rollouts.name == "trtllm"
+    reserved = size.rollouts.pooled
     if reserved and size.padded:
         # NeMo-Aligner's engine has room for its rows, and stays.
         cache = cache_bytes(size, size.rollouts.rows * (size.rollouts.prompt + size.rollouts.response))
+    elif reserved and not size.accelerated:
+        cache = size.rollouts.pool
     elif reserved:
         # Its pool is taken when it starts, which is before the first update makes Adam's moments.
         free = size.capacity - weights - gradients - masters // shards - replica
@@ -152,12 +156,16 @@ def training_bytes(size: Sizing, stage: int) -> tuple[int, int]:
 
 
 def replica_bytes(size: Sizing) -> int:
-    """The rollout engine's weights on one rank. On a CPU the decode packs the head's weights, so a tied model has them twice."""
+    """The rollout engine's weights on one rank. On a CPU the decode packs the head's weights, as vLLM does, so a tied model has
+    them twice."""
     if size.rollouts.name == "nemo":
         return 0  # the trainer's own weights
     count = total_parameters(size.model)
-    if not size.accelerated and size.model.tied and size.rollouts.name == "torch":
+    if not size.accelerated and size.model.tied and size.rollouts.name in ("torch", "vllm"):
         count += vocabulary_parameters(size.model)
+    if not size.accelerated and size.rollouts.name == "vllm":
+        # Its processes, and the weights that were handed over last, in shared memory.
+        return SERVER_BYTES + (count + total_parameters(size.model)) * size.width
     return count * size.width // size.rollouts.tensor
 
 

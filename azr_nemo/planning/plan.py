@@ -11,10 +11,9 @@ from transformers import PretrainedConfig
 from azr_nemo.errors import UserError
 from azr_nemo.megatron.architecture import check_layout, read_architecture
 from azr_nemo.models.shape import model_shape
-from azr_nemo.planning.hardware import Hardware, cpu, gpu
 from azr_nemo.planning.memory import Memory, cache_bytes, memory
 from azr_nemo.planning.sizing import Sizing, ranks_of, sizing
-from azr_nemo.planning.step_time import StepTime, step_time
+from azr_nemo.planning.step_time import Hardware, StepTime, cpu, gpu, step_time
 from azr_nemo.settings.schema import RunConfig
 
 GPUS_GB = (40, 80, 141)
@@ -53,7 +52,7 @@ def make_plan(config: RunConfig, mean_prompt: int = 0, mean_response: int = 0, s
 
 
 def fits(size: Sizing) -> bool:
-    """Whether the rank that needs most fits, and the cache of trtllm holds the longest sample."""
+    """Whether the rank that needs most fits, and the pool of trtllm or vllm holds the longest sample."""
     found = memory(size)
     longest = cache_bytes(size, size.rollouts.prompt + size.rollouts.response)
     return found.peak <= size.capacity and (not found.reserved or found.cache >= longest)
@@ -119,7 +118,7 @@ def _choices(config: RunConfig, shape: PretrainedConfig) -> dict[str, list[Any]]
         "engine.recompute": [] if engine.recompute else [True],
         "engine.micro_batch_tokens": [] if aligner else list(_halves(engine.micro_batch_tokens, 512)),
         "aligner.micro_batch": list(_halves(config.aligner.micro_batch, 1)) if aligner else [],
-        "rollout.max_batch_rows": [] if rollout.name == "trtllm" else list(_halves(rollout.max_batch_rows, 1)),
+        "rollout.max_batch_rows": [] if rollout.name in ("trtllm", "vllm") else list(_halves(rollout.max_batch_rows, 1)),
     }
     if config.cluster.gpus_per_node:
         tensors = [n for n in (2, 4, 8) if n > engine.tensor_parallel]
@@ -128,7 +127,7 @@ def _choices(config: RunConfig, shape: PretrainedConfig) -> dict[str, list[Any]]
             "engine.sequence_parallel": [] if engine.sequence_parallel else [True],
             "engine.tensor_parallel": tensors,
             "engine.pipeline_parallel": [n for n in (2, 4, 8, 16) if n > engine.pipeline_parallel and model.layers % n == 0],
-            "rollout.name": [] if aligner or rollout.name == "trtllm" else ["trtllm"],
+            "rollout.name": [] if aligner or rollout.name in ("trtllm", "vllm") else ["trtllm"],
             "rollout.tensor_parallel": [n for n in (2, 4, 8) if n > rollout.tensor_parallel],
             "rollout.memory_fraction": [x for x in (0.5, 0.4, 0.3, 0.2, 0.1) if x < rollout.memory_fraction],
         }

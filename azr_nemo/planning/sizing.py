@@ -39,8 +39,9 @@ class MicroBatch:
 
 @dataclass(frozen=True)
 class Rollouts:
-    """How completions are sampled. tensor: GPUs of one replica (1 unless trtllm or nemo; NeMo-Aligner's are cut as its trainer is). fraction: of the
-    GPU's free memory, for trtllm's cache. rows: decoded together on one replica. prompt, response: the longest, in tokens."""
+    """How completions are sampled. tensor: GPUs of one replica (1 unless trtllm, vllm or nemo; NeMo-Aligner's are cut as its trainer is). fraction: of the
+    GPU's free memory, for the cache of trtllm and vllm. rows: decoded together on one replica. prompt, response: the longest, in tokens.
+    pool: bytes of vllm's cache on a CPU."""
 
     name: str
     tensor: int
@@ -48,6 +49,12 @@ class Rollouts:
     rows: int
     prompt: int
     response: int
+    pool: int = 0
+
+    @property
+    def pooled(self) -> bool:
+        """Whether keys and values have a pool that is taken at the start: the engines of clusters."""
+        return self.name in ("trtllm", "vllm")
 
 
 @dataclass(frozen=True)
@@ -127,11 +134,16 @@ def sizing(config: RunConfig, model: Architecture, mean_prompt: int = 0, mean_re
     work = _work(config, mean_prompt, mean_response)
     rollouts = Rollouts(
         name=rollout.name,
-        tensor={"trtllm": engine.tensor_parallel if padded else rollout.tensor_parallel, "nemo": size}.get(rollout.name, 1),
+        tensor={
+            "trtllm": engine.tensor_parallel if padded else rollout.tensor_parallel,
+            "vllm": rollout.tensor_parallel,
+            "nemo": size,
+        }.get(rollout.name, 1),
         fraction=rollout.memory_fraction,
         rows=rollout.max_batch_rows,
         prompt=rollout.max_prompt_tokens,
         response=response,
+        pool=rollout.vllm.cpu_cache_mb << 20,
     )
     if ranks % rollouts.tensor:
         raise UserError(

@@ -1,12 +1,56 @@
 """Seconds of one step of self-play, from its operations and bytes: generation reads weights and keys and values for every token, prefill and
 training multiply. Executing programs overlaps generation and is left out."""
 
+import os
 from dataclasses import dataclass
 
-from azr_nemo.planning.hardware import GRAPH_LAUNCH_S, Hardware
 from azr_nemo.planning.memory import FP32, cache_bytes, memory
 from azr_nemo.planning.parameters import multiplied_parameters, stage_parameters, total_parameters
 from azr_nemo.planning.sizing import Sizing
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """One GPU, or one CPU machine. flops: of dense products a second, in bfloat16 (CPU: in the model's dtype). bandwidth: bytes a second of its
+    memory. link, fabric: bytes a second to a neighbour in the node, and to another node. The rest are shares of these: training, prefill (products
+    of many tokens), decode (products of a token a row), reading (memory, while decoding), talking (link and fabric). launch_s: of one layer of one
+    decode step, by kernels that are started one by one. latency_s: of a small all-reduce."""
+
+    name: str
+    flops: float
+    bandwidth: float
+    link: float
+    fabric: float
+    training: float = 0.40
+    prefill: float = 0.50
+    decode: float = 0.50
+    reading: float = 0.60
+    talking: float = 0.70
+    launch_s: float = 100e-6  # 20 kernels of 5 microseconds
+    latency_s: float = 10e-6
+
+
+A100 = Hardware("A100 40 GB", 312e12, 1.555e12, 300e9, 25e9)
+H100 = Hardware("H100 80 GB", 989e12, 3.35e12, 450e9, 50e9)
+H200 = Hardware("H200 141 GB", 989e12, 4.8e12, 450e9, 50e9)
+# What a launch costs when the kernels of a whole step are one CUDA graph, as trtllm and vllm have them.
+GRAPH_LAUNCH_S = 10e-6
+CORE_FLOPS = 100e9  # of a core with AVX2 and two multiply-add units at 3.1 GHz, float32
+BFLOAT16_FLOPS = 550e9  # of one with AVX512-BF16: what SmolLM2-135M's training step takes on it, at the same shares
+
+
+def gpu(memory_gb: int) -> Hardware:
+    """The GPU that a recipe with this much memory is taken to mean."""
+    return A100 if memory_gb <= 48 else H100 if memory_gb <= 100 else H200
+
+
+def cpu(cores: int = 0, width: int = 4) -> Hardware:
+    """A CPU with so many cores, by default those that this process may use. width: bytes of the model's numbers; with 2 it is taken to have
+    instructions for bfloat16, as one for which `model.dtype=auto` chooses them has."""
+    cores = cores or len(os.sched_getaffinity(0))
+    flops = cores * (BFLOAT16_FLOPS if width == 2 else CORE_FLOPS)
+    return Hardware(f"CPU, {cores} cores", flops, 20e9, 5e9, 1e9, training=0.5, prefill=0.4, decode=0.22, launch_s=0.0, latency_s=100e-6)
+
 
 OPTIMIZER_BYTES = 34  # read and written for a parameter: gradient twice, master, both moments twice, weight
 
@@ -62,7 +106,7 @@ def generation_seconds(size: Sizing, hardware: Hardware, prompts: int, samples: 
     mine = -(-prompts // replicas)
     rows = min(rollouts.rows, mine * samples)
     context = size.work.mean_prompt + mean // 2
-    if rollouts.name == "trtllm":
+    if rollouts.pooled:
         rows = max(1, min(rows, memory(size).cache // max(1, cache_bytes(size, context))))
     tokens = mine * samples * mean
     steps = max(longest, -(-tokens // rows))
@@ -72,7 +116,7 @@ def generation_seconds(size: Sizing, hardware: Hardware, prompts: int, samples: 
     read = weights * size.width / rollouts.tensor + live * cache_bytes(size, context)
     multiplied = live * (2 * weights + attention * context) / rollouts.tensor
     step = max(read / (hardware.bandwidth * hardware.reading), multiplied / (hardware.flops * hardware.decode))
-    launch = min(hardware.launch_s, GRAPH_LAUNCH_S) if rollouts.name == "trtllm" else hardware.launch_s
+    launch = min(hardware.launch_s, GRAPH_LAUNCH_S) if rollouts.pooled and size.accelerated else hardware.launch_s
     step += model.layers * launch
     if rollouts.tensor > 1:
         between = _link(size, hardware, rollouts.tensor)

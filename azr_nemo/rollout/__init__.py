@@ -31,7 +31,7 @@ def make_rollout(
     Raises UserError for an unknown name, or a model that the engine cannot decode.
     """
     if config.name == "torch":
-        from azr_nemo.rollout.torch.engine import TorchRollout
+        from azr_nemo.rollout.torch.torch_rollout import TorchRollout
 
         return TorchRollout(hf_config, dtype, eos_ids, device, config.max_batch_rows, decode)
     if config.name == "transformers":
@@ -43,7 +43,7 @@ def make_rollout(
 
         return TrtllmRollout(hf_config, dtype, eos_ids, device, config, decode)
     if config.name == "vllm":
-        from azr_nemo.rollout.vllm.engine import VllmRollout
+        from azr_nemo.rollout.vllm.vllm_rollout import VllmRollout
 
         return VllmRollout(hf_config, dtype, eos_ids, device, config, decode, log, note)
     raise UserError(f"rollout.name is {config.name!r}: choose one of {', '.join(NAMES)}")

@@ -9,6 +9,8 @@ from typing import Protocol
 
 from torch import Tensor
 
+from azr_nemo.errors import UserError
+
 
 @dataclass(frozen=True)
 class SampleRequest:
@@ -52,6 +54,15 @@ def check_request(request: SampleRequest) -> None:
         raise ValueError(f"a request needs a prompt, samples >= 1, max_new_tokens >= 1 and temperature >= 0, not {request}")
     if not 0 < request.top_p <= 1 or request.top_k < 0 or not 0 <= request.min_p <= 1:
         raise ValueError(f"a request needs 0 < top_p <= 1, top_k >= 0 and 0 <= min_p <= 1, not {request}")
+
+
+def check_version(sample: Sample, version: int, index: int, k: int) -> None:
+    """Raises UserError for a sample of other weights than were asked for: what was learnt never reached the sampler."""
+    if sample.weight_version != version:
+        raise UserError(
+            f"sample {k} of prompt {index} was drawn with the weights of update {sample.weight_version}, and those of update {version} were asked "
+            "for: the rollout engine did not take over the new weights; resume from the last checkpoint"
+        )
 
 
 class RolloutEngine(Protocol):

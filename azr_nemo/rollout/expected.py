@@ -17,6 +17,7 @@ class Expected:
         with torch.device("meta"):
             model = AutoModelForCausalLM.from_config(copy.deepcopy(config))  # from_config writes into the configuration it is given
         self.shapes = {name: tuple(weight.shape) for name, weight in model.named_parameters(remove_duplicate=False)}
+        self.parameters = sum(weight.numel() for weight in model.parameters())
         self._needed = set(self.shapes) - ({"lm_head.weight"} if config.tie_word_embeddings else set())
 
     def checked(self, weights: Iterable[tuple[str, Tensor]]) -> Iterator[tuple[str, Tensor]]:

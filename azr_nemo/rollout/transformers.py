@@ -17,7 +17,7 @@ from transformers import (
 
 from azr_nemo.rollout.engine import RolloutEngine, Sample, SampleRequest
 from azr_nemo.rollout.expected import Expected
-from azr_nemo.rollout.rows import Rollout, Row
+from azr_nemo.rollout.sampling import Rollout, Row
 from azr_nemo.rollout.stops import Decode
 
 

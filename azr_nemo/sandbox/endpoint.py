@@ -15,8 +15,7 @@ import urllib3
 from sandbox_fusion.models import CommandRunResult, CommandRunStatus, RunCodeRequest, RunCodeResponse, RunStatus
 
 from azr_nemo.sandbox import payload
-from azr_nemo.sandbox.executor import Limits, Outcome, Request, Status, confirmed
-from azr_nemo.sandbox.script import Script, ScriptResult, ScriptStatus
+from azr_nemo.sandbox.executor import Limits, Outcome, Request, Script, ScriptResult, ScriptStatus, Status, confirmed
 
 CONNECT_S = 5.0
 PING_S = 10.0

@@ -5,14 +5,72 @@ A sandbox that cannot be reached or dies raises `ExecutorUnavailable`; it never 
 
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
 from types import TracebackType
 from typing import Protocol, Self, TypeAlias, TypeVar
 
-from azr_nemo.sandbox.limits import Limits as Limits
+from azr_nemo.errors import UserError
 from azr_nemo.sandbox.local.jailed.canonical import agreed_text
-from azr_nemo.sandbox.script import Script, ScriptResult
+from azr_nemo.settings.field import check_value
+from azr_nemo.settings.schema import ExecutorConfig
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Limits of one program. wall_s: seconds for one call of `f` (and for the program's import-time code); cpu_s likewise in CPU seconds;
+    memory_mb: address space the program may add, in MiB; output_chars: longest repr that is accepted, never cut.
+    The bounds are those of the settings executor.*; raises UserError for what lies outside of them."""
+
+    wall_s: float = 5.0
+    cpu_s: float = 5.0
+    memory_mb: int = 512
+    output_chars: int = 8000
+
+    def __post_init__(self) -> None:
+        for part in fields(self):
+            check_value(part.name, getattr(self, part.name), ABOUT[part.name])
+
+
+class ScriptStatus(StrEnum):
+    FINISHED = "finished"
+    TIMEOUT = "timeout"
+    FLOODED = "flooded"  # a stream was longer than allowed; the script was ended
+
+
+@dataclass(frozen=True)
+class Script:
+    """Python source and what it reads on its standard input. limits: `wall_s`, `cpu_s` and `memory_mb` hold for the whole script; stream_bytes: longest
+    standard output or error."""
+
+    source: str
+    stdin: str = ""
+    limits: Limits = field(default_factory=Limits)
+    stream_bytes: int = 1 << 20
+
+
+@dataclass(frozen=True)
+class ScriptResult:
+    """How a script ended. return_code: below zero is a signal's number, None after a timeout. The streams hold what came before the end."""
+
+    status: ScriptStatus
+    return_code: int | None
+    stdout: str
+    stderr: str
+    cpu_s: float
+    wall_s: float
+
+
+ABOUT = {part.name: part.metadata["about"] for part in fields(ExecutorConfig)}
+
+
+def of_timeout(seconds: float, asked: str = "--timeout") -> Limits:
+    """Limits of so many seconds of wall and of CPU time. asked: how the user says it. Raises UserError."""
+    try:
+        return Limits(seconds, seconds)
+    except UserError:
+        bounds = ABOUT["wall_s"].bounds()
+        raise UserError(f"{asked} {seconds:g}: expected seconds {bounds}") from None
 
 
 class Status(StrEnum):

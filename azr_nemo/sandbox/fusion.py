@@ -23,8 +23,7 @@ from tenacity import (
 )
 
 from azr_nemo.sandbox.endpoint import Endpoint, EndpointFailed
-from azr_nemo.sandbox.executor import Executor, ExecutorUnavailable, Limits, Outcome, Request
-from azr_nemo.sandbox.script import Script, ScriptResult
+from azr_nemo.sandbox.executor import Executor, ExecutorUnavailable, Limits, Outcome, Request, Script, ScriptResult
 
 LONGEST_PAUSE_S = 30.0  # that an endpoint is left alone after it failed
 TOKEN_VARIABLE = "AZR_NEMO_SANDBOX_TOKEN"

@@ -6,8 +6,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any
 
-from azr_nemo.sandbox.executor import Executor, Outcome, Request
-from azr_nemo.sandbox.script import Script, ScriptResult
+from azr_nemo.sandbox.executor import Executor, Outcome, Request, Script, ScriptResult
 
 
 class MeteredExecutor(Executor):

@@ -33,9 +33,8 @@ from starlette.routing import Route
 from azr_nemo.errors import UserError
 from azr_nemo.sandbox import executor
 from azr_nemo.sandbox.endpoint import RunCode
-from azr_nemo.sandbox.executor import ExecutorUnavailable, Limits
+from azr_nemo.sandbox.executor import ExecutorUnavailable, Limits, Script, ScriptResult, ScriptStatus
 from azr_nemo.sandbox.local.pool import LocalPool
-from azr_nemo.sandbox.script import Script, ScriptResult, ScriptStatus
 
 BODY_S = 30.0  # for a request's body to arrive
 GRACE_S = 30  # for requests in flight when the server is stopped

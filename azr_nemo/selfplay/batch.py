@@ -3,8 +3,7 @@
 import torch
 
 from azr_nemo.algorithms.estimators import ESTIMATORS, Rewarded
-from azr_nemo.selfplay.exchange import GROUPS, TrainingBatch
-from azr_nemo.selfplay.rows import Attempt
+from azr_nemo.selfplay.exchange import GROUPS, Attempt, TrainingBatch
 from azr_nemo.settings.schema import RunConfig
 from azr_nemo.tasks.task import Role
 
@@ -14,15 +13,15 @@ def in_group_order(attempts: list[Attempt]) -> list[Attempt]:
     return sorted(attempts, key=_group)
 
 
-def judge(rows: list[Attempt], config: RunConfig, baselines: dict[int, float]) -> dict[int, float]:
+def give_advantages(rows: list[Attempt], config: RunConfig, baselines: dict[int, float]) -> dict[int, float]:
     """Compares the rows' rewards and writes each one's advantage, which holds for all tokens of its response. Truncated responses are rows like
     any other. Returns the moving averages after them (of `advantage.name=role_baseline` alone)."""
     settings = config.advantage
     rewards = torch.tensor([row.reward for row in rows])
     groups = torch.tensor([_group(row) for row in rows])
     proposers = torch.tensor([row.prompt.role is Role.PROPOSE for row in rows])
-    judged = Rewarded(rewards, _mask(rows), groups, _prompts(rows), proposers)
-    by_token, baselines = ESTIMATORS[settings.name].compare(judged, settings.weighting, settings.decay, baselines)
+    rewarded = Rewarded(rewards, _mask(rows), groups, _prompts(rows), proposers)
+    by_token, baselines = ESTIMATORS[settings.name].compare(rewarded, settings.weighting, settings.decay, baselines)
     advantages = by_token[:, 0]
     advantages = torch.where(proposers, advantages * config.selfplay.proposer_weight, advantages)
     for row, advantage in zip(rows, advantages.tolist(), strict=True):
@@ -31,7 +30,7 @@ def judge(rows: list[Attempt], config: RunConfig, baselines: dict[int, float]) -
 
 
 def training_batch(rows: list[Attempt], config: RunConfig) -> TrainingBatch:
-    """The judged rows of one update, as they come. With `advantage.filter_zero_variance` rows without an advantage are left out, unless that
+    """The rows of one update, as they come. With `advantage.filter_zero_variance` rows without an advantage are left out, unless that
     would be all of them."""
     if config.advantage.filter_zero_variance:
         rows = [row for row in rows if row.advantage] or rows

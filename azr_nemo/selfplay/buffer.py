@@ -18,8 +18,8 @@ from types import TracebackType
 from typing import Any, Self
 
 from azr_nemo.errors import UserError
+from azr_nemo.selfplay.drawing import WEIGHTS, Candidate
 from azr_nemo.selfplay.storage import explained, image_of, open_database, read_image, write_image
-from azr_nemo.selfplay.weights import WEIGHTS, Candidate
 from azr_nemo.tasks.parsing import storable
 from azr_nemo.tasks.program import body_lines, canonical_input, program_hash
 from azr_nemo.tasks.task import Task, TaskType
@@ -240,7 +240,7 @@ class TaskBuffer:
     ) -> list[StoredTask]:
         """Draws up to `count` distinct tasks of a type; fewer when fewer exist. The draw depends on rng and the buffer's content alone.
 
-        strategy: uniform, or the name of a weight (azr_nemo/selfplay/weights.py).
+        strategy: uniform, or the name of a weight (azr_nemo/selfplay/drawing.py).
         since_step: only tasks created at this step or later. exclude: ids. lines: only programs whose body has this many lines.
         """
         rows = self._query(type, since_step, lines)

@@ -1,11 +1,14 @@
 """What the self-play step and the engine say to each other: prompts out, completions in, a training batch at the end."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
 
 from torch import Tensor
 
-from azr_nemo.tasks.task import PromptText, Role, TaskType
+from azr_nemo.tasks.task import PromptText, Refusal, Role, Task, TaskType, Verdict
 
 # The six TRR++ groups, in the order of their ids.
 GROUPS: tuple[tuple[Role, TaskType], ...] = tuple((role, kind) for role in Role for kind in TaskType)
@@ -76,3 +79,114 @@ class TrainingBatch:
             rewards=self.rewards[rows],
             groups=self.groups[rows],
         )
+
+
+@dataclass(frozen=True)
+class Example:
+    """One supervised example of the warm start: the loss is the cross-entropy of response_ids (end token included) after prompt_ids."""
+
+    prompt_ids: tuple[int, ...]
+    response_ids: tuple[int, ...]
+
+
+class Engine(Protocol):
+    @property
+    def tokenizer(self) -> Any:
+        """The model's own, as transformers gives it: for prompts in its chat template."""
+        ...
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of a prompt text, special tokens of the model's own convention included. What its template did not write is data and makes no
+        special token (azr_nemo.tasks.marked)."""
+        ...
+
+    def encode_response(self, text: str) -> list[int]:
+        """Token ids of a response text, the end token included and no other special token."""
+        ...
+
+    def generate(self, batch: PromptBatch, seed: int) -> list[list[Completion]]:
+        """Samples with the current weights; calls batch.on_completion as completions arrive."""
+        ...
+
+    def update(self, batch: TrainingBatch) -> dict[str, float]:
+        """Learns from all rows, in as many optimizer steps as configured, then refits; returns metrics (loss, grad_norm, clip_fraction, ...)."""
+        ...
+
+    def supervise(self, examples: list[Example], lr: float | None = None) -> dict[str, float]:
+        """One optimizer step of cross-entropy at this learning rate (None: the configured one), without a refit; returns metrics."""
+        ...
+
+    def refit(self) -> None:
+        """Hands the trainer's weights to the rollout engine."""
+        ...
+
+    def weights(self) -> Iterator[tuple[str, Tensor]]:
+        """The weight stream: (Hugging Face name, full tensor), in the model's dtype."""
+        ...
+
+    def save(self, directory: Path) -> None:
+        """Writes weights, optimizer and scheduler into an existing empty directory."""
+        ...
+
+    def load(self, directory: Path) -> None:
+        """Takes back what `save` wrote, bit for bit, possibly at another parallel layout."""
+        ...
+
+    def close(self) -> None: ...
+
+
+Completions = list[list[Completion]]
+
+
+@dataclass
+class SampleGroup:
+    """A prompt and its samples. `read(completion)` turns each sample, as it arrives, into a pending outcome of type T."""
+
+    prompt: Prompt
+    read: Callable[[Completion], Future]
+    completions: dict[int, Completion] = field(default_factory=dict)
+    pending: dict[int, Future] = field(default_factory=dict)
+
+    def receive(self, sample: int, completion: Completion) -> None:
+        """Takes sample k once; the executor works on it while later ones are still being generated."""
+        if sample not in self.completions:
+            self.completions[sample] = completion
+            self.pending[sample] = self.read(completion)
+
+    def outcomes(self) -> list:
+        """The outcomes in the order of the samples. Raises ExecutorUnavailable when the sandbox died."""
+        return [self.pending[k].result() for k in sorted(self.pending)]
+
+
+@dataclass
+class Attempt:
+    """One completion with its reward: what is trained on and what is logged. outcome: a short slug."""
+
+    prompt: Prompt
+    completion: Completion
+    reward: float
+    outcome: str
+    task: Task | None = None
+    references: tuple[int, ...] = ()
+    advantage: float | None = None  # of each token of the response; None for what was not compared with others, as it is not trained on
+    phase: str = "solve"  # propose | estimate | solve
+    task_id: int | None = None  # of the task in the buffer: the one that a proposal became, or that was answered
+
+
+def ask(rows: list[SampleGroup], phase: str) -> Generator[PromptBatch, Completions, None]:
+    """Yields the rows' prompts and hands each completion to its row, as it arrives or at the latest with the whole answer."""
+
+    def arrived(row: int, sample: int, completion: Completion) -> None:
+        rows[row].receive(sample, completion)
+
+    answer = yield PromptBatch([row.prompt for row in rows], phase, arrived)
+    for row, samples in zip(rows, answer, strict=True):
+        for k, completion in enumerate(samples):
+            row.receive(k, completion)
+
+
+def settled(value: Verdict | Refusal | Task) -> Future:
+    """A future that already holds its result: for what needs no execution."""
+    future: Future = Future()
+    future.set_result(value)
+    return future

@@ -5,8 +5,8 @@ from collections.abc import Iterable
 
 from azr_nemo.rewards.answer import MALFORMED
 from azr_nemo.selfplay.buffer import TaskBuffer
+from azr_nemo.selfplay.exchange import Attempt
 from azr_nemo.selfplay.proposer import Proposed
-from azr_nemo.selfplay.rows import Attempt
 from azr_nemo.tasks.composite import own_part
 from azr_nemo.tasks.program import body_lines
 from azr_nemo.tasks.task import TaskType

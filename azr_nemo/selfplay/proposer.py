@@ -1,6 +1,7 @@
 """The proposer's side of a step: which references it is shown, how its answers are read, what it earns."""
 
 import random
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
@@ -11,16 +12,35 @@ from azr_nemo.rewards.intrinsic.combine import combine, values
 from azr_nemo.rewards.intrinsic.registry import components
 from azr_nemo.rewards.learnability import learnability
 from azr_nemo.selfplay.buffer import StoredTask, TaskBuffer
-from azr_nemo.selfplay.composite import Given, give, refuse_idle
-from azr_nemo.selfplay.exchange import Completion, Prompt
-from azr_nemo.selfplay.history import BufferHistory
-from azr_nemo.selfplay.rows import Attempt, Row, settled
+from azr_nemo.selfplay.composite_schedule import Given, give, refuse_idle
+from azr_nemo.selfplay.exchange import Attempt, Completion, Prompt, SampleGroup, settled
 from azr_nemo.selfplay.validation import Validator
 from azr_nemo.settings.schema import RunConfig
 from azr_nemo.tasks import KINDS
 from azr_nemo.tasks.composite import own_part
-from azr_nemo.tasks.held_out import is_held_out
+from azr_nemo.tasks.program import is_held_out
 from azr_nemo.tasks.task import PromptOptions, PromptText, Refusal, Role, Task, TaskType, Verdict
+
+
+class BufferHistory:
+    """Counts of the inputs and outputs of the buffer's tasks, counted when first asked for: whoever needs them before the buffer changes asks
+    before it does (azr_nemo.rewards.intrinsic.component.History)."""
+
+    def __init__(self, buffer: TaskBuffer):
+        self._buffer = buffer
+        self._counts: dict[tuple[TaskType, str], Counter[str]] = {}
+
+    def inputs(self, type: TaskType) -> Counter[str]:
+        return self._count(type, "inputs")
+
+    def outputs(self, type: TaskType) -> Counter[str]:
+        return self._count(type, "outputs")
+
+    def _count(self, type: TaskType, what: str) -> Counter[str]:
+        if (type, what) not in self._counts:
+            self._counts[type, what] = Counter(value for stored in self._buffer.tasks(type) for value in getattr(stored.task, what))
+        return self._counts[type, what]
+
 
 HELD_OUT = "held_out"  # the refusal of a program that held-out evaluation may ask about
 
@@ -29,13 +49,13 @@ HELD_OUT = "held_out"  # the refusal of a program that held-out evaluation may a
 class Proposed:
     """One proposal on its way through the step."""
 
-    row: Row
+    row: SampleGroup
     references: list[StoredTask]
     given: Given = field(default_factory=Given)  # the functions that it must build on
     task: Task | None = None
     refusal: str = ""  # why there is no task, or `duplicate`
     novel: bool = False  # its program was not known before
-    estimates: Row | None = None
+    estimates: SampleGroup | None = None
     intrinsic: dict[str, float] = field(default_factory=dict)  # what it earns beside learnability, by name
     verdicts: tuple[Verdict, ...] = ()  # of the solver's samples; their mean score is the solve rate
     task_id: int | None = None  # in the buffer, once it is there
@@ -50,7 +70,7 @@ class Proposed:
         return tuple(dict.fromkeys(stored.id for stored in (*self.references, *self.given.tasks)))
 
     @property
-    def judged(self) -> bool:
+    def earns(self) -> bool:
         """It earns something and is trained on. A held-out program is not: it did no wrong, and must not be learnt."""
         return self.refusal != HELD_OUT
 
@@ -87,7 +107,7 @@ class Proposer:
 
     @staticmethod
     def _ask_again(proposed: Proposed) -> Proposed:
-        return Proposed(Row(proposed.row.prompt, proposed.row.read), proposed.references, proposed.given)
+        return Proposed(SampleGroup(proposed.row.prompt, proposed.row.read), proposed.references, proposed.given)
 
     def row(self, kind: TaskType, rng: random.Random, step: int = 0) -> Proposed:
         """One proposal of this type, its references and functions drawn from the buffer as it stands; seeding, step 0, asks for these too."""
@@ -107,7 +127,7 @@ class Proposer:
             proposal = KINDS[kind].parse_proposal(text.prefill + completion.text, shown, options)
             return settled(proposal) if isinstance(proposal, Refusal) else self.validator.submit(proposal)
 
-        return Proposed(Row(prompt, read), references, given)
+        return Proposed(SampleGroup(prompt, read), references, given)
 
     def _references(self, kind: TaskType, rng: random.Random) -> tuple[list[StoredTask], PromptOptions]:
         """Deduction and abduction see several tasks of their own type; induction describes one program of either."""
@@ -133,7 +153,7 @@ class Proposer:
             if len(references) <= (1 if kind is TaskType.INDUCTION else 0):
                 raise UserError(
                     f"rollout.max_prompt_tokens={self.config.rollout.max_prompt_tokens} is too small for the {kind} proposer's "
-                    "prompt even without references: raise it, or choose selfplay.prompt_style=completion"
+                    "prompt even without references: raise it, or choose selfplay.prompt_style=completion or code"
                 )
             references.pop()
 
@@ -160,7 +180,7 @@ class Proposer:
             programs.add(program)
 
     def attempts(self, proposals: list[Proposed]) -> list[Attempt]:
-        """What each of these proposals, which are `judged`, earns: learnability, and the intrinsic rewards that are on, when it is valid and new,
+        """What each of these proposals, which `earns`, earns: learnability, and the intrinsic rewards that are on, when it is valid and new,
         the configured penalties otherwise. To be called before the tasks enter the buffer."""
         history = BufferHistory(self.buffer)
         return [self._attempt(proposed, history) for proposed in proposals]

@@ -12,16 +12,15 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from azr_nemo.observe.view import Phase
+from azr_nemo.progress import Listener
 from azr_nemo.sandbox.executor import Executor, Limits, gather
 from azr_nemo.selfplay.buffer import TaskBuffer
+from azr_nemo.selfplay.exchange import settled
 from azr_nemo.selfplay.records import Record, read_jsonl
-from azr_nemo.selfplay.rows import settled
 from azr_nemo.selfplay.validation import Validated, Validator
-from azr_nemo.tasks.held_out import is_held_out
 from azr_nemo.tasks.induction import leaks
-from azr_nemo.tasks.literal import same_literal
-from azr_nemo.tasks.program import canonical_input, check, parse_arguments
+from azr_nemo.tasks.parsing import same_literal
+from azr_nemo.tasks.program import canonical_input, check, is_held_out, parse_arguments
 from azr_nemo.tasks.task import Proposal, Refusal, Task, TaskType
 
 
@@ -93,7 +92,7 @@ def load_seeds(
     allowed_imports: Sequence[str],
     limits: Limits,
     pairs: int,
-    phase: Phase | None = None,
+    phase: Listener | None = None,
     hold_out: bool = False,
 ) -> SeedReport:
     """Validates the rows of the files and stores those that hold as seeds of step 0. pairs: an induction row keeps its first so many pairs

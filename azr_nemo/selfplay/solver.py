@@ -7,10 +7,9 @@ from concurrent.futures import Future
 
 from azr_nemo.rewards.answer import solver_reward
 from azr_nemo.selfplay.buffer import StoredTask, TaskBuffer
-from azr_nemo.selfplay.exchange import Completion, Prompt
-from azr_nemo.selfplay.mixes import MIXES
-from azr_nemo.selfplay.rows import Attempt, Row, settled
-from azr_nemo.selfplay.verification import Verifier
+from azr_nemo.selfplay.drawing import MIXES
+from azr_nemo.selfplay.exchange import Attempt, Completion, Prompt, SampleGroup, settled
+from azr_nemo.selfplay.validation import Verifier
 from azr_nemo.settings.schema import RunConfig
 from azr_nemo.tasks import KINDS
 from azr_nemo.tasks.task import PromptOptions, Refusal, Role, Task, TaskType, Verdict, known_answer
@@ -32,7 +31,7 @@ class Solver:
         self.buffer, self.verifier, self.options, self.config = buffer, verifier, options, config
         self.fits, self.encode_response = fits, encode_response
 
-    def row(self, task: Task, samples: int = 1, temperature: float | None = None) -> Row:
+    def row(self, task: Task, samples: int = 1, temperature: float | None = None) -> SampleGroup:
         """The row that has the model solve `task`, `samples` times; its outcomes are verdicts."""
         text = KINDS[task.type].solve_prompt(task, self.options)
         rollout = self.config.rollout
@@ -50,7 +49,7 @@ class Solver:
                 known[answer] = self.verifier.submit(task, answer, partial=self.config.reward.induction == "fraction")
             return known[answer]
 
-        return Row(prompt, read)
+        return SampleGroup(prompt, read)
 
     def draw(self, step: int, rng: random.Random) -> list[StoredTask]:
         """Tasks for `selfplay.batch_size` answers per task type, by `selfplay.solve_from`; fewer while the buffer holds fewer."""
@@ -70,7 +69,7 @@ class Solver:
     def _fits(self, task: Task) -> bool:
         return self.fits(KINDS[task.type].solve_prompt(task, self.options).full)
 
-    def attempts(self, row: Row, task: Task, task_id: int | None = None, phase: str = "solve") -> list[Attempt]:
+    def attempts(self, row: SampleGroup, task: Task, task_id: int | None = None, phase: str = "solve") -> list[Attempt]:
         """One attempt per sample of the row, with its reward."""
         return [
             Attempt(
@@ -85,15 +84,19 @@ class Solver:
             for k, verdict in enumerate(row.outcomes())
         ]
 
-    def known(self, row: Row, stored: StoredTask) -> Attempt | None:
+    def known(self, row: SampleGroup, stored: StoredTask) -> Attempt | None:
         """The task's known answer as one more attempt, if none of the row's was right: the output that the executor gave, the input or the
         program that was proposed. Off-policy guidance as in LUFFY (arXiv 2504.14945), from the executor in the place of a stronger model. None
-        too for one of more than `rollout.max_solve_tokens`."""
+        too for one of more than `rollout.max_solve_tokens`, or that the prompt style cannot say."""
         if any(verdict.score == 1 for verdict in row.outcomes()):
             return None
-        kind = KINDS[stored.task.type]
-        text = kind.answer_text(known_answer(stored.task), self.options)
+        try:
+            text = KINDS[stored.task.type].answer_text(known_answer(stored.task), self.options)
+        except ValueError:  # the prompt style cannot say it
+            return None
         ids = tuple(self.encode_response(text))
+        if row.prompt.text.stop:
+            ids = ids[:-1]  # its stop string ends it
         if len(ids) > self.config.rollout.max_solve_tokens:
             return None
         completion = Completion(text, row.completions[0].prompt_ids, ids, (math.nan,) * len(ids), finished=True)

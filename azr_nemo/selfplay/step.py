@@ -8,11 +8,10 @@ import random
 from collections.abc import Generator
 from dataclasses import dataclass
 
-from azr_nemo.selfplay.batch import in_group_order, judge, training_batch
-from azr_nemo.selfplay.exchange import PromptBatch, TrainingBatch
+from azr_nemo.selfplay.batch import give_advantages, in_group_order, training_batch
+from azr_nemo.selfplay.exchange import Attempt, Completions, PromptBatch, TrainingBatch, ask
 from azr_nemo.selfplay.measure import measure
 from azr_nemo.selfplay.proposer import Proposed, Proposer
-from azr_nemo.selfplay.rows import Attempt, Completions, ask
 from azr_nemo.selfplay.solver import Solver
 
 BASELINES = "baselines"  # the buffer's note of moving averages, by group: they are saved and restored with the tasks
@@ -48,10 +47,10 @@ class SelfPlay:
         # ESTIMATE: how often does the solver, as it is now, solve each new task?
         fresh = [proposed for proposed in proposals if proposed.fresh]
         yield from self.estimate(fresh)
-        judged = [proposed for proposed in proposals if proposed.judged]
-        proposed_rows = self.proposer.attempts(judged)
+        earning = [proposed for proposed in proposals if proposed.earns]
+        proposed_rows = self.proposer.attempts(earning)
         self.store(fresh, number)
-        for proposed, attempt in zip(judged, proposed_rows, strict=True):
+        for proposed, attempt in zip(earning, proposed_rows, strict=True):
             attempt.task_id = proposed.task_id
         estimated_rows = [
             attempt for p in fresh if p.estimates and p.task for attempt in self.solver.attempts(p.estimates, p.task, p.task_id, "estimate")
@@ -78,7 +77,7 @@ class SelfPlay:
         metrics = measure(proposals, proposed_rows, solved_rows, self.buffer)
         trained = in_group_order(trained)
         before = {int(group): value for group, value in self.buffer.read_note(BASELINES).items()}
-        after = judge(trained, self.config, before)
+        after = give_advantages(trained, self.config, before)
         if after != before:
             self.buffer.write_note(BASELINES, {str(group): value for group, value in after.items()})
         batch = training_batch(trained, self.config)

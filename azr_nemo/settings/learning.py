@@ -106,7 +106,12 @@ class SelfPlayConfig:
     task_types: list[str] = setting(
         ["deduction", "abduction", "induction"], "what is proposed and solved", choices=("deduction", "abduction", "induction")
     )
-    prompt_style: str = setting("r1", "r1: thoughts and answer between tags; completion: for base models", choices=("r1", "completion"))
+    prompt_style: str = setting(
+        "r1",
+        "r1: thoughts and answer between tags; completion: fenced blocks, for warm-started models; code: a file that goes on, for models of code; chat, "
+        "chat_thoughts: the tokenizer's chat template, with short answers or with thoughts (docs/algorithm.md)",
+        registered="prompt styles",
+    )
     references: int = setting(6, "tasks of the buffer that a proposal's prompt shows", least=0)
     reference_sampling: str = setting(
         "uniform",

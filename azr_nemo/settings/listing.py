@@ -26,7 +26,7 @@ def page(kind: Any, registered: Registered) -> str:
         "# Settings",
         "",
         "Of `azr-nemo train`, `plan`, `seed`, `launch` and `doctor`, as `azr-nemo train --help-settings [PREFIX]` prints them. This page is made",
-        "from their fields (`azr_nemo/settings/`) by `python -m azr_nemo.trainer.settings > docs/settings.md`.",
+        "from their fields (`azr_nemo/settings/`) by `python -m azr_nemo.planning.run_settings > docs/settings.md`.",
         "",
         "A setting is given as KEY=VALUE on the command line, or in a recipe's YAML. On the command line text is taken as it is typed, whatever",
         "characters it holds; quotes around the whole of it are left off, and a path that begins with `~` is in a home directory. A list is `[a,b]`, with",

@@ -12,7 +12,7 @@ LARGEST_OUTPUT = 1 << 24
 class ModelConfig:
     path: str = setting(
         "",
-        "a Hugging Face directory, `embedded:smollm2_135m`, or `scratch:tiny` (random weights, made from the seed)",
+        "a Hugging Face directory, `embedded:NAME` (models/embedded.py), or `scratch:tiny` (random weights, made from the seed)",
         path=True,
         needed="give a Hugging Face directory, or choose a model with model=NAME",
     )
@@ -39,7 +39,12 @@ class EngineConfig:
     micro_batch_tokens: int = setting(4096, "tokens of one micro-batch, whose rows lie end to end without padding", least=1)
     distributed_optimizer: bool = setting(False, "shard the optimizer over data-parallel ranks")
     recompute: bool = setting(False, "recompute activations in the backward pass")
-    threads: int = setting(0, "CPU threads of a rank; 0: the machine's cores shared by its ranks", least=0, most=4096)
+    threads: int = setting(
+        0,
+        "CPU threads of a rank; 0: the cores that it may use, shared with the machine's other ranks; on a machine with other work 1 may be faster",
+        least=0,
+        most=4096,
+    )
 
 
 @dataclass
@@ -78,12 +83,7 @@ class RolloutConfig:
     max_solve_tokens: int = setting(8096, "tokens of the longest solution", least=1)
     max_batch_rows: int = setting(64, "rows decoded together", least=1)
     tensor_parallel: int = setting(1, "GPUs of one replica, of trtllm and vllm", least=1)
-    memory_fraction: float = setting(
-        0.5,
-        "share of a GPU's memory: trtllm's KV cache, of what is free when it starts; vllm's weights and KV cache, of all",
-        above=0,
-        most=1,
-    )
+    memory_fraction: float = setting(0.5, "share of a GPU's memory, free when trtllm or vllm starts, for its KV cache", above=0, most=1)
     endpoints: list[str] = setting([], "of vllm: URLs of servers that run already, one a replica; empty: each replica starts its own")
     vllm: VllmConfig = section(VllmConfig)
 

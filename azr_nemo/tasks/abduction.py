@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from azr_nemo.tasks.literal import same_literal
+from azr_nemo.tasks.parsing import same_literal
 from azr_nemo.tasks.program import canonical_input, parse_arguments
 from azr_nemo.tasks.task import Calls, Refusal, Result, Task, TaskType, Verdict
 from azr_nemo.tasks.triplet import Triplet
@@ -23,7 +23,7 @@ class Abduction(Triplet):
             read = parse_arguments(answer)
         return Verdict(0.0, read.reason) if isinstance(read, Refusal) else Calls(task.program, (answer,))
 
-    def judge(self, task: Task, results: list[Result], partial: bool = False) -> Verdict:
+    def score(self, task: Task, results: list[Result], partial: bool = False) -> Verdict:
         (result,) = results
         if not result.ok or result.value is None:
             return Verdict(0.0, result.status)

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from azr_nemo.tasks.literal import NotLiteral, read_literal, same_literal
+from azr_nemo.tasks.parsing import NotLiteral, read_literal, same_literal
 from azr_nemo.tasks.task import Calls, Result, Task, TaskType, Verdict
 from azr_nemo.tasks.triplet import Triplet
 
@@ -20,7 +20,7 @@ class Deduction(Triplet):
             return Verdict(0.0, "not_literal")
         return Verdict(1.0, "right") if same_literal(answer, task.output) else Verdict(0.0, "wrong_value")
 
-    def judge(self, task: Task, results: list[Result], partial: bool = False) -> Verdict:
+    def score(self, task: Task, results: list[Result], partial: bool = False) -> Verdict:
         raise ValueError("deduction is judged by verification(); nothing runs")
 
 

@@ -4,10 +4,9 @@ import re
 from collections.abc import Sequence
 
 from azr_nemo.tasks.fences import fence, tagged
-from azr_nemo.tasks.literal import same_literal
-from azr_nemo.tasks.parsing import storable
+from azr_nemo.tasks.parsing import same_literal, storable
 from azr_nemo.tasks.program import canonical_input, check, normalise
-from azr_nemo.tasks.prompting import answered, prompt, response
+from azr_nemo.tasks.styles import style
 from azr_nemo.tasks.task import Calls, PromptOptions, PromptText, Proposal, Refusal, Result, Task, TaskType, Verdict
 from azr_nemo.tasks.values import value_arguments
 
@@ -18,11 +17,11 @@ class Induction:
     type = TaskType.INDUCTION
 
     def propose_prompt(self, references: list[Task], options: PromptOptions) -> PromptText:
-        return prompt("propose_induction", "input", options, program=references[0].program)
+        return style(options).prompt("propose_induction", options, program=references[0].program)
 
     def parse_proposal(self, text: str, references: list[Task], options: PromptOptions) -> Proposal | Refusal:
         """The first `options.pairs` input fences, all different, and the first message fence, which must not carry the program."""
-        answer = answered(text, options)
+        answer = style(options).read("propose_induction", text)
         if isinstance(answer, Refusal):
             return answer
         inputs = tuple(found.strip() for found in tagged(answer, "input")[: options.pairs])
@@ -34,7 +33,7 @@ class Induction:
         if len({canonical_input(argument) for argument in inputs}) < len(inputs):
             return Refusal("repeated_input", "two of the inputs are the same")
         messages = tagged(answer, "message")
-        if not messages and options.style != "completion":
+        if not messages and options.style == "r1":
             return Refusal("format", "there is no closed message fence")
         message = storable(messages[0].strip()) if messages else ""
         if leaks(message, references[0].program):
@@ -43,9 +42,9 @@ class Induction:
 
     def proposal_text(self, proposal: Proposal, options: PromptOptions) -> str:
         body = "".join(fence("input", argument) for argument in proposal.inputs)
-        if proposal.message or options.style != "completion":
+        if proposal.message or options.style == "r1":
             body += fence("message", proposal.message)
-        return response(body, "input", options)
+        return style(options).write("propose_induction", body, options)
 
     def task(self, proposal: Proposal, results: list[Result]) -> Task | Refusal:
         for result in results:
@@ -56,25 +55,25 @@ class Induction:
     def solve_prompt(self, task: Task, options: PromptOptions) -> PromptText:
         half = shown(task)
         pairs = list(zip(task.inputs[:half], task.outputs[:half], strict=True))
-        return prompt("solve_induction", "python", options, pairs=pairs, message=task.message)
+        return style(options).prompt("solve_induction", options, pairs=pairs, message=task.message)
 
     def parse_answer(self, text: str, options: PromptOptions) -> str | Refusal:
-        part = answered(text, options)
+        part = style(options).read("solve_induction", text)
         if isinstance(part, Refusal):
             return part
         found = tagged(part, "python")
         if not found:
             return Refusal("format", "there is no closed python fence")
-        return found[0 if options.style == "completion" else -1].strip("\n")
+        return found[-1].strip("\n")
 
     def answer_text(self, answer: str, options: PromptOptions) -> str:
-        return response(fence("python", answer), "python", options)
+        return style(options).write("solve_induction", fence("python", answer), options)
 
     def verification(self, task: Task, answer: str, allowed_imports: Sequence[str] = ()) -> Calls | Verdict:
         refusal = check(answer, allowed_imports)
         return Verdict(0.0, refusal.reason) if refusal else Calls(answer, task.inputs[shown(task) :])
 
-    def judge(self, task: Task, results: list[Result], partial: bool = False) -> Verdict:
+    def score(self, task: Task, results: list[Result], partial: bool = False) -> Verdict:
         """All hidden pairs must match; partial: the share of them that does is the score."""
         gold = task.outputs[shown(task) :]
         matches = [r.ok and r.value is not None and same_literal(r.value, g) for r, g in zip(results, gold, strict=True)]

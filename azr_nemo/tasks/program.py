@@ -260,3 +260,12 @@ def _filter_bodies(tree: ast.AST, dropped: Callable[[ast.stmt], bool]) -> None:
                 kept = [statement for statement in block if not dropped(statement)]
                 needed = field == "body" and not isinstance(node, ast.Module)
                 setattr(node, field, kept or ([ast.Pass()] if needed else []))
+
+
+CLASSES = 8  # one program in eight is held out
+
+
+def is_held_out(program: str) -> bool:
+    """Whether the program is one that training must not see while held-out accuracy is measured (`eval.items`). Comments, docstrings and layout
+    make no difference; names do."""
+    return int(program_hash(program)[:8], 16) % CLASSES == 0

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
 
+from azr_nemo.tasks.marked import joined
+
 
 class TaskType(StrEnum):
     DEDUCTION = "deduction"  # program + input  -> output   (code_o in the reference)
@@ -100,7 +102,8 @@ class Verdict:
 
 @dataclass(frozen=True)
 class PromptText:
-    """A prompt as text. `prefill` is its tail that already belongs to the response (an opened `<think>` or fence).
+    """A prompt as text, marked (tasks/marked.py): what a template did not write is data and never becomes a special token.
+    `prefill` is its tail that already belongs to the response (an opened `<think>` or fence).
 
     The model is shown `text + prefill`; what is parsed is `prefill + completion`. `stop`: strings that end the response, which stay in it.
     """
@@ -111,13 +114,12 @@ class PromptText:
 
     @property
     def full(self) -> str:
-        return self.text + self.prefill
+        return joined(self.text, self.prefill)
 
 
 @dataclass(frozen=True)
 class PromptOptions:
-    """How prompts are written and answers are read. style: 'r1' (think/answer tags, for models that can reason) or 'completion' (short
-    fenced form)."""
+    """How prompts are written and answers are read. style: one of tasks/styles."""
 
     style: str = "r1"
     pairs: int = 10  # induction: how many inputs a proposer gives
@@ -128,6 +130,11 @@ class PromptOptions:
     strip_comments: bool = False
     strip_globals: bool = False
     strip_prints: bool = False
+    frame: tuple[str, str, str] = (
+        "",
+        "",
+        "",
+    )  # of a chat template (styles/chat.py): what stands before, between and after the two messages
     rename_entry: bool = False  # a proposed program without a function f: its last top-level one is renamed
 
 
@@ -167,6 +174,6 @@ class TaskKind(Protocol):
         empty: the default list."""
         ...
 
-    def judge(self, task: Task, results: list[Result], partial: bool = False) -> Verdict:
+    def score(self, task: Task, results: list[Result], partial: bool = False) -> Verdict:
         """The verdict from what came of `verification`'s calls. partial: induction scores the share of hidden pairs."""
         ...

@@ -3,7 +3,7 @@
 from azr_nemo.tasks.composite import complete, prelude
 from azr_nemo.tasks.fences import fence, tagged
 from azr_nemo.tasks.program import check, strip, with_entry
-from azr_nemo.tasks.prompting import answered, prompt, response
+from azr_nemo.tasks.styles import style
 from azr_nemo.tasks.task import PromptOptions, PromptText, Proposal, Refusal, Result, Task, TaskType
 from azr_nemo.tasks.values import value_arguments
 
@@ -17,10 +17,10 @@ class Triplet:
 
     def propose_prompt(self, references: list[Task], options: PromptOptions) -> PromptText:
         given = prelude(options.functions) if options.functions else ""
-        return prompt("propose_triplet", "python", options, kind=self.type.value, references=references, given=given)
+        return style(options).prompt("propose_triplet", options, kind=self.type.value, references=references, given=given)
 
     def parse_proposal(self, text: str, references: list[Task], options: PromptOptions) -> Proposal | Refusal:
-        answer = answered(text, options)
+        answer = style(options).read("propose_triplet", text)
         if isinstance(answer, Refusal):
             return answer
         programs, inputs = tagged(answer, "python"), tagged(answer, "input")
@@ -37,7 +37,7 @@ class Triplet:
         return whole if isinstance(whole, Refusal) else Proposal(self.type, whole, (argument,))
 
     def proposal_text(self, proposal: Proposal, options: PromptOptions) -> str:
-        return response(fence("python", proposal.program) + fence("input", proposal.inputs[0]), "python", options)
+        return style(options).write("propose_triplet", fence("python", proposal.program) + fence("input", proposal.inputs[0]), options)
 
     def task(self, proposal: Proposal, results: list[Result]) -> Task | Refusal:
         (result,) = results
@@ -46,17 +46,17 @@ class Triplet:
         return Task(self.type, proposal.program, proposal.inputs, (result.value,))
 
     def solve_prompt(self, task: Task, options: PromptOptions) -> PromptText:
-        return prompt(f"solve_{self.type.value}", self.asked, options, task=task)
+        return style(options).prompt(f"solve_{self.type.value}", options, task=task)
 
     def parse_answer(self, text: str, options: PromptOptions) -> str | Refusal:
-        """The last fence of the asked kind; in the completion style the first, which is the one that the prompt opened."""
-        part = answered(text, options)
+        """The last fence of the asked kind among those that the style reads."""
+        part = style(options).read(f"solve_{self.type.value}", text)
         if isinstance(part, Refusal):
             return part
         found = tagged(part, self.asked)
         if not found:
             return Refusal("format", f"there is no closed {self.asked} fence")
-        return found[0 if options.style == "completion" else -1].strip()
+        return found[-1].strip()
 
     def answer_text(self, answer: str, options: PromptOptions) -> str:
-        return response(fence(self.asked, answer), self.asked, options)
+        return style(options).write(f"solve_{self.type.value}", fence(self.asked, answer), options)

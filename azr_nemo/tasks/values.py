@@ -32,16 +32,9 @@ IMPORTED = {
     "Counter": "collections", "OrderedDict": "collections", "defaultdict": "collections", "deque": "collections",
     "Decimal": "decimal", "Fraction": "fractions", "date": "datetime", "datetime": "datetime", "time": "datetime", "timedelta": "datetime",
 }  # fmt: skip
-CLASS_METHODS = frozenset(
-    {
-        ("dict", "fromkeys"),
-        ("bytes", "fromhex"),
-        ("bytearray", "fromhex"),
-        ("float", "fromhex"),
-        ("int", "from_bytes"),
-        ("str", "maketrans"),
-    }
-)
+CLASS_METHODS = frozenset({
+    ("dict", "fromkeys"), ("bytes", "fromhex"), ("bytearray", "fromhex"), ("float", "fromhex"), ("int", "from_bytes"), ("str", "maketrans"),
+})  # fmt: skip
 TEXT_METHODS = frozenset(
     "capitalize casefold center decode encode expandtabs join ljust lower lstrip replace rjust rsplit rstrip split splitlines strip swapcase title "
     "upper zfill".split()

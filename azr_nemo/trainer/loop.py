@@ -1,64 +1,21 @@
 """The training run: warm start, seeding, then steps of self-play, each logged, and saved at every `checkpoint.every`."""
 
-from collections.abc import Callable
-from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 
+from azr_nemo import progress
 from azr_nemo.errors import UserError
-from azr_nemo.megatron.distributed import open_store, rank, world_size
+from azr_nemo.megatron.distributed import rank, world_size
 from azr_nemo.megatron.finite_weights import Diverged, way_back
-from azr_nemo.megatron.worker import MegatronEngine, Worker, build_engine
-from azr_nemo.models import resolve_model
 from azr_nemo.observe.console import Console
-from azr_nemo.observe.memory import MemoryMeter
-from azr_nemo.observe.metrics import MetricsLog
-from azr_nemo.observe.rollouts import RolloutLog
-from azr_nemo.observe.timing import PhaseClock
-from azr_nemo.observe.weights_and_biases import require_wandb
-from azr_nemo.sandbox.executor import Executor
-from azr_nemo.sandbox.metered import MeteredExecutor
-from azr_nemo.selfplay.buffer import TaskBuffer
+from azr_nemo.planning.dry_run import check_run
+from azr_nemo.runs.checkpoints import Checkpoint, Checkpoints
+from azr_nemo.runs.run_directory import Outcome, RunDirectory
 from azr_nemo.selfplay.exchange import TrainingBatch
-from azr_nemo.selfplay.step import StepResult
-from azr_nemo.settings.compose import as_yaml
 from azr_nemo.settings.schema import RunConfig
-from azr_nemo.trainer.checkpoints import Checkpoint, Checkpoints
-from azr_nemo.trainer.driving import Driver
-from azr_nemo.trainer.dry_run import check_run
-from azr_nemo.trainer.dtype import with_dtype
-from azr_nemo.trainer.executors import make_executor
-from azr_nemo.trainer.guard import Guard
-from azr_nemo.trainer.reporting import StepReport, open_sinks
-from azr_nemo.trainer.rollouts import rollouts
-from azr_nemo.trainer.run_directory import Outcome, RunDirectory
-from azr_nemo.trainer.saving import Saver
-from azr_nemo.trainer.seeding import ask_for_seeds, read_seeds
-from azr_nemo.trainer.session import Session, buffer_path, make_session
-from azr_nemo.trainer.stopping import StoppedAtOnce, StopRelay, StopRequest
-from azr_nemo.trainer.warming import warm_up, warmed_directory
-
-
-@dataclass
-class Run:
-    """The parts of a run on rank 0 that its phases share."""
-
-    config: RunConfig
-    run_dir: Path
-    engine: MegatronEngine
-    session: Session
-    buffer: TaskBuffer
-    driver: Driver
-    console: Console
-    saver: Saver
-    metrics: MetricsLog
-    rollouts: RolloutLog
-    executor: MeteredExecutor
-    stop: StopRequest
-
-    @property
-    def clock(self) -> PhaseClock:
-        return self.driver.clock
+from azr_nemo.trainer.assembly import Run, assembled, follow, introduce
+from azr_nemo.trainer.reporting import Guard, StepReport, rollouts, step_metrics
+from azr_nemo.trainer.seeding import ask_for_seeds, load_seed_files
+from azr_nemo.trainer.stopping import StoppedAtOnce, StopRequest
 
 
 def train(config: RunConfig, only_seed: bool = False) -> int:
@@ -73,20 +30,11 @@ def train(config: RunConfig, only_seed: bool = False) -> int:
         return follow(config, checkpoints)
     with RunDirectory(Path(config.run_dir)) as run_dir, StopRequest() as stop, Console(config.logging.console) as console:
         checkpoints.clear_unfinished()
-        notes: list[str] = []
-        with console.phase("find checkpoint"):
-            checkpoint = checkpoints.find(config.resume, notes.append, config.selfplay.steps)
-        config = with_dtype(config, checkpoint)
-        done = checkpoint.step if checkpoint else 0
-        title = f"AZR-NeMo: {config.recipe or config.model.path}"
-        lines = [f"run_dir {run_dir.path}", f"model {config.model.path}, {config.model.dtype}"]
-        console.start_run(title, lines, config.selfplay.steps, done)
-        for sentence in notes:
-            console.note(sentence)
+        config, checkpoint = introduce(config, checkpoints, console)
         try:
-            outcome = lead(config, checkpoints, checkpoint, run_dir.path, console, stop, only_seed)
+            outcome = lead(config, run_dir.path, checkpoints, checkpoint, console, stop, only_seed)
         except StoppedAtOnce:
-            outcome = Outcome("stopped", done, stop.requested)
+            outcome = Outcome("stopped", checkpoint.step if checkpoint else 0, stop.requested)
         if outcome.kind == "stopped":
             what = f"after step {outcome.step}, which is saved" if outcome.step else "before the first step"
             console.note(f"stopped by {outcome.signal} {what}: the same command goes on from there")
@@ -94,107 +42,51 @@ def train(config: RunConfig, only_seed: bool = False) -> int:
         return outcome.exit_code
 
 
-def follow(config: RunConfig, checkpoints: Checkpoints) -> int:
-    """A rank other than 0: serves rank 0 until it closes the engine, and returns its exit code."""
-    relay = StopRelay()
-    # Rank 0 alone reads the files for their hashes; when it goes on from an earlier one, that has the same dtype and steps left to do.
-    checkpoint = checkpoints.find(config.resume)
-    if checkpoint and checkpoint.step >= config.selfplay.steps:
-        return 0  # as rank 0 does
-    config = with_dtype(config, checkpoint)
-    worker = Worker(config, starting_weights(config, resolve_model(config.model)))
-    relay.connect(open_store)
-    exit_code = worker.serve()
-    relay.leave()
-    return exit_code
-
-
 def lead(
     config: RunConfig,
+    run_dir: Path,
     checkpoints: Checkpoints,
     checkpoint: Checkpoint | None,
-    run_dir: Path,
     console: Console,
     stop: StopRequest,
     only_seed: bool,
 ) -> Outcome:
-    """Rank 0: puts the run together, goes through its phases and ends the other ranks."""
+    """Rank 0: goes through the run's phases and ends the other ranks."""
     done = checkpoint.step if checkpoint else 0
     if done >= config.selfplay.steps:
         console.note(f"all {done} steps are done: raise selfplay.steps to go on, or give another run_dir to start anew")
         return Outcome("done", done)
-    if config.logging.wandb:
-        require_wandb()
-    with ExitStack() as stack:
-        executor = MeteredExecutor(stack.enter_context(make_executor(config.executor)))
-        console.note(f"executor: {executor.describe()}")
-        model_dir = resolve_model(config.model, stage=console.stage)
-        start = starting_weights(config, model_dir)
-        with console.phase("load model"):
-            engine = build_engine(config, start, console.note)
-        assert engine is not None
-        stack.callback(engine.close, exit_code=2)  # unless it is closed before, in good order
-        stop.connect(open_store())
-        if checkpoint:
-            buffer = TaskBuffer.restore(checkpoint.path / "buffer.sqlite", buffer_path(run_dir), config.selfplay.buffer_capacity)
-        else:
-            buffer = TaskBuffer(buffer_path(run_dir), config.selfplay.buffer_capacity)
-        stack.callback(buffer.close)
-        metrics = MetricsLog(run_dir, config.logging.tensorboard, open_sinks(config, run_dir, console))
-        stack.callback(metrics.close)
-        log = stack.enter_context(RolloutLog(run_dir, config.logging.rollouts, config.seed))
-        session = make_session(config, engine, executor, buffer, console)
-        driver = Driver(engine, PhaseClock(memory=MemoryMeter().lap), console, config.seed)
-        saver = Saver(checkpoints, engine, as_yaml(config), config.checkpoint.asynchronous, config.runtime.watchdog_s, log.flush)
-        stack.enter_context(saver)
-        run = Run(config, run_dir, engine, session, buffer, driver, console, saver, metrics, log, executor, stop)
+    with assembled(config, run_dir, checkpoints, checkpoint, console, stop) as run:
         try:
             if checkpoint:
                 resume(run, checkpoint)
             else:
-                if config.warmup.steps and start == model_dir:
-                    warm_up(engine, config, model_dir, warmed_directory(config, model_dir), executor, console, stop.check)
-                begin(run, lambda: load_seeds_into(run, executor))
+                begin(run)
             outcome = Outcome("done", done) if only_seed else run_steps(run, done)
         except StoppedAtOnce:
             outcome = Outcome("stopped", done, stop.requested)
-        saver.wait()
-        log.close()
-        stop.leave()
-        engine.close(outcome.exit_code)
+        run.leave(outcome.exit_code)
     return outcome
 
 
-def starting_weights(config: RunConfig, model_dir: Path) -> Path:
-    """The warm-started weights where they are wanted and already made, else the model's own."""
-    if config.warmup.steps and (warmed := warmed_directory(config, model_dir)).is_dir():
-        return warmed
-    return model_dir
-
-
-def load_seeds_into(run: Run, executor: Executor) -> None:
-    """The seeds of `data.seed_files`, as far as they hold here."""
-    if files := [Path(name) for name in run.config.data.seed_files]:
-        for sentence in read_seeds(run.config, files, run.buffer, executor, run.console, run.config.eval.items > 0).sentences():
-            run.console.note(sentence)
-
-
-def begin(run: Run, load_files: Callable[[], None]) -> None:
-    """A run without a checkpoint: seeds, held-out accuracy before training, the checkpoint of step 0. A seeding that was killed goes on."""
+def begin(run: Run) -> None:
+    """A run without a checkpoint: warm start, seeds, held-out accuracy before training, the checkpoint of step 0. A seeding that was killed
+    goes on."""
+    run.warm_up()
     run.buffer.remove_after(0)
     run.metrics.rewind(-1)
     run.rollouts.rewind(-1)
-    load_files()
+    load_seed_files(run.config, run.buffer, run.executor, run.console)
     ask_for_seeds(run.session.proposer, run.driver, run.stop.check)
     StepReport(run.config, run.metrics, run.console).start(evaluate(run, 0, always=True))
     save(run, 0)
-    run.saver.wait()  # until then there is no buffer to go back to, and the first step changes it
+    run.finish_saving()  # until then there is no buffer to go back to, and the first step changes it
 
 
 def resume(run: Run, checkpoint: Checkpoint) -> None:
     """Takes up the run where the checkpoint left it; what was logged of later steps is dropped, as they run again."""
     try:
-        with run.console.phase("load checkpoint"):
+        with run.console.phase("load checkpoint") as phase, progress.heard_by(phase):
             run.engine.load(checkpoint.path)
     except UserError as error:
         before = run.saver.checkpoints.before(checkpoint)
@@ -211,7 +103,7 @@ def run_steps(run: Run, done: int) -> Outcome:
     run.executor.lap()
     guard = Guard(run.config.eval.stop_if_worse)
     guard.recall(run.metrics.rows())
-    step_report = StepReport(run.config, run.metrics, run.console)
+    report = StepReport(run.config, run.metrics, run.console)
     for step in range(done + 1, run.config.selfplay.steps + 1):
         run.driver.tokens = 0
         result = run.driver.drive(run.session.selfplay.step(step), f"step/{step}")
@@ -219,8 +111,9 @@ def run_steps(run: Run, done: int) -> Outcome:
         trained = learn(run, step, result.batch)
         last = step == run.config.selfplay.steps
         held_out = evaluate(run, step, always=last)
-        report(run, step_report, step, result, trained, sampled, held_out)
-        if worse := guard.judge(step, held_out):
+        report.step(step, step_metrics(result, trained, held_out, {**run.clock.lap(), **run.executor.lap()}, sampled), result.attempts)
+        run.rollouts.write(step, rollouts(result))
+        if worse := guard.stop_reason(step, held_out):
             run.console.note(worse)
         stopped = run.stop.requested
         if last or worse or stopped or step % run.config.checkpoint.every == 0:
@@ -251,24 +144,5 @@ def evaluate(run: Run, step: int, always: bool) -> dict[str, float]:
 def save(run: Run, step: int) -> None:
     """Weights, optimizer, buffer, configuration: everything that the next step depends on. What the run waits for is the copy of it, and the
     checkpoint before, should that still be in the making."""
-    with run.clock.phase("save"), run.console.phase("save"):
+    with run.clock.phase("save"), run.console.phase("save") as phase, progress.heard_by(phase):
         run.saver.save(step, run.buffer)
-
-
-def report(
-    run: Run, to: StepReport, step: int, result: StepResult, trained: dict[str, float], sampled: int, held_out: dict[str, float]
-) -> None:
-    """The step's line on screen and in the logs, and its rollouts."""
-    times = run.clock.lap()
-    generating = sum(times.get(f"time/{phase}_s", 0.0) for phase in ("propose", "estimate", "solve", "evaluate"))
-    metrics = {
-        **result.metrics,
-        **{f"train/{name}": value for name, value in trained.items()},
-        **held_out,
-        **times,
-        **run.executor.lap(),
-        "throughput/generated_tokens_per_s": sampled / max(generating, 1e-9),
-        "throughput/trained_tokens_per_s": float(result.batch.mask.sum()) / max(times.get("time/update_s", 0.0), 1e-9),
-    }
-    to.step(step, metrics, result.attempts)
-    run.rollouts.write(step, rollouts(result))

@@ -4,14 +4,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 from azr_nemo.observe.console import Console
+from azr_nemo.sandbox.configured import limits
 from azr_nemo.sandbox.executor import Executor
 from azr_nemo.selfplay.buffer import TaskBuffer
 from azr_nemo.selfplay.proposer import Proposer
 from azr_nemo.selfplay.seed_files import SeedReport, load_seeds
-from azr_nemo.selfplay.seeding import SeedingLoop, SeedProgress
+from azr_nemo.selfplay.self_seeding import SeedingLoop, SeedProgress
 from azr_nemo.settings.schema import RunConfig
-from azr_nemo.trainer.driving import Driver
-from azr_nemo.trainer.executors import limits
+from azr_nemo.trainer.driver import Driver
 
 
 def read_seeds(
@@ -21,6 +21,13 @@ def read_seeds(
     imports, pairs = tuple(config.selfplay.imports), config.selfplay.induction_pairs
     with console.phase("seed files") as phase:
         return load_seeds(files, buffer, executor, imports, limits(config.executor), pairs, phase, hold_out)
+
+
+def load_seed_files(config: RunConfig, buffer: TaskBuffer, executor: Executor, console: Console) -> None:
+    """The seeds of `data.seed_files`, as far as they hold here."""
+    if files := [Path(name) for name in config.data.seed_files]:
+        for sentence in read_seeds(config, files, buffer, executor, console, config.eval.items > 0).sentences():
+            console.note(sentence)
 
 
 def ask_for_seeds(proposer: Proposer, driver: Driver, check: Callable[[], None] = lambda: None) -> None:

@@ -3,27 +3,28 @@
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from azr_nemo.evaluation.validation import Validation
+from azr_nemo.evaluation.in_training import HeldOut, Validation
 from azr_nemo.observe.console import Console
+from azr_nemo.sandbox.configured import limits
 from azr_nemo.sandbox.executor import Executor
 from azr_nemo.selfplay.buffer import TaskBuffer
-from azr_nemo.selfplay.engine import Engine
+from azr_nemo.selfplay.exchange import Engine
 from azr_nemo.selfplay.proposer import Proposer
 from azr_nemo.selfplay.solver import Solver
 from azr_nemo.selfplay.step import SelfPlay
-from azr_nemo.selfplay.validation import Validator
-from azr_nemo.selfplay.verification import Verifier
+from azr_nemo.selfplay.validation import Validator, Verifier
 from azr_nemo.settings.schema import RunConfig
+from azr_nemo.tasks.styles.chat import chat_frame
 from azr_nemo.tasks.task import PromptOptions
-from azr_nemo.trainer.executors import limits
 from azr_nemo.warmup.generator import generate_tasks
-from azr_nemo.warmup.heldout import HeldOut
 
 HELD_OUT_SEED = 7  # the same tasks for every run, so that runs can be compared
 
 
-def prompt_options(config: RunConfig) -> PromptOptions:
+def prompt_options(config: RunConfig, tokenizer: Any) -> PromptOptions:
+    """How prompts are written. Raises UserError for a chat style and a tokenizer without a chat template."""
     selfplay = config.selfplay
     return PromptOptions(
         selfplay.prompt_style,
@@ -33,6 +34,7 @@ def prompt_options(config: RunConfig) -> PromptOptions:
         strip_globals=selfplay.strip_globals,
         strip_prints=selfplay.strip_prints,
         rename_entry=selfplay.rename_entry,
+        frame=chat_frame(tokenizer) if selfplay.prompt_style.startswith("chat") else ("", "", ""),
     )
 
 
@@ -50,7 +52,7 @@ class Session:
 
 def make_session(config: RunConfig, engine: Engine, executor: Executor, buffer: TaskBuffer, console: Console | None = None) -> Session:
     """The two roles over the buffer, and the held-out tasks when `eval.items` asks for them. console: shows how those are made."""
-    options, bounds = prompt_options(config), limits(config.executor)
+    options, bounds = prompt_options(config, engine.tokenizer), limits(config.executor)
 
     def fits(text: str) -> bool:
         return len(engine.encode(text)) <= config.rollout.max_prompt_tokens

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from itertools import islice
 from random import Random
 
-from azr_nemo.observe.view import Phase
+from azr_nemo.progress import Listener
 from azr_nemo.sandbox.executor import Executor, Limits, Outcome, Request
-from azr_nemo.tasks.held_out import is_held_out
+from azr_nemo.tasks.program import is_held_out
 from azr_nemo.tasks.task import Task, TaskType
 from azr_nemo.warmup.grammar import ACCEPTS, BLOCKS, STEPS, TWO, Block, Step, constants, value
 
@@ -35,7 +35,7 @@ class Draft:
 
 
 def generate_tasks(
-    count: int, seed: int, executor: Executor, pairs: int = 6, held_out: bool = False, phase: Phase | None = None
+    count: int, seed: int, executor: Executor, pairs: int = 6, held_out: bool = False, phase: Listener | None = None
 ) -> list[Task]:
     """`count` induction tasks with `pairs` input/output pairs and a message each; `one_pair` makes deduction or abduction of them.
 
@@ -64,7 +64,7 @@ def one_pair(task: Task, kind: TaskType, pair: int) -> Task:
     return Task(kind, task.program, (task.inputs[pair],), (task.outputs[pair],))
 
 
-def _execute(drawn: list[tuple[Draft, tuple[str, ...]]], executor: Executor, phase: Phase | None) -> list[list[Outcome]]:
+def _execute(drawn: list[tuple[Draft, tuple[str, ...]]], executor: Executor, phase: Listener | None) -> list[list[Outcome]]:
     """What came of each draft's inputs. A program drawn several times is run once, on all its inputs: starting it costs more than a call."""
     inputs: dict[str, dict[str, None]] = {}
     for draft, texts in drawn:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import azr_nemo
 from azr_nemo.errors import UserError
-from azr_nemo.selfplay.engine import Engine, Example
+from azr_nemo.selfplay.exchange import Engine, Example
 from azr_nemo.settings.schema import RunConfig, WarmupConfig
 from azr_nemo.tasks.task import PromptOptions, Task
 from azr_nemo.warmup.examples import examples
@@ -52,6 +52,8 @@ def batches(
                     f"rollout.max_prompt_tokens={limits[0]} leaves no room for the warm start's prompts: none of {PATIENCE} fits; raise it"
                 )
             ids, response = encode(prompt.full), encode_response(completion)
+            if prompt.stop:
+                response = response[:-1]  # its stop string ends it
             if len(ids) <= limits[0] and len(response) <= limits[1]:
                 batch.append(Example(tuple(ids), tuple(response)))
         yield batch

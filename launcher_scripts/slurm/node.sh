@@ -44,7 +44,7 @@ stop_ranks() {
 
 said_stopped() { # SETTINGS...: whether the run wrote that it was stopped, in run_dir/outcome. Rank 0, perhaps elsewhere, writes it last of all.
   local run_dir outcome end=$((SECONDS + 20))
-  run_dir=$("$python" -c 'import sys; from azr_nemo.trainer.settings import load_settings; print(load_settings(sys.argv[1:]).run_dir)' "$@") || return 1
+  run_dir=$("$python" -c 'import sys; from azr_nemo.planning.run_settings import load_settings; print(load_settings(sys.argv[1:]).run_dir)' "$@") || return 1
   until [[ -r $run_dir/outcome ]]; do
     if ((SECONDS >= end)); then return 1; fi
     sleep 0.5

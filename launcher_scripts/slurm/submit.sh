@@ -83,14 +83,14 @@ if [[ -z $python && -x $home/.venv/bin/python ]]; then python=$home/.venv/bin/py
 read_recipe='
 import sys
 from azr_nemo.errors import UserError
-from azr_nemo.trainer.settings import load_settings
+from azr_nemo.planning.run_settings import load_settings
 try:
     config = load_settings(sys.argv[1:])
 except UserError as error:
     sys.exit(f"submit.sh: {error}")
 print(config.cluster.nodes, config.cluster.gpus_per_node, config.engine.tensor_parallel * config.engine.pipeline_parallel)'
 if [[ -n ${given[container]:-} && $home == *[,:]* ]]; then fail "$home cannot be mounted in a container: pyxis separates mounts by , and :"; fi
-if [[ -n ${given[container]:-} ]] && ! (cd "$home" && "${python:-python3}" -c 'import azr_nemo.trainer.settings') 2> /dev/null; then
+if [[ -n ${given[container]:-} ]] && ! (cd "$home" && "${python:-python3}" -c 'import azr_nemo.planning.run_settings') 2> /dev/null; then
   [[ -n ${given[nodes]:-} && -n ${given[gpus]:-} ]] || fail "here is no Python that reads recipes (make setup): give nodes=N and gpus=N"
   nodes=1 gpus=0 model_ranks=1
 else

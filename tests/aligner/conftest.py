@@ -3,7 +3,6 @@
 import importlib.util
 import json
 import os
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -11,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import process_trees
 import pytest
 
 HERE = Path(__file__).parent
@@ -55,9 +55,9 @@ def default(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if not python.is_file():
         pytest.skip("the default engine's environment is not here: make setup")
     folder = tmp_path_factory.mktemp("default")
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(HERE), str(HERE.parent / "selfplay")]), "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(HERE), str(HERE.parent / "selfplay")])}
     command = [python, HERE / "default_engine.py", folder, str(LESSONS)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
+    done = process_trees.run(command, env=environment, timeout=600)
     assert done.returncode == 0, done.stderr
     return folder
 
@@ -142,8 +142,7 @@ def whole_run(model: Path, seeds: Path, tmp_path_factory: pytest.TempPathFactory
     """Three self-play steps as a user starts them, in a process of their own: the run's folder and what it printed."""
     folder = tmp_path_factory.mktemp("whole") / "run"
     command = [sys.executable, "-m", "azr_nemo", "train", *settings_of_a_run(model, folder, seeds)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=600)
+    done = process_trees.run(command, timeout=600, merged=True)
     assert done.returncode == 0, done.stdout
     return folder, done.stdout
 

@@ -22,15 +22,14 @@ from azr_nemo.megatron.actor import Actor
 from azr_nemo.megatron.huggingface import read_config, save_hf
 from azr_nemo.megatron.model import bare
 from azr_nemo.megatron.platform import choose_platform
-from azr_nemo.megatron.weights import export_weights
+from azr_nemo.megatron.weight_stream import export_weights
 from azr_nemo.models.tiny import tiny
 from azr_nemo.observe.console import Console
 from azr_nemo.observe.timing import PhaseClock
 from azr_nemo.selfplay.buffer import TaskBuffer
-from azr_nemo.selfplay.engine import Example
-from azr_nemo.selfplay.exchange import TrainingBatch
+from azr_nemo.selfplay.exchange import Example, TrainingBatch
 from azr_nemo.settings.schema import RunConfig
-from azr_nemo.trainer.driving import Driver
+from azr_nemo.trainer.driver import Driver
 from azr_nemo.trainer.session import make_session
 
 LEARNING_RATE = 0.5  # of the one plain gradient step that both engines take

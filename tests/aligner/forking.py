@@ -9,6 +9,8 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
+import process_trees
+
 LIMIT_S = 600.0
 
 
@@ -27,7 +29,7 @@ class Job:
     def _fork(self, work: Callable[[], None], rank: int, ranks: int, port: int) -> int:
         sys.stdout.flush()
         sys.stderr.flush()
-        if pid := os.fork():
+        if pid := process_trees.fork():
             return pid
         code = 1
         try:

@@ -23,23 +23,23 @@ def make_trainer(config: RunConfig, canned: bool) -> Any:
     canned: rank 0's step gets canned completions, else those of the model."""
     from sample_tasks import FakeExecutor
 
-    from azr_nemo.aligner import layout as layouts
-    from azr_nemo.aligner import model as models
-    from azr_nemo.aligner.checkpoint import CheckpointCallback
+    from azr_nemo.aligner import gpt_model as models
     from azr_nemo.aligner.dataset import PromptSource
     from azr_nemo.aligner.leader import LeadingEngine
+    from azr_nemo.aligner.nemo_checkpoint import CheckpointCallback
     from azr_nemo.aligner.rewards import SandboxRewards
-    from azr_nemo.aligner.sampling import Sampler
+    from azr_nemo.aligner.sampler_ranks import Sampler
     from azr_nemo.aligner.selfplay import SelfPlayRun, Silent
     from azr_nemo.aligner.trainer import SelfPlayPPOTrainer
     from azr_nemo.observe.console import Console
     from azr_nemo.observe.metrics import MetricsLog
-    from azr_nemo.observe.rollouts import RolloutLog
+    from azr_nemo.observe.rollout_log import RolloutLog
     from azr_nemo.observe.timing import PhaseClock
+    from azr_nemo.planning import aligner_layout as layouts
+    from azr_nemo.runs.checkpoints import Checkpoints
     from azr_nemo.sandbox.metered import MeteredExecutor
     from azr_nemo.selfplay.buffer import TaskBuffer
-    from azr_nemo.trainer.checkpoints import Checkpoints
-    from azr_nemo.trainer.driving import Driver
+    from azr_nemo.trainer.driver import Driver
     from azr_nemo.trainer.session import make_session
 
     trainer, actor, _, scheduler = models.build(config, Path(config.model.path))
@@ -82,7 +82,7 @@ def step_with_canned_completions(out: Path, model: Path, name: str, layout: dict
     from nemo_aligner.utils import parallel_state
     from safetensors.torch import save_file
 
-    from azr_nemo.aligner.exchange import gather_rows
+    from azr_nemo.aligner.collectives import gather_rows
 
     ppo = make_trainer(aligner_settings(model, out / name, **layout), canned=True)
     actor = ppo.model
@@ -103,7 +103,7 @@ def step_with_canned_completions(out: Path, model: Path, name: str, layout: dict
 
 def facts_of_the_actor(out: Path, model: Path) -> None:
     """What test_actor.py asks of the actor alone, as numbers: OUT/facts.json."""
-    from azr_nemo.aligner.vocabulary import entropy
+    from azr_nemo.aligner.ppo_actor import entropy
 
     ppo = make_trainer(aligner_settings(model, out / "facts"), canned=True)
     actor, found = ppo.model, {}
@@ -221,6 +221,6 @@ def _tensors(rows: list[list[int]]) -> dict[str, torch.Tensor]:
 def train_run(overrides: list[str]) -> None:
     """What `azr-nemo train` does, and ends with its exit code."""
     from azr_nemo.aligner.run import train
-    from azr_nemo.trainer.settings import load_settings
+    from azr_nemo.planning.run_settings import load_settings
 
     os._exit(train(load_settings(overrides)))

@@ -1,17 +1,15 @@
 """Settings of engine=aligner that cannot work are refused before anything is imported; these tests run in either environment."""
 
 import importlib.util
-import subprocess
-import sys
 
 import pytest
+from command_line import azr
 from omegaconf import OmegaConf
 
-from azr_nemo.aligner.layout import check_model, global_batch_size
-from azr_nemo.aligner.trtllm import check_ranks
 from azr_nemo.errors import UserError
+from azr_nemo.planning.aligner_layout import check_model, check_mpi_ranks, global_batch_size
+from azr_nemo.planning.run_settings import load_settings
 from azr_nemo.settings.schema import RunConfig
-from azr_nemo.trainer.settings import load_settings
 
 LLAMA = {
     "num_attention_heads": 32, "num_query_groups": 8, "ffn_hidden_size": 14336, "override_vocab_size": 128256, "num_layers": 32,
@@ -57,6 +55,10 @@ def test_what_the_update_does_not_have_here_is_refused_by_name(override, has):
     assert sentence.endswith("use engine=megatron")
 
 
+def test_a_prompt_style_with_stop_strings_is_refused():
+    assert refused("selfplay.prompt_style=code").startswith("selfplay.prompt_style=code ends answers by stop strings of each prompt")
+
+
 def test_a_stop_string_with_a_comma_is_refused():
     assert "has a comma" in refused("rollout.name=trtllm", "aligner.stop_strings=['a,b']")
 
@@ -91,9 +93,9 @@ def test_prompt_and_response_must_fit_the_models_sequence(trtllm):
 
 
 def test_an_mpi_rank_that_is_not_the_torch_rank_is_refused():
-    check_ranks(3, 3)
+    check_mpi_ranks(3, 3)
     with pytest.raises(UserError, match="srun --mpi=pmix"):
-        check_ranks(0, 3)
+        check_mpi_ranks(0, 3)
 
 
 @pytest.mark.parametrize(("tensor_parallel", "named"), [(3, "num_attention_heads=32"), (16, "num_query_groups=8")])
@@ -141,8 +143,8 @@ def test_the_global_batch_is_whole_micro_batches_on_every_rank(monkeypatch):
 
 @pytest.mark.skipif(importlib.util.find_spec("nemo_aligner") is not None, reason="NeMo-Aligner is here")
 def test_without_nemo_aligner_one_sentence_says_where_it_is(tmp_path):
-    command = [sys.executable, "-m", "azr_nemo", "train", "recipe=tiny-1n0g-megatron", "engine=aligner", "rollout=nemo", "warmup.steps=0"]
-    done = subprocess.run([*command, "eval.items=0", f"run_dir={tmp_path}"], capture_output=True, text=True, timeout=120)
+    settings = ["recipe=tiny-1n0g-megatron", "engine=aligner", "rollout=nemo", "warmup.steps=0", "eval.items=0"]
+    done = azr("train", *settings, f"run_dir={tmp_path}")
     assert done.returncode == 2
     assert "make aligner" in done.stderr
     assert "Traceback" not in done.stderr

@@ -54,7 +54,7 @@ def restore_change_and_save(nemo: Path, out: Path) -> None:
     from nemo_aligner.utils.train_script_utils import init_distributed, resolve_and_create_trainer
     from nemo_aligner.utils.utils import load_from_nemo
 
-    from azr_nemo.aligner import model as aligner
+    from azr_nemo.aligner import gpt_model as aligner
 
     config = aligner.actor_config(aligner_settings(nemo, out), aligner.read_model_config(nemo), on_cpu=True)
     runs = {"accelerator": "cpu", "devices": 1, "num_nodes": 1, "precision": 32, "logger": False, "enable_checkpointing": False}

@@ -89,7 +89,7 @@ def _advantages(folder):
     from megatron.core import parallel_state
 
     from azr_nemo.algorithms.trr_plus_plus import trr_plus_plus
-    from azr_nemo.aligner.advantages import global_trr_plus_plus
+    from azr_nemo.aligner.trainer import global_trr_plus_plus
 
     dist.init_process_group("gloo")
     parallel_state.initialize_model_parallel()

@@ -4,11 +4,9 @@ from types import SimpleNamespace
 
 from azr_nemo.aligner.selfplay import SelfPlayRun
 from azr_nemo.observe.metrics import MetricsLog, read_metrics
-from azr_nemo.observe.rollout_files import read_rollouts
-from azr_nemo.observe.rollouts import RolloutLog
-from azr_nemo.selfplay.batch import judge, training_batch
-from azr_nemo.selfplay.exchange import Completion, Prompt
-from azr_nemo.selfplay.rows import Attempt
+from azr_nemo.observe.rollout_log import RolloutLog, read_rollouts
+from azr_nemo.selfplay.batch import give_advantages, training_batch
+from azr_nemo.selfplay.exchange import Attempt, Completion, Prompt
 from azr_nemo.selfplay.step import StepResult
 from azr_nemo.settings.schema import RunConfig
 from azr_nemo.tasks.task import PromptText, Role, TaskType
@@ -25,7 +23,7 @@ def test_rows_without_variance_are_left_out_of_the_update_but_not_of_the_rollout
     alike = [attempt(TaskType.ABDUCTION, 1.0, length) for length in (2, 3)]
     different = [attempt(TaskType.DEDUCTION, reward, 4) for reward in (1.0, -0.5)]
     rows = [*different, *alike]
-    judge(rows, config, {})
+    give_advantages(rows, config, {})
     batch = training_batch(rows, config)
     assert len(batch.prompt_ids) == 2
     result = StepResult(batch, rows, {}, rows)

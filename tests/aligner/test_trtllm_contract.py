@@ -42,7 +42,7 @@ def test_the_trainer_overrides_what_fit_calls(forks, name):
 
 
 def test_the_actor_overrides_what_the_trainer_calls(forks):
-    from azr_nemo.aligner.actor import SelfPlayActor
+    from azr_nemo.aligner.ppo_actor import SelfPlayActor
 
     for name in ("get_loss_and_metrics", "get_actor_forward_output_and_loss_func", "get_logprob_output_only_func"):
         recorded = RECORDED[f"models.nlp.gpt.megatron_gpt_ppo_actor:MegatronGPTActorModel.{name}"]

@@ -4,11 +4,12 @@ import json
 import os
 import re
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
+
+import process_trees
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("buildah", "crun", "mmdebstrap")
@@ -38,7 +39,7 @@ def install_tools() -> None:
     release = Path("/etc/os-release")
     if not release.is_file() or not re.search(r"^ID=\"?debian\"?$", release.read_text(), re.MULTILINE):
         raise Unavailable("this is not Debian, whose packages the base image is made of")
-    if subprocess.run(["unshare", "--mount", "true"], capture_output=True, timeout=60, check=False).returncode:
+    if process_trees.run(["unshare", "--mount", "true"], timeout=60).returncode:
         raise Unavailable("this root may not mount, as in a container without CAP_SYS_ADMIN")
     if all(map(shutil.which, PACKAGES)):
         return
@@ -47,8 +48,8 @@ def install_tools() -> None:
     command = ["apt-get", "install", "-y", "-q", "--no-install-recommends", *PACKAGES]
     for before in ([], ["apt-get", "update", "-q"]):
         if before:
-            subprocess.run(before, capture_output=True, timeout=300, check=False)
-        if subprocess.run(command, capture_output=True, timeout=600, check=False).returncode == 0:
+            process_trees.run(before, timeout=300)
+        if process_trees.run(command, timeout=600).returncode == 0:
             return
     raise Unavailable(f"apt-get cannot install {', '.join(PACKAGES)}")
 
@@ -61,7 +62,7 @@ def base_tar() -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         made = folder / f".{os.getpid()}.tar"
         command = ["mmdebstrap", "--quiet", "--variant=minbase", f"--include={BASE_CONTENT}", BASE_SUITE, str(made)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=900, check=False)
+        done = process_trees.run(command, timeout=900)
         if done.returncode:
             made.unlink(missing_ok=True)
             raise Unavailable(f"mmdebstrap cannot make the base image: {done.stderr.strip().splitlines()[-1:]}")
@@ -74,7 +75,7 @@ def pip_mounts(folder: Path) -> Iterator[str]:
 
     Nothing of it stays in the image but empty mount points. folder: where the pip.conf is written.
     """
-    listed = subprocess.run([sys.executable, "-m", "pip", "config", "list"], capture_output=True, text=True, check=True).stdout
+    listed = process_trees.run([sys.executable, "-m", "pip", "config", "list"], timeout=60, check=True).stdout
     settings: dict[str, str] = {}
     for name, value in re.findall(r"^(?:global|install|download|:env:)\.([\w-]+)='(.*)'$", listed, re.MULTILINE):
         settings[name] = f"{settings[name]} {value}" if name in ("find-links", "extra-index-url") and name in settings else value
@@ -118,7 +119,7 @@ class Buildah:
 
     def __call__(self, *arguments: str, timeout: float = 600) -> str:
         """Standard output of a buildah command. Raises AssertionError with the end of its errors when it fails."""
-        done = subprocess.run(["buildah", *arguments], env=self.environment, capture_output=True, text=True, timeout=timeout, check=False)
+        done = process_trees.run(["buildah", *arguments], env=self.environment, timeout=timeout)
         assert done.returncode == 0, f"buildah {arguments[0]} ended with {done.returncode}:\n{(done.stdout + done.stderr)[-4000:]}"
         return done.stdout.strip()
 
@@ -149,8 +150,8 @@ class Buildah:
 
     def close(self) -> None:
         """Gives back all that was stored."""
-        subprocess.run(["buildah", "rm", "--all"], env=self.environment, capture_output=True, timeout=120, check=False)
-        subprocess.run(["buildah", "rmi", "--all", "--force"], env=self.environment, capture_output=True, timeout=120, check=False)
+        process_trees.run(["buildah", "rm", "--all"], env=self.environment, timeout=120)
+        process_trees.run(["buildah", "rmi", "--all", "--force"], env=self.environment, timeout=120)
         mounted = [line.split()[1] for line in Path("/proc/self/mounts").read_text().splitlines()]
         for path in sorted((path for path in mounted if path.startswith(f"{self.folder}/")), reverse=True):
-            subprocess.run(["umount", "--lazy", path], capture_output=True, timeout=60, check=False)
+            process_trees.run(["umount", "--lazy", path], timeout=60)

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import process_trees
+
 # Docker's default capabilities; an ordinary user has them in the bounding set only.
 CAPABILITIES = [
     f"CAP_{name}" for name in
@@ -114,9 +116,8 @@ class Container:
         (bundle / "config.json").write_text(json.dumps(specification(config, root, command, options)))
         self._output = bundle / "output"
         with self._output.open("w") as out:
-            self._process = subprocess.Popen(
-                self._crun("run", "--bundle", str(bundle), self.name), stdout=out, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL
-            )
+            command = self._crun("run", "--bundle", str(bundle), self.name)
+            self._process = process_trees.Process(command, lasting=True, stdout=out, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL)
 
     def _crun(self, *arguments: str) -> list[str]:
         command = ["crun", "--root", str(self._state), "--cgroup-manager=disabled", *arguments]
@@ -135,14 +136,15 @@ class Container:
 
     def execute(self, *command: str, timeout: float = 60) -> subprocess.CompletedProcess[str]:
         """Another command in the running container, as `docker exec`."""
-        return subprocess.run(self._crun("exec", self.name, *command), capture_output=True, text=True, timeout=timeout, check=False)
+        return process_trees.run(self._crun("exec", self.name, *command), timeout=timeout)
 
     def signal(self, name: str) -> None:
         """Sends process 1 a signal, as `docker kill --signal`."""
-        subprocess.run(self._crun("kill", self.name, name), capture_output=True, timeout=60, check=True)
+        process_trees.run(self._crun("kill", self.name, name), timeout=60, check=True)
 
     def close(self) -> None:
         """Ends it, whatever it does."""
         if self._process.poll() is None:
-            subprocess.run(self._crun("delete", "--force", self.name), capture_output=True, timeout=60, check=False)
+            process_trees.run(self._crun("delete", "--force", self.name), timeout=60)
             self._process.wait(60)
+        self._process.end()

@@ -4,11 +4,11 @@ import fcntl
 import os
 import signal
 import stat
-import subprocess
 import sys
 import time
 from pathlib import Path
 
+import process_trees
 import pytest
 from image_build import ROOT
 
@@ -18,7 +18,7 @@ DOCKER = Path(__file__).parents[2] / "docker"
 def check(runs: Path, longest_s: float = 100) -> tuple[int, str]:
     environment = {"AZR_NEMO_RUNS": str(runs), "AZR_NEMO_HEALTH_S": str(longest_s)}
     command = [sys.executable, "-I", "-S", str(DOCKER / "healthcheck.py")]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    done = process_trees.run(command, env=environment, timeout=60)
     return done.returncode, done.stdout.strip()
 
 
@@ -78,16 +78,12 @@ while [ ! -e {tmp_path}/go ]; do sleep 0.05; done
 exit "$(cat {tmp_path}/go)"
 """)
     program.chmod(program.stat().st_mode | stat.S_IXUSR)
-    process = subprocess.Popen(
-        ["sh", str(DOCKER / "demo.sh")],
-        env={**os.environ, "PATH": f"{program.parent}:{os.environ['PATH']}", "RUN_DIR": str(tmp_path / "run")},
-    )
-    deadline = time.monotonic() + 30
-    while not (tmp_path / "training").exists() and time.monotonic() < deadline:
-        time.sleep(0.02)
-    yield process, tmp_path
-    process.kill()
-    process.wait()
+    environment = {**os.environ, "PATH": f"{program.parent}:{os.environ['PATH']}", "RUN_DIR": str(tmp_path / "run")}
+    with process_trees.Process(["sh", DOCKER / "demo.sh"], env=environment) as process:
+        deadline = time.monotonic() + 30
+        while not (tmp_path / "training").exists() and time.monotonic() < deadline:
+            time.sleep(0.02)
+        yield process, tmp_path
 
 
 def go(folder: Path, code: str) -> None:

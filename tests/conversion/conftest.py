@@ -1,10 +1,10 @@
 """Fixtures: tiny models on disk, made once."""
 
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import process_trees
 import pytest
 import torch
 from conversion_models import write_source
@@ -42,7 +42,7 @@ def verl_checkpoints(source: Callable[..., Path], tmp_path_factory: pytest.TempP
     steps = {how: tmp_path_factory.mktemp(how) / "global_step_7" for how in VERL}
     words = [str(word) for how, step in steps.items() for word in (source(VERL[how][1]), step / "actor", VERL[how][0], how)]
     script = Path(__file__).with_name("fsdp_ranks.py")
-    done = subprocess.run([sys.executable, script, *words], capture_output=True, text=True, timeout=280, check=False)
+    done = process_trees.run([sys.executable, script, *words], timeout=280)
     assert done.returncode == 0, done.stderr
     return steps
 

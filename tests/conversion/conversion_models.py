@@ -16,7 +16,7 @@ from azr_nemo.megatron.architecture import read_architecture
 from azr_nemo.megatron.huggingface import open_weights, read_config
 from azr_nemo.megatron.model import bare, build_model
 from azr_nemo.megatron.platform import choose_platform
-from azr_nemo.megatron.weights import import_weights
+from azr_nemo.megatron.weight_stream import import_weights
 from azr_nemo.settings.schema import EngineConfig
 
 FAMILIES = ("llama-tied", "llama-3.1", "qwen2-tied", "qwen2-untied", "qwen3")

@@ -14,8 +14,8 @@ from conversion_models import edit_json, weights
 from safetensors.torch import save_file
 
 from azr_nemo import cli
-from azr_nemo.conversion.checkpoint import open_checkpoint
 from azr_nemo.conversion.convert import convert
+from azr_nemo.conversion.run_checkpoint import open_checkpoint
 from azr_nemo.errors import UserError
 from azr_nemo.file_hashes import Written
 

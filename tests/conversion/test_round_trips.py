@@ -12,8 +12,8 @@ from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from azr_nemo.conversion import verify
-from azr_nemo.conversion.checkpoint import open_checkpoint
 from azr_nemo.conversion.convert import convert
+from azr_nemo.conversion.run_checkpoint import open_checkpoint
 from azr_nemo.errors import UserError
 
 Source = Callable[..., Path]

@@ -2,10 +2,10 @@
 
 import json
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
+import process_trees
 import pytest
 import torch
 from conversion_models import edit_json, same_weights, weights, write_source
@@ -82,7 +82,7 @@ def test_memory_stays_far_below_the_model(tmp_path: Path) -> None:
     write_ranks(tmp_path / "hf", tmp_path / "step/actor")
     paths = [part for source, out, to in ways for part in (tmp_path / source, tmp_path / out, to)]
     command = [sys.executable, "-W", "ignore", "-c", MEASURE, SHARD_MB, *paths]
-    done = subprocess.run([*map(str, command)], capture_output=True, text=True, timeout=580, check=False)
+    done = process_trees.run(command, timeout=580)
     assert done.returncode == 0, done.stderr
     for (source, out, _), (allocated, resident) in zip(ways, json.loads(done.stdout.splitlines()[-1]), strict=True):
         print(f"{source} -> {out}: {allocated:.0f} MB allocated, {resident:.0f} MB resident, of a model of {size:.0f} MB")

@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 from transformers import LlamaConfig
 
-from azr_nemo.doctor import disk, execution, machine, model
+from azr_nemo.doctor import disk, execution, machine, recipe
+from azr_nemo.doctor.checks import about_a_run
 from azr_nemo.doctor.disk import room, trial, writing
-from azr_nemo.doctor.fabric import gloo, infiniband, nccl, several_nodes
-from azr_nemo.doctor.finding import Finding, State
-from azr_nemo.doctor.report import about_a_run
+from azr_nemo.doctor.findings import Finding, State
+from azr_nemo.doctor.machine import gloo, infiniband, nccl, several_nodes
 from azr_nemo.models import tiny
+from azr_nemo.planning.run_settings import load_settings
 from azr_nemo.settings.schema import ExecutorConfig, RunConfig
-from azr_nemo.trainer.settings import load_settings
 
 
 def by_name(findings: Any) -> dict[str, Finding]:
@@ -154,14 +154,14 @@ def shape(vocab: int) -> LlamaConfig:
 
 def test_a_tokenizer_larger_than_the_embedding_is_an_error() -> None:
     words = tiny.tokenizer()
-    found = list(model.agreement(words, shape(len(words) - 1)))
+    found = list(recipe.agreement(words, shape(len(words) - 1)))
     assert [finding.state for finding in found] == [State.ERROR]
     assert f"ids up to {len(words) - 1}, but the model's embedding only {len(words) - 1} rows" in found[0].found
 
 
 def test_an_end_token_beyond_the_embedding_is_an_error() -> None:
     words = tiny.tokenizer()
-    found = list(model.agreement(words, shape(len(words)), end_ids=[words.eos_token_id, 70_000]))
+    found = list(recipe.agreement(words, shape(len(words)), end_ids=[words.eos_token_id, 70_000]))
     assert [(finding.what, finding.state) for finding in found] == [("special tokens", State.ERROR)]
     assert "[70000]" in found[0].found
 
@@ -169,12 +169,12 @@ def test_an_end_token_beyond_the_embedding_is_an_error() -> None:
 def test_a_text_that_does_not_survive_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
     words = tiny.tokenizer()
     monkeypatch.setattr(words, "decode", lambda *_, **__: "something else")
-    found = by_name(model.agreement(words, shape(len(words))))
+    found = by_name(recipe.agreement(words, shape(len(words))))
     assert found["tokenizer"].state == State.WARNING
 
 
 def test_a_recipe_is_looked_at_with_its_model_layout_and_memory() -> None:
-    found = by_name(model.model(load_settings(["recipe=tiny-1n0g-megatron"])))
+    found = by_name(recipe.model(load_settings(["recipe=tiny-1n0g-megatron"])))
     assert {finding.state for finding in found.values()} == {State.OK}
     assert set(found) == {"layout", "memory", "model", "special tokens", "tokenizer"}
     assert "survives" in found["tokenizer"].found
@@ -182,16 +182,16 @@ def test_a_recipe_is_looked_at_with_its_model_layout_and_memory() -> None:
 
 def test_a_model_that_is_not_at_hand_and_a_plan_that_does_not_fit_are_errors() -> None:
     config = load_settings(["recipe=qwen2_5_7b-1n4g-megatron", "model.path=/nowhere"])
-    found = by_name(model.model(config))
+    found = by_name(recipe.model(config))
     assert "there is no such directory" in found["model"].found
     assert found["model"].state == State.ERROR
-    small = by_name(model.model(replace(config, cluster=replace(config.cluster, gpu_memory_gb=40))))
+    small = by_name(recipe.model(replace(config, cluster=replace(config.cluster, gpu_memory_gb=40))))
     assert small["memory"].state == State.ERROR
     assert small["memory"].mend.startswith("nearest that does: ")
 
 
 def test_a_layout_that_cannot_be_cut_is_an_error() -> None:
-    found = by_name(model.model(load_settings(["recipe=tiny-1n0g-megatron", "engine.tensor_parallel=3"])))
+    found = by_name(recipe.model(load_settings(["recipe=tiny-1n0g-megatron", "engine.tensor_parallel=3"])))
     assert found["model"].state == State.ERROR
     assert "engine.tensor_parallel=3" in found["model"].found
 

@@ -1,39 +1,32 @@
-"""Two real ranks under torchrun, well and ill; and what is said of reports that no machine here could give."""
+"""Two real ranks, under torchrun and as it would start them, well and ill; and what is said of reports that no machine here could give."""
 
-import os
 import re
-import signal
-import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
 
+import process_trees
 import pytest
+from run_server import Ended, ranks
 
-from azr_nemo.doctor.finding import State
+from azr_nemo.doctor.findings import State
 from azr_nemo.doctor.ranks import Reduction, Report, clocks, compare, reduction, silence
 
 HERE = Path(__file__).parent
 
 
-def job(ailment: str, run_dir: Path, *more: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    command += [str(HERE / "rank_job.py"), ailment, "doctor", f"run_dir={run_dir}", "model=tiny", *more]
-    environment = {"PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(HERE.parents[1]), "HOME": str(run_dir)}
-    with subprocess.Popen(
-        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
-    ) as process:
-        try:
-            out, err = process.communicate(timeout=280)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            raise
-    return subprocess.CompletedProcess(command, process.returncode, out, err)
+SCRIPT = HERE / "rank_job.py"
 
 
-def row(done: subprocess.CompletedProcess[str], what: str) -> str:
+def job(ailment: str, run_dir: Path, *more: str) -> Ended:
+    """How rank 0 ended, as torchrun would start it."""
+    words = [ailment, "doctor", f"run_dir={run_dir}", "model=tiny", *more]
+    return ranks(SCRIPT, 2, *words, first_alone=True, HOME=str(run_dir))[0]
+
+
+def row(said: str, what: str) -> str:
     """The text of a row of the table, joined where it was folded."""
-    lines = [line for line in done.stdout.splitlines() if line.startswith("│")]
+    lines = [line for line in said.splitlines() if line.startswith("│")]
     found, inside = [], False
     for line in lines:
         cells = [cell.strip() for cell in line.strip("│").split("│")]
@@ -45,30 +38,33 @@ def row(done: subprocess.CompletedProcess[str], what: str) -> str:
 
 @pytest.mark.slow
 def test_ranks_that_are_well_answer_reduce_and_are_printed_once(tmp_path: Path) -> None:
-    done = job("none", tmp_path, "--seconds", "1")
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.count("azr-nemo doctor") == 1
-    assert re.search(r"ok +2: \S+ 0, 1", row(done, "ranks"))
-    assert "shared and writable" in row(done, "run_dir of the ranks")
-    assert re.search(r"ok +(within|rank 1 on \S+ is 0\.\d+ s)", row(done, "clocks"))
-    assert re.search(r"ok +\d+ times 16 MiB of fp32 on cpu: [\d.]+ ms each, [\d.]+ GB/s a rank; latency \d+ us", row(done, "all-reduce"))
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", SCRIPT, "none", "doctor"]
+    environment = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(HERE.parents[1]), "HOME": str(tmp_path)}
+    done = process_trees.run([*command, f"run_dir={tmp_path}", "model=tiny", "--seconds", "1"], env=environment, timeout=280)
+    said = done.stdout
+    assert done.returncode == 0, said + done.stderr
+    assert said.count("azr-nemo doctor") == 1
+    assert re.search(r"ok +2: \S+ 0, 1", row(said, "ranks"))
+    assert "shared and writable" in row(said, "run_dir of the ranks")
+    assert re.search(r"ok +(within|rank 1 on \S+ is 0\.\d+ s)", row(said, "clocks"))
+    assert re.search(r"ok +\d+ times 16 MiB of fp32 on cpu: [\d.]+ ms each, [\d.]+ GB/s a rank; latency \d+ us", row(said, "all-reduce"))
     assert list(tmp_path.glob(".azr-nemo-doctor*")) == []
 
 
 @pytest.mark.slow
 def test_a_clock_that_is_ahead_is_named_with_its_rank(tmp_path: Path) -> None:
     done = job("skewed", tmp_path, "--seconds", "0")
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert re.search(r"warning rank 1 on \S+ is 1(19\.\d+|20\.\d+) s ahead of rank 0", row(done, "clocks"))
-    assert "chrony" in row(done, "clocks")
+    assert done.code == 0, done.output
+    assert re.search(r"warning rank 1 on \S+ is 1(19\.\d+|20\.\d+) s ahead of rank 0", row(done.output, "clocks"))
+    assert "chrony" in row(done.output, "clocks")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("ailment", "what"), [("hangs", "all-reduce"), ("absent", "ranks")])
 def test_a_rank_that_does_not_answer_is_named_within_the_bound(ailment: str, what: str, tmp_path: Path) -> None:
     done = job(ailment, tmp_path, "--seconds", "0", "--bound", "20")
-    assert done.returncode == 1, done.stdout + done.stderr
-    assert re.search(r"error rank 1 on .+ did not answer within 20 s", row(done, what))
+    assert done.code == 1, done.output
+    assert re.search(r"error rank 1 on .+ did not answer within 20 s", row(done.output, what))
 
 
 REPORTS = [Report(rank, f"node{rank // 2}", "3.11.7", "2.13.0", "0.16.1", 8, "", 0.01, True) for rank in range(4)]

@@ -1,14 +1,13 @@
 """`azr-nemo data prepare`, `eval` and `eval compare` as a user types them; an evaluation that is killed; benchmarks during training."""
 
 import json
-import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
+from command_line import azr
+from run_server import command, shared
 
 ROWS = [
     {"id": f"sample_{k}", "code": f"def f(x):\n    return x * {k} + 1", "input": str(k), "output": str(k * k + 1)} for k in range(12)
@@ -21,26 +20,15 @@ TRAIN = [
 SEEDS = Path(__file__).parent.parent / "data" / "seeds.jsonl"
 
 
-def start(*words: object) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "azr_nemo", *map(str, words)]
-    return subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
-    )
-
-
-def run(*words: object, code: int = 0) -> str:
-    process = start(*words)
-    output, _ = process.communicate(timeout=280)
-    assert process.returncode == code, output
-    assert "Traceback" not in output
-    return output
-
-
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("public")
     (folder / "cruxeval.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in ROWS))
-    said = run("data", "prepare", "--source", folder, "--to", folder / "prepared")
+    (folder / "execution_log.json").write_text('{"started": "today"}')
+    ended = azr("data", "prepare", "--source", folder, "--to", folder / "prepared")
+    assert ended.returncode == 1
+    said = ended.stdout
+    assert "execution_log.json is no file for lcb_execution" in " ".join(said.split())
     assert "cruxeval_output: 12 of 800 items from cruxeval.jsonl." in said
     assert "math500 is missing: " in said
     return folder / "prepared"
@@ -53,25 +41,25 @@ def words(data: Path, out: Path, *more: str) -> list[str]:
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_an_evaluation_killed_in_the_middle_ends_with_the_results_of_one_that_was_not(data, tmp_path):
-    said = run(*words(data, tmp_path / "whole"))
+    said = command(*words(data, tmp_path / "whole"))
     assert "cruxeval_output" in said
-    process = start(*words(data, tmp_path / "killed"))
+    run = shared().start(words(data, tmp_path / "killed"))
     rows = tmp_path / "killed" / "cruxeval_input.jsonl"
-    deadline = time.monotonic() + 200
+    deadline = time.monotonic() + 800
     while not (rows.exists() and rows.read_text().count("\n") >= 3):
-        assert process.poll() is None
+        assert run.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.005)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
+    run.kill(signal.SIGKILL)
+    assert run.wait().code == -signal.SIGKILL
     assert not (tmp_path / "killed" / "results.json").exists()
-    run(*words(data, tmp_path / "killed"))
+    command(*words(data, tmp_path / "killed"))
     assert (tmp_path / "killed" / "results.json").read_bytes() == (tmp_path / "whole" / "results.json").read_bytes()
 
-    said = run("eval", "compare", tmp_path / "whole", tmp_path / "killed", "--json", tmp_path / "comparison.json")
+    said = command("eval", "compare", tmp_path / "whole", tmp_path / "killed", "--json", tmp_path / "comparison.json")
     assert "| cruxeval_output | 12 |" in said
     assert all(row["difference"] == 0 for row in json.loads((tmp_path / "comparison.json").read_text())["rows"])
-    assert "holds an evaluation with seed=0, not 1" in run(*words(data, tmp_path / "whole", "seed=1"), code=2)
+    assert "holds an evaluation with seed=0, not 1" in command(*words(data, tmp_path / "whole", "seed=1"), code=2)
 
 
 def test_what_is_missing_or_damaged_is_one_sentence(data, tmp_path):
@@ -82,24 +70,25 @@ def test_what_is_missing_or_damaged_is_one_sentence(data, tmp_path):
         (words(data, tmp_path / "x", "checkpoint=/nowhere"), "checkpoint=/nowhere holds no model"),
         (["eval", "compare", tmp_path, tmp_path], "has no results.json"),
     ):
-        said = run(*line, code=2).strip()
-        assert says in said
-        assert said.count("\n") == 0
+        done = azr(*line)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert says in done.stderr
+        assert done.stderr.count("\n") == 1
     damaged = tmp_path / "damaged"
     damaged.mkdir()
     for file in data.iterdir():
         (damaged / file.name).write_bytes(file.read_bytes()[: -20 if file.name == "cruxeval_input.jsonl" else None])
-    assert "cruxeval_input.jsonl is not what was prepared" in run(*words(damaged, tmp_path / "x"), code=2)
+    assert "cruxeval_input.jsonl is not what was prepared" in azr(*words(damaged, tmp_path / "x")).stderr
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_benchmarks_are_measured_during_training_on_the_same_items(data, tmp_path):
     suites = ["eval.suites=[cruxeval_output]", f"eval.data={data}", "eval.limit=3"]
-    run(*TRAIN, f"data.seed_files=[{SEEDS}]", f"run_dir={tmp_path / 'run'}", *suites)
+    command(*TRAIN, f"data.seed_files=[{SEEDS}]", f"run_dir={tmp_path / 'run'}", *suites)
     rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows if "eval/cruxeval_output" in row] == [0, 1, 2]
     assert all(row["eval/cruxeval_output_low"] <= row["eval/cruxeval_output"] <= row["eval/cruxeval_output_high"] for row in rows)
     assert all("eval/deduction" in row for row in rows)
-    said = run(*TRAIN, f"run_dir={tmp_path / 'other'}", "eval.suites=[cruxeval_outputs]", code=2)
+    said = command(*TRAIN, f"run_dir={tmp_path / 'other'}", "eval.suites=[cruxeval_outputs]", code=2)
     assert "eval.suites: cruxeval_outputs is unknown" in said

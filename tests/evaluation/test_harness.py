@@ -8,9 +8,9 @@ import torch
 
 from azr_nemo.errors import UserError
 from azr_nemo.evaluation import results
+from azr_nemo.evaluation.eval_settings import load_eval_settings
 from azr_nemo.evaluation.harness import SuiteRun
-from azr_nemo.evaluation.model import Model, find_checkpoint, fingerprint
-from azr_nemo.evaluation.settings import load_eval_settings
+from azr_nemo.evaluation.sampler import Model, find_checkpoint, fingerprint
 from azr_nemo.evaluation.suite import Grade, Item, Tools
 from azr_nemo.models import resolve_model
 from azr_nemo.observe.console import Console

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from azr_nemo.evaluation.paired import compare
+from azr_nemo.evaluation.statistics import compare
 
 GROUPS = {"math500": "math", "aime24": "math", "humaneval": "code", "mbpp": "code", "cruxeval": "reasoning"}
 SCORES = st.dictionaries(

@@ -3,6 +3,7 @@
 import gzip
 import hashlib
 import json
+import re
 import sys
 import types
 
@@ -12,8 +13,10 @@ import pytest
 
 from azr_nemo.errors import UserError
 from azr_nemo.evaluation import prepare as module
+from azr_nemo.evaluation.code import HUMANEVAL_PLUS, LCB_EXECUTION, LIVECODEBENCH, MBPP_PLUS
 from azr_nemo.evaluation.maths import MATH_SUITES
-from azr_nemo.evaluation.prepare import HUB, MANIFEST, PLACES, load, prepare
+from azr_nemo.evaluation.places import PLACES
+from azr_nemo.evaluation.prepare import HUB, MANIFEST, load, prepare
 from azr_nemo.evaluation.suite import Item, Tools
 
 TOOLS = Tools(None)  # type: ignore[arg-type]  # these suites convert without tools
@@ -50,7 +53,7 @@ def write(path, rows):
 )  # fmt: skip
 def test_a_file_is_recognised_by_its_usual_names_and_comes_back_as_items(tmp_path, file):
     source = write(tmp_path / "in" / file, ROWS)
-    notes = prepare([tmp_path / "in"], tmp_path / "out", SUITES, TOOLS, ["math500"])
+    notes = prepare([tmp_path / "in"], tmp_path / "out", SUITES, TOOLS, ["math500"]).notes
     assert notes == [f"math500: 3 of 500 items from {source.name}."]
     items = load(tmp_path / "out", SUITES["math500"])
     assert items == SUITES["math500"].convert(ROWS, TOOLS)
@@ -77,7 +80,7 @@ def test_every_suite_has_names_by_which_its_file_is_found(tmp_path, suite, file)
     write(tmp_path / "in" / file, ROWS)
     write(tmp_path / "in" / "unrelated.jsonl", ROWS)
     suites = {name: Raw(name, 3) for name in (suite, "other")}
-    notes = prepare([tmp_path / "in"], tmp_path / "out", suites, TOOLS)
+    notes = prepare([tmp_path / "in"], tmp_path / "out", suites, TOOLS).notes
     assert notes == [f"{suite}: 3 items from {file.rpartition('/')[2]}.", "other is missing: download other from its home."]
 
 
@@ -86,7 +89,7 @@ def test_the_best_name_wins_and_the_first_source_before_it(tmp_path):
     write(tmp_path / "b" / "cruxeval.jsonl", ROWS[:2])
     write(tmp_path / "c" / "cruxeval.jsonl", ROWS)
     suites = {"cruxeval_i": Raw("cruxeval_i", 800)}
-    (note,) = prepare([tmp_path / "a", tmp_path / "b", tmp_path / "c"], tmp_path / "out", suites, TOOLS)
+    (note,) = prepare([tmp_path / "a", tmp_path / "b", tmp_path / "c"], tmp_path / "out", suites, TOOLS).notes
     assert note == "cruxeval_i: 2 of 800 items from cruxeval.jsonl."
 
 
@@ -94,14 +97,14 @@ def test_the_parts_of_a_release_make_up_one_suite_and_later_parts_do_not_belong_
     for number, name in enumerate(["test", "test2", "test3", "test6"]):
         write(tmp_path / "code_generation_lite" / f"{name}.jsonl", [{"part": number}])
     suites = {"livecodebench": Raw("livecodebench", 880)}
-    (note,) = prepare([tmp_path], tmp_path / "out", suites, TOOLS)
+    (note,) = prepare([tmp_path], tmp_path / "out", suites, TOOLS).notes
     assert note == "livecodebench: 3 of 880 items from test.jsonl, test2.jsonl, test3.jsonl."
     assert [item.reference["part"] for item in load(tmp_path / "out", suites["livecodebench"])] == [0, 1, 2]
 
 
 def test_the_real_files_are_found_counted_and_read_back(tmp_path, shared_data):
     suites = {**SUITES, "cruxeval_o": Raw("cruxeval_o", 800), "humaneval": Raw("humaneval", 164), "mbpp_plus": Raw("mbpp_plus", 378)}
-    notes = prepare([shared_data], tmp_path, suites, TOOLS)
+    notes = prepare([shared_data], tmp_path, suites, TOOLS).notes
     assert [note.partition(":")[0] + ":" + note.partition(":")[2][:20] for note in notes if "missing" not in note] == [
         "math500: 500 items from math", "aime24: 30 items from aime2", "amc23: 40 items from amc23", "cruxeval_o: 200 of 800 items fr",
         "humaneval: 164 items from Huma", "mbpp_plus: 378 items from Mbpp",
@@ -153,21 +156,67 @@ def damaged(path, how):
         ("aime24.json", "no object", "aime24.json is not a JSON object"),
         ("aime24.json", "cut", "aime24.json is not JSON"),
         ("aime24.jsonl", "no text", "aime24.jsonl cannot be read"),
-        ("aime24.jsonl", "empty", "aime24.jsonl has no items for aime24: take"),
+        ("aime24.jsonl", "empty", "aime24.jsonl is no file for aime24 .it has no rows.: take"),
     ],
 )
 def test_a_damaged_source_is_named_in_one_sentence_and_nothing_is_written(tmp_path, file, how, sentence):
     damaged(write(tmp_path / file, ROWS), how)
-    with pytest.raises(UserError, match=sentence) as caught:
-        prepare([tmp_path], tmp_path / "out", SUITES, TOOLS, ["aime24"])
-    assert "\n" not in str(caught.value)
+    (refused,) = prepare([tmp_path], tmp_path / "out", SUITES, TOOLS, ["aime24"]).refused
+    assert re.search(sentence, refused)
+    assert "\n" not in refused
     assert not (tmp_path / "out").exists()
+
+
+STRAY = {
+    "mbpp.jsonl": ({"task_id": 1, "text": "Write a function.", "code": "x", "test_list": ["assert 1"]}, "mbpp_plus", "row 1.* task_id is int"),
+    "execution_log.json": ({"started": "today"}, "lcb_execution", "row 1: id is missing"),
+    "livecodebench_results.jsonl": ({"pass@1": 0.5}, "livecodebench", "row 1: question_id is missing"),
+    "humaneval_plus.jsonl": (
+        {"task_id": "HumanEval/0", "prompt": "p", "canonical_solution": "s", "entry_point": "f", "test": "t"}, "humaneval_plus", "a text of tests",
+    ),
+}  # fmt: skip
+
+
+def test_files_that_a_wildcard_found_and_that_do_not_convert_are_named_and_the_others_go_on(tmp_path):
+    for file, (row, _, _) in STRAY.items():
+        write(tmp_path / "in" / file, [row])
+    pq.write_table(pa.Table.from_pylist([STRAY["humaneval_plus.jsonl"][0]]), tmp_path / "in" / "humanevalplus-test.parquet")
+    write(tmp_path / "in" / "aime24.jsonl", ROWS)
+    suites = {suite.name: suite for suite in (MBPP_PLUS, LCB_EXECUTION, LIVECODEBENCH, HUMANEVAL_PLUS, SUITES["aime24"])}
+    done = prepare([tmp_path / "in"], tmp_path / "out", suites, TOOLS)
+    assert done.notes[-1] == "aime24: 3 of 30 items from aime24.jsonl."
+    assert len(done.refused) == len(STRAY) + 1
+    for file, (_, name, reason) in STRAY.items():
+        (sentence,) = (each for each in done.refused if f"/{file} " in each)
+        assert re.search(f"{file} is no file for {name} .*{reason}.*: download ", sentence)
+        assert "again" not in sentence
+    assert [path.name for path in (tmp_path / "out").iterdir() if path.suffix == ".jsonl"] == ["aime24.jsonl"]
+
+
+def test_the_next_file_that_fits_is_tried(tmp_path):
+    write(tmp_path / "amc23_log.jsonl", [{"started": "today"}])
+    write(tmp_path / "amc23_rows.jsonl", ROWS)
+    done = prepare([tmp_path], tmp_path / "out", SUITES, TOOLS, ["amc23"])
+    assert [sentence.partition("(")[0] for sentence in done.refused] == [f"{tmp_path}/amc23_log.jsonl is no file for amc23 "]
+    assert done.notes[-1] == "amc23: 3 of 40 items from amc23_rows.jsonl."
+
+
+def test_what_was_prepared_before_is_a_source_like_any_other(tmp_path):
+    row = {"id": "0", "code": "def add(a):\n    return a", "input": "add(1)", "output": "1"}
+    write(tmp_path / "in" / "lcb_execution.jsonl", [row])
+    suites = {suite.name: suite for suite in (LCB_EXECUTION, LIVECODEBENCH)}
+    prepare([tmp_path / "in"], tmp_path / "one", suites, TOOLS)
+    done = prepare([tmp_path / "one"], tmp_path / "two", suites, TOOLS)
+    assert done.refused == []
+    assert done.notes[0] == "lcb_execution: 1 of 479 items from lcb_execution.jsonl."
+    assert "livecodebench is missing" in done.notes[1]
+    assert load(tmp_path / "two", LCB_EXECUTION) == load(tmp_path / "one", LCB_EXECUTION)
 
 
 def test_a_row_without_its_fields_is_named(tmp_path):
     write(tmp_path / "aime24.jsonl", [ROWS[0], {"problem": "?"}])
-    with pytest.raises(UserError, match="row 2 of aime24 has no answer"):
-        prepare([tmp_path], tmp_path / "out", SUITES, TOOLS)
+    (refused,) = prepare([tmp_path], tmp_path / "out", SUITES, TOOLS).refused
+    assert "row 2 of aime24 has no answer" in refused
 
 
 def test_unknown_suites_missing_sources_and_nothing_found_are_sentences(tmp_path):
@@ -183,8 +232,8 @@ def test_unknown_suites_missing_sources_and_nothing_found_are_sentences(tmp_path
 
 def test_parquet_gives_the_same_items_and_a_damaged_file_is_a_sentence(tmp_path):
     (tmp_path / "aime24.parquet").write_bytes(b"PAR1")
-    with pytest.raises(UserError, match=r"aime24.parquet cannot be read .*: it is damaged or was not downloaded whole; get it again"):
-        prepare([tmp_path], tmp_path / "out", SUITES, TOOLS, ["aime24"])
+    (refused,) = prepare([tmp_path], tmp_path / "out", SUITES, TOOLS, ["aime24"]).refused
+    assert re.search("aime24.parquet cannot be read .*: it is damaged or was not downloaded whole; get it again", refused)
     pq.write_table(pa.Table.from_pylist(ROWS), tmp_path / "aime24.parquet")
     prepare([tmp_path], tmp_path / "out", SUITES, TOOLS, ["aime24"])
     assert load(tmp_path / "out", SUITES["aime24"]) == SUITES["aime24"].convert(ROWS, TOOLS)
@@ -247,7 +296,7 @@ def test_the_hub_gives_the_same_items_with_and_without_the_datasets_package(tmp_
     monkeypatch.setitem(sys.modules, "datasets", None)
     real = module.importlib.util.find_spec
     monkeypatch.setattr(module.importlib.util, "find_spec", lambda name: None if name == "datasets" else real(name))
-    notes = prepare([HUB], tmp_path / "files", SUITES, TOOLS, ["aime24"])
+    notes = prepare([HUB], tmp_path / "files", SUITES, TOOLS, ["aime24"]).notes
     assert notes == ["aime24: 3 of 30 items from hub:math-ai/aime24."]
     assert hub.downloaded == [("math-ai/aime24", "test.jsonl")]
     monkeypatch.setitem(sys.modules, "datasets", fake_datasets())
@@ -262,7 +311,7 @@ def test_local_copies_come_before_the_hub(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "huggingface_hub", hub)
     monkeypatch.setattr(module.importlib.util, "find_spec", lambda name: None)
     write(tmp_path / "in" / "aime24.jsonl", ROWS[:1])
-    notes = prepare([HUB, tmp_path / "in"], tmp_path / "out", SUITES, TOOLS, ["aime24", "amc23"])
+    notes = prepare([HUB, tmp_path / "in"], tmp_path / "out", SUITES, TOOLS, ["aime24", "amc23"]).notes
     assert notes == ["aime24: 1 of 30 items from aime24.jsonl.", "amc23: 3 of 40 items from hub:math-ai/amc23."]
 
 
@@ -275,12 +324,12 @@ def test_a_hub_out_of_reach_or_without_the_split_is_one_sentence(tmp_path, monke
         raise ConnectionError("no route\nto host")
 
     monkeypatch.setattr(hub, "hf_hub_download", unreachable)
-    with pytest.raises(UserError, match=r"math-ai/aime24 cannot be downloaded from the Hugging Face hub .*: give a local copy") as caught:
-        prepare([HUB], tmp_path / "out", SUITES, TOOLS, ["aime24"])
-    assert "\n" not in str(caught.value)
+    (refused,) = prepare([HUB], tmp_path / "out", SUITES, TOOLS, ["aime24"]).refused
+    assert re.search("math-ai/aime24 cannot be downloaded from the Hugging Face hub .*: give a local copy", refused)
+    assert "\n" not in refused
     monkeypatch.setattr(hub, "list_repo_files", lambda repo, repo_type: ["README.md", "test.csv"])
-    with pytest.raises(UserError, match="math-ai/aime24 has no file of test that can be read"):
-        prepare([HUB], tmp_path / "out", SUITES, TOOLS, ["aime24"])
+    (refused,) = prepare([HUB], tmp_path / "out", SUITES, TOOLS, ["aime24"]).refused
+    assert "math-ai/aime24 has no file of test that can be read" in refused
 
 
 def test_files_of_a_dataset_whose_script_would_run_are_read_as_files():
@@ -292,5 +341,5 @@ def test_files_of_a_dataset_whose_script_would_run_are_read_as_files():
 def test_a_folder_that_cannot_be_written_is_one_sentence(tmp_path):
     write(tmp_path / "aime24.jsonl", ROWS)
     (tmp_path / "out").write_text("a file")
-    with pytest.raises(UserError, match="cannot be written"):
+    with pytest.raises(UserError, match=r"out/.*cannot be written"):
         prepare([tmp_path], tmp_path / "out", SUITES, TOOLS, ["aime24"])

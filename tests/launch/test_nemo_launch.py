@@ -7,11 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import process_trees
 import pytest
 
 from azr_nemo.errors import UserError
-from azr_nemo.launch import nemo
-from azr_nemo.launch.request import Launch, prepare
+from azr_nemo.launch import nemo_run
+from azr_nemo.launch.nemo_run import Launch, prepare
 from azr_nemo.settings.compose import ROOT
 
 TINY = "recipe=tiny-1n0g-megatron"
@@ -24,7 +25,7 @@ def _nemo_run() -> None:
 
 def test_a_slurm_executor_has_one_task_a_node_and_signals_it_before_the_time_limit(tmp_path: Path) -> None:
     launch = Launch((TINY,), nodes=2, gpus=4, partition="gpu", account="team", time="01:00:00", retries=3, job_dir=tmp_path)
-    executor = nemo.executor(prepare(launch))
+    executor = nemo_run.executor(prepare(launch))
     assert (executor.nodes, executor.ntasks_per_node, executor.gpus_per_node) == (2, 1, 4)
     assert (executor.partition, executor.account, executor.time, executor.signal) == ("gpu", "team", "01:00:00", "USR1@300")
     assert (executor.retries, executor.container_image) == (3, None)
@@ -33,7 +34,7 @@ def test_a_slurm_executor_has_one_task_a_node_and_signals_it_before_the_time_lim
 
 def test_a_container_sees_home_and_the_mounts_and_not_the_home_directory(tmp_path: Path) -> None:
     launch = Launch((TINY,), container="reg/a:1", mounts=("/x:/y",), home=Path("/checkout"), job_dir=tmp_path)
-    executor = nemo.executor(prepare(launch))
+    executor = nemo_run.executor(prepare(launch))
     assert executor.container_image == "reg/a:1"
     assert executor.container_mounts == ["/checkout:/checkout", "/x:/y"]
     assert "--no-container-mount-home" in executor.srun_args
@@ -41,13 +42,13 @@ def test_a_container_sees_home_and_the_mounts_and_not_the_home_directory(tmp_pat
 
 def test_the_environment_and_the_command_survive_the_shell(tmp_path: Path) -> None:
     prepared = prepare(Launch((TINY, "data.seed_files=[/a b.jsonl]"), home=Path("/a b"), job_dir=tmp_path))
-    assert nemo.executor(prepared).env_vars["AZR_HOME"] == "'/a b'"
-    assert shlex.split(nemo.script(prepared).inline)[-1] == "data.seed_files=[/a b.jsonl]"
+    assert nemo_run.executor(prepared).env_vars["AZR_HOME"] == "'/a b'"
+    assert shlex.split(nemo_run.script(prepared).inline)[-1] == "data.seed_files=[/a b.jsonl]"
 
 
 def local(tmp_path: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "azr_nemo", "launch", *arguments, "--executor", "local", "--job-dir", str(tmp_path / "jobs")]
-    return subprocess.run(command, capture_output=True, text=True, timeout=500, env={**os.environ, **environment})
+    return process_trees.run(command, timeout=500, env={**os.environ, **environment})
 
 
 @pytest.mark.slow
@@ -75,4 +76,4 @@ def test_a_local_launch_that_fails_says_so(tmp_path: Path) -> None:
 @pytest.mark.skipif(bool(shutil.which("sbatch")), reason="sbatch is here")
 def test_without_sbatch_a_slurm_launch_is_refused_in_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="submits with sbatch, which is not on this machine"):
-        nemo.start(prepare(Launch((TINY,), job_dir=tmp_path)))
+        nemo_run.start(prepare(Launch((TINY,), job_dir=tmp_path)))

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from azr_nemo.errors import UserError
-from azr_nemo.launch import nemo
-from azr_nemo.launch.request import Launch, prepare
+from azr_nemo.launch import nemo_run
+from azr_nemo.launch.nemo_run import Launch, prepare
 from azr_nemo.settings.compose import ROOT
 
 TINY = "recipe=tiny-1n0g-megatron"
@@ -66,4 +66,4 @@ def test_what_cannot_run_is_one_sentence(launch: Launch, sentence: str) -> None:
 def test_without_nemo_run_the_sentence_names_the_extra_and_the_way_without_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "nemo_run", None)
     with pytest.raises(UserError, match=r"pip install 'azr-nemo\[launch\]', or use launcher_scripts/slurm/submit.sh"):
-        nemo.executor(prepare(Launch((TINY,))))
+        nemo_run.executor(prepare(Launch((TINY,))))

@@ -18,8 +18,8 @@ from azr_nemo.errors import UserError
 from azr_nemo.megatron import distributed
 from azr_nemo.megatron.actor import Actor
 from azr_nemo.megatron.commands import Command, announce, receive
+from azr_nemo.megatron.controller import MegatronEngine, Worker
 from azr_nemo.megatron.finite_weights import Diverged
-from azr_nemo.megatron.worker import MegatronEngine, Worker
 from azr_nemo.selfplay.exchange import Completion, Prompt, PromptBatch, TrainingBatch
 from azr_nemo.settings.schema import RunConfig
 from azr_nemo.tasks.task import PromptText, Role, TaskType

@@ -11,7 +11,7 @@ from tiny_models import EchoRollout, run_config, training_batch
 import azr_nemo.rollout
 from azr_nemo.megatron import distributed
 from azr_nemo.megatron.checkpoint import load_checkpoint, save_checkpoint
-from azr_nemo.megatron.worker import Worker
+from azr_nemo.megatron.controller import Worker
 
 LAYOUTS = {"tp2": {"tensor_parallel": 2}, "pp2": {"pipeline_parallel": 2}, "dp2": {}}
 

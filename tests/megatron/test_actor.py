@@ -8,8 +8,8 @@ from torch import Tensor
 
 from azr_nemo.errors import UserError
 from azr_nemo.megatron.actor import Actor
-from azr_nemo.megatron.weights import export_weights
-from azr_nemo.selfplay.engine import Example
+from azr_nemo.megatron.weight_stream import export_weights
+from azr_nemo.selfplay.exchange import Example
 
 MakeActor = Callable[..., Actor]
 

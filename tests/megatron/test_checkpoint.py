@@ -14,7 +14,7 @@ from azr_nemo.errors import UserError
 from azr_nemo.megatron import sharded_safetensors
 from azr_nemo.megatron.actor import Actor
 from azr_nemo.megatron.checkpoint import load_checkpoint, save_checkpoint
-from azr_nemo.megatron.weights import export_weights
+from azr_nemo.megatron.weight_stream import export_weights
 
 MakeActor = Callable[..., Actor]
 ModelDir = Callable[..., Path]

@@ -14,10 +14,10 @@ import azr_nemo.rollout
 from azr_nemo.errors import UserError
 from azr_nemo.megatron.actor import Actor
 from azr_nemo.megatron.checkpoint import load_checkpoint, save_checkpoint, take_snapshot
+from azr_nemo.megatron.controller import MegatronEngine, build_engine
 from azr_nemo.megatron.finite_weights import Diverged, Growth, all_finite, require_finite
-from azr_nemo.megatron.weights import export_weights
-from azr_nemo.megatron.worker import MegatronEngine, build_engine
-from azr_nemo.selfplay.engine import Example
+from azr_nemo.megatron.weight_stream import export_weights
+from azr_nemo.selfplay.exchange import Example
 
 MakeActor = Callable[..., Actor]
 ModelDir = Callable[..., Path]

@@ -13,10 +13,10 @@ from tiny_models import run_config, training_batch
 
 from azr_nemo.megatron import distributed
 from azr_nemo.megatron.actor import Actor
+from azr_nemo.megatron.controller import MegatronEngine
 from azr_nemo.megatron.huggingface import read_config
 from azr_nemo.megatron.platform import Platform, choose_platform
-from azr_nemo.megatron.weights import export_weights
-from azr_nemo.megatron.worker import MegatronEngine
+from azr_nemo.megatron.weight_stream import export_weights
 from azr_nemo.selfplay.exchange import Prompt, PromptBatch
 from azr_nemo.tasks.task import PromptText, Role, TaskType
 

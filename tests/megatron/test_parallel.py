@@ -1,16 +1,13 @@
 """Two ranks against one: tensor, pipeline and data parallelism give the same log-probabilities, updates and samples."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from parallel_job import LAYOUTS, PROMPTS, settings
+from run_server import ranks
 from safetensors.torch import load_file
 from tiny_models import EchoRollout, run_config, training_batch
 from torch import Tensor
@@ -19,8 +16,8 @@ import azr_nemo.rollout
 from azr_nemo.file_hashes import Written
 from azr_nemo.megatron.actor import Actor
 from azr_nemo.megatron.checkpoint import load_checkpoint
-from azr_nemo.megatron.weights import export_weights
-from azr_nemo.megatron.worker import build_engine
+from azr_nemo.megatron.controller import build_engine
+from azr_nemo.megatron.weight_stream import export_weights
 from azr_nemo.selfplay.exchange import PromptBatch
 from azr_nemo.settings.schema import RunConfig
 
@@ -28,20 +25,7 @@ HERE = Path(__file__).parent
 MakeActor = Callable[..., Actor]
 
 
-def torchrun(mode: str, folder: Path, *models: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    command += [str(HERE / "parallel_job.py"), mode, str(folder), *map(str, models)]
-    environment = {"PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(HERE.parents[1])}
-    # A group of its own, so that on a timeout no rank stays behind.
-    with subprocess.Popen(
-        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
-    ) as process:
-        try:
-            out, err = process.communicate(timeout=240)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            raise
-    return subprocess.CompletedProcess(command, process.returncode, out, err)
+JOB = HERE / "parallel_job.py"
 
 
 FAMILIES = ("llama-tied", "qwen2-untied")
@@ -51,8 +35,8 @@ FAMILIES = ("llama-tied", "qwen2-untied")
 def results(model_dir: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The files of one job over all families and layouts: starting ranks is what costs time."""
     out = tmp_path_factory.mktemp("parallel")
-    result = torchrun("layouts", out, *(model_dir(family) for family in FAMILIES))
-    assert result.returncode == 0, result.stdout + result.stderr
+    for ended in ranks(JOB, 2, "layouts", out, *(model_dir(family) for family in FAMILIES)):
+        assert ended.code == 0, ended.output
     return out
 
 
@@ -138,6 +122,6 @@ def test_weights_that_are_not_finite_on_any_rank_are_known_to_rank_0(layout: str
 
 @pytest.mark.slow
 def test_a_rank_that_fails_ends_the_run_with_its_sentence(model_dir: Callable[..., Path], tmp_path: Path) -> None:
-    result = torchrun("failure", tmp_path, model_dir())
-    assert result.returncode != 0
-    assert "rank 1 failed in the phase `generate`: the sampler broke" in result.stdout
+    for ended in ranks(JOB, 2, "failure", tmp_path, model_dir()):
+        assert ended.code == 2
+        assert "rank 1 failed in the phase `generate`: the sampler broke" in ended.output

@@ -10,7 +10,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from azr_nemo.megatron.actor import Actor
-from azr_nemo.megatron.weights import export_weights
+from azr_nemo.megatron.weight_stream import export_weights
 from azr_nemo.selfplay.exchange import TrainingBatch
 
 

@@ -1,8 +1,12 @@
+from collections.abc import Iterator
+from pathlib import Path
+
 import pytest
 import torch
 
 from azr_nemo.errors import UserError
-from azr_nemo.megatron.platform import choose_platform, set_threads
+from azr_nemo.megatron import platform
+from azr_nemo.megatron.platform import choose_platform, set_threads, usable_cores
 
 
 def test_cuda_literals_mean_the_cpu_only_inside_the_scope() -> None:
@@ -33,11 +37,34 @@ def test_cuda_without_a_device_is_refused(monkeypatch: pytest.MonkeyPatch) -> No
         choose_platform("tpu")
 
 
-def test_threads_are_shared_by_the_machines_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def threads() -> Iterator[None]:
     before = torch.get_num_threads()
-    try:
-        assert set_threads(3) == torch.get_num_threads() == 3
-        monkeypatch.setenv("LOCAL_WORLD_SIZE", "1000")
-        assert set_threads(0) == 1
-    finally:
-        torch.set_num_threads(before)
+    yield
+    torch.set_num_threads(before)
+
+
+def test_threads_are_shared_by_the_machines_ranks(monkeypatch: pytest.MonkeyPatch, threads: None) -> None:
+    assert set_threads(3) == torch.get_num_threads() == 3
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "1000")
+    assert set_threads(0) == 1
+
+
+def test_omp_num_threads_bounds_those_of_a_rank_alone(monkeypatch: pytest.MonkeyPatch, threads: None) -> None:
+    monkeypatch.setattr(platform, "usable_cores", lambda: 8)
+    for bound, expected in (("", 8), ("3", 3), ("99", 8), ("4,2", 8)):
+        monkeypatch.setenv("OMP_NUM_THREADS", bound)
+        assert set_threads(0) == expected
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # as torchrun sets it for several
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    assert set_threads(0) == 4
+
+
+@pytest.mark.parametrize(("text", "cores"), [("150000 100000", 2), ("50000 100000", 1), ("max 100000", 8), ("9900000 100000", 8)])
+def test_a_containers_quota_counts_as_cores(text: str, cores: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "cpu.max").write_text(f"{text}\n")
+    monkeypatch.setattr(platform, "CPU_QUOTA", tmp_path / "cpu.max")
+    monkeypatch.setattr(platform.os, "sched_getaffinity", lambda pid: set(range(8)))
+    assert usable_cores() == cores
+    monkeypatch.setattr(platform, "CPU_QUOTA", tmp_path / "missing")
+    assert usable_cores() == 8

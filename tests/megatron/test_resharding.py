@@ -1,15 +1,12 @@
 """A run saved by one rank goes on under two, tensor-, pipeline- or data-parallel, and back."""
 
-import os
-import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from resharding_job import LAYOUTS
+from run_server import ranks
 from tiny_models import run_config, training_batch
 from torch import Tensor
 
@@ -26,22 +23,8 @@ def everything(actor: Actor, model_dir: Path) -> dict[str, Tensor]:
 
 
 def run(*arguments: Path) -> None:
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(HERE / "resharding_job.py")]
-    environment = {"PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(HERE.parents[1])}
-    with subprocess.Popen(
-        [*command, *map(str, arguments)],
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    ) as process:
-        try:
-            output, _ = process.communicate(timeout=280)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            raise
-    assert process.returncode == 0, output
+    for ended in ranks(HERE / "resharding_job.py", 2, *arguments):
+        assert ended.code == 0, ended.output
 
 
 @pytest.mark.parametrize("family", ["llama-tied", "qwen2-untied"])

@@ -9,8 +9,8 @@ from tiny_models import EchoRollout, run_config, training_batch
 from torch import Tensor
 
 import azr_nemo.rollout
-from azr_nemo.megatron.worker import build_engine
-from azr_nemo.selfplay.engine import Example
+from azr_nemo.megatron.controller import build_engine
+from azr_nemo.selfplay.exchange import Example
 
 
 def test_the_rollout_engine_sleeps_while_the_ranks_train(model_dir: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,7 @@ from azr_nemo.algorithms.losses import LOSSES
 from azr_nemo.megatron.actor import Actor
 from azr_nemo.megatron.batches import mini_batches
 from azr_nemo.megatron.checkpoint import load_checkpoint, save_checkpoint
-from azr_nemo.megatron.weights import export_weights
+from azr_nemo.megatron.weight_stream import export_weights
 from azr_nemo.settings.schema import RunConfig
 
 MakeActor = Callable[..., Actor]

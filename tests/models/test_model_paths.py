@@ -1,13 +1,11 @@
 """A model path is a directory, a known name, or a sentence that says what is wrong."""
 
 import json
-from contextlib import nullcontext
 
 import pytest
 
 from azr_nemo.errors import UserError
 from azr_nemo.models import cache_dir, missing_parts, resolve_model
-from azr_nemo.models.embedded import smollm2
 from azr_nemo.settings.schema import ModelConfig
 
 
@@ -46,14 +44,6 @@ def test_a_whole_directory_is_taken_as_it_is(tmp_path):
 def test_an_unknown_model_is_an_error_that_names_the_setting(tmp_path, path):
     with pytest.raises(UserError, match=f"model.path={path}"):
         resolve_model(ModelConfig(path=path), tmp_path)
-
-
-def test_a_damaged_embedded_model_is_not_used(tmp_path):
-    folder = tmp_path / "models" / "smollm2_135m"
-    folder.mkdir(parents=True)
-    (folder / "model.safetensors").write_bytes(b"other weights")
-    with pytest.raises(UserError, match="delete it"):
-        smollm2(tmp_path, lambda text: nullcontext())
 
 
 def test_the_cache_is_where_the_environment_says(monkeypatch, tmp_path):

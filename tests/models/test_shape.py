@@ -15,6 +15,7 @@ CARDS = {
     "qwen2_5_7b": 7.61,
     "qwen2_5_14b": 14.7,
     "qwen2_5_32b": 32.5,
+    "qwen2_5_coder_0_5b": 0.494,
     "qwen2_5_coder_3b": 3.09,
     "qwen2_5_coder_7b": 7.61,
     "qwen2_5_coder_14b": 14.7,

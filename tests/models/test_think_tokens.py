@@ -2,10 +2,9 @@
 
 import json
 import shutil
-import subprocess
-import sys
 
 import pytest
+from command_line import azr
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
@@ -127,7 +126,7 @@ def test_a_stripping_that_was_cut_off_can_be_undone(model, monkeypatch):
 
 def test_the_command_says_what_it_did(model):
     def command(*arguments):
-        done = subprocess.run([sys.executable, "-m", "azr_nemo", "tokenizer", "strip-think", *arguments], capture_output=True, text=True)
+        done = azr("tokenizer", "strip-think", *arguments)
         return done.returncode, done.stdout, done.stderr
 
     code, out, _ = command(str(model))

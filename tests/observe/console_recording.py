@@ -14,9 +14,9 @@ import rich.console
 from rich._export_format import CONSOLE_SVG_FORMAT
 
 from azr_nemo.observe import console
-from azr_nemo.observe.live import RichView
+from azr_nemo.observe.terminal import RichView
 from azr_nemo.observe.view import Phase
-from azr_nemo.trainer.settings import load_settings
+from azr_nemo.planning.run_settings import load_settings
 
 WIDTH = 150
 # rich's own, without fonts from elsewhere.

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from azr_nemo.observe.rollout_files import Rollout
+from azr_nemo.observe.rollout_log import Rollout
 from azr_nemo.tasks.task import Role, TaskType
 
 GROUPS = [(phase, kind) for phase in ("propose", "estimate", "solve") for kind in TaskType]

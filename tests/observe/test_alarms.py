@@ -29,7 +29,7 @@ def rows(name, values, first=1):
 def judged(history, config=None):
     """What each step of the history raised: the names, by step."""
     alarms = Alarms(config or AlarmsConfig(window=3))
-    said = [alarms.judge(row["step"], {name: value for name, value in row.items() if name != "step"}) for row in history]
+    said = [alarms.check(row["step"], {name: value for name, value in row.items() if name != "step"}) for row in history]
     return [
         sorted(name.removeprefix("alarm/") for name, value in found.items() if value and name.startswith("alarm/")) for found, _ in said
     ], [sentences for _, sentences in said]
@@ -64,7 +64,7 @@ def test_a_resumed_run_raises_the_same_alarms(values, window, cut, alarm):
     whole, said = judged(history, config)
     resumed = Alarms(config, history[:cut])
     for place, row in enumerate(history[cut:], start=cut):
-        found, sentences = resumed.judge(row["step"], row)
+        found, sentences = resumed.check(row["step"], row)
         assert sorted(name for name in ALARMS if found[f"alarm/{name}"]) == whole[place]
         assert sentences == said[place]
 
@@ -129,7 +129,7 @@ def test_a_fall_within_the_intervals_is_no_reward_hacking(first, second, reward)
 
 
 def test_every_alarm_is_a_metric_and_their_number_is_on_the_overview():
-    found, _ = Alarms(AlarmsConfig()).judge(1, {"train/rollout_kl_k3": 9.0})
+    found, _ = Alarms(AlarmsConfig()).check(1, {"train/rollout_kl_k3": 9.0})
     assert found.pop("overview/alarms") == 1.0
     assert found == {f"alarm/{name}": float(name == "rollout_kl") for name in ALARMS}
 

@@ -3,11 +3,14 @@
 import io
 import json
 import re
+import threading
 import time
 
 import pytest
 
+from azr_nemo import progress
 from azr_nemo.errors import UserError
+from azr_nemo.observe import console as module
 from azr_nemo.observe.console import Console, step_text
 from azr_nemo.tasks.task import Role, TaskType
 
@@ -121,6 +124,58 @@ def test_the_eta_of_a_resumed_phase_counts_only_what_this_process_did():
         clock.now += 10
         phase.advance(10)
     assert "90/100 (90%)  ETA 0:10" in stream.getvalue()
+
+
+def test_a_phase_that_does_not_move_says_so_within_half_a_minute_and_again():
+    view, stream, clock = console("plain")
+    with view.phase("seeding", 64, done=16), view.phase("seed", 48) as phase:
+        for _ in range(65):
+            clock.now += 1
+            phase.at_most(int(clock.now), 480, tokens=10 * int(clock.now))
+            view.beat()
+    lines = [line for line in stream.getvalue().splitlines() if line.startswith("  seeding")]
+    assert lines == [
+        "  seeding  16/64 (25%)  ETA -:--  0:25 so far",
+        "  seeding  16/64 (25%)  ETA -:--  0:50 so far",
+        "  seeding  ended after 1:05",
+    ]
+    assert "  seed  0/48 (0%)  ETA at most 7:50  tokens 100" in stream.getvalue()
+
+
+def test_work_deep_below_a_phase_tells_of_itself():
+    view, stream, clock = console("plain")
+    with view.phase("update") as phase, progress.heard_by(phase):
+        progress.expect(96, "rows")
+        for rows in progress.counted([[0] * 24, [0] * 24, [0] * 48], len):
+            clock.now += len(rows)
+    progress.advance(1)  # nobody listens any more
+    assert stream.getvalue().splitlines() == [
+        "  update  24/96 rows (25%)  ETA 1:12",
+        "  update  48/96 rows (50%)  ETA 0:48",
+        "  update  96/96 rows (100%)  ETA 0:00",
+        "  update  ended after 1:36",
+    ]
+
+
+def test_a_save_tells_of_the_megabytes_that_are_written():
+    view, stream, clock = console("plain")
+    with view.phase("save") as phase, progress.heard_by(phase):
+        for written, whole in ((100, 0), (225, 450)):
+            clock.now += 10
+            progress.stand(written, whole, "MB")
+    assert stream.getvalue().splitlines()[:2] == ["  save  100 MB done  ETA -:--", "  save  225/450 MB (50%)  ETA 0:20"]
+
+
+def test_a_thread_lets_it_speak_while_it_is_open(monkeypatch):
+    monkeypatch.setattr(module, "BEAT_S", 0.01)
+    view, stream, clock = console("plain")
+    with view, view.phase("load model"):
+        clock.now = 26.0
+        deadline = time.monotonic() + 10
+        while not stream.getvalue() and time.monotonic() < deadline:
+            time.sleep(0.01)
+    assert stream.getvalue().startswith("  load model  ETA -:--  0:26 so far\n")
+    assert not any(thread.name == "console" for thread in threading.enumerate() if not thread.daemon)
 
 
 def test_plain_explains_the_three_numbers_once():

@@ -5,9 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from azr_nemo.observe import memory
-from azr_nemo.observe.memory import MemoryMeter
-from azr_nemo.observe.timing import PhaseClock
+from azr_nemo.observe import timing
+from azr_nemo.observe.timing import MemoryMeter, PhaseClock
 
 HELD = 300 * 2**20
 
@@ -28,8 +27,8 @@ def test_a_peak_belongs_to_the_lap_in_which_it_was():
 
 
 def test_without_a_way_to_set_the_peak_back_it_stays(monkeypatch, tmp_path):
-    monkeypatch.setattr(memory, "CLEAR", tmp_path / "absent" / "clear_refs")
-    monkeypatch.setattr(memory, "STATUS", Path("/nowhere"))
+    monkeypatch.setattr(timing, "CLEAR", tmp_path / "absent" / "clear_refs")
+    monkeypatch.setattr(timing, "STATUS", Path("/nowhere"))
     meter = MemoryMeter()
     hold_for_a_moment()
     peak = meter.lap()["rss"]

@@ -3,9 +3,10 @@
 import errno
 import json
 import math
-import subprocess
-import sys
+import os
+import signal
 
+import process_trees
 import pytest
 
 from azr_nemo.errors import UserError
@@ -52,15 +53,10 @@ def test_rewind_forgets_later_steps_in_the_file_and_in_tensorboard(tmp_path):
 
 
 def test_what_was_written_survives_sigkill(tmp_path):
-    code = f"""
-import os, signal
-from pathlib import Path
-from azr_nemo.observe.metrics import MetricsLog
-log = MetricsLog(Path({str(tmp_path)!r}), tensorboard=False)
-log.write(1, {{"train/loss": 1.0}})
-os.kill(os.getpid(), signal.SIGKILL)
-"""
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == -9
+    if not (child := process_trees.fork()):
+        MetricsLog(tmp_path, tensorboard=False).write(1, {"train/loss": 1.0})
+        os.kill(os.getpid(), signal.SIGKILL)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
     assert [row["step"] for row in read_metrics(tmp_path / "metrics.jsonl")] == [1]
 
 

@@ -10,8 +10,8 @@ from many_rollouts import rollout
 
 import azr_nemo
 from azr_nemo.cli import main
-from azr_nemo.observe.outcomes import CLASSES, NAMES, matches
-from azr_nemo.observe.rollout_files import path_of, write_step
+from azr_nemo.observe.rollout_listing import CLASSES, NAMES, matches
+from azr_nemo.observe.rollout_log import path_of, write_step
 from azr_nemo.tasks.task import TaskType
 
 PACKAGE = Path(azr_nemo.__file__).parent

@@ -1,11 +1,11 @@
 """Every completion of a step is on disk, in one file a step, written beside the run; a step that is done again leaves the same rows."""
 
 import random
-import subprocess
 import sys
 import threading
 from collections import Counter
 
+import process_trees
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
@@ -13,9 +13,8 @@ from hypothesis import strategies as st
 from many_rollouts import GROUPS, rollout, step_of
 
 from azr_nemo.errors import UserError
-from azr_nemo.observe import rollouts as module
-from azr_nemo.observe.rollout_files import path_of, read_rollouts, schema, stored_steps, write_step
-from azr_nemo.observe.rollouts import RolloutLog, choose
+from azr_nemo.observe import rollout_log as module
+from azr_nemo.observe.rollout_log import RolloutLog, choose, path_of, read_rollouts, schema, stored_steps, write_step
 from azr_nemo.tasks.task import TaskType
 
 
@@ -186,5 +185,5 @@ def test_a_small_share_of_small_steps_holds_on_average():
 
 
 def test_parquet_is_imported_only_by_what_needs_it():
-    code = "import azr_nemo.cli, azr_nemo.observe.rollouts, azr_nemo.observe.rollout_listing, sys; print('pyarrow' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
+    code = "import azr_nemo.cli, azr_nemo.observe.rollout_log, azr_nemo.observe.rollout_listing, sys; print('pyarrow' in sys.modules)"
+    assert process_trees.run([sys.executable, "-c", code], timeout=240, check=True).stdout == "False\n"

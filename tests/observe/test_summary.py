@@ -7,9 +7,9 @@ import pytest
 from rich.console import Console
 
 from azr_nemo.errors import UserError
-from azr_nemo.observe.curves import PANELS, draw
+from azr_nemo.observe.curves import PANELS, draw, plot
 from azr_nemo.observe.metrics import MetricsLog
-from azr_nemo.observe.summary import plot, summarise
+from azr_nemo.observe.summary import summarise
 
 
 def synthetic(run_dir, steps, held_out=True):

@@ -9,22 +9,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tiny_run import WARMED
+
 SEEDS = Path(__file__).parent.parent / "data" / "seeds.jsonl"
 STEPS = 5
-# A tiny model that was taught for a minute, at a low temperature: most steps have valid proposals, so that there is something to estimate,
-# to store and to lose. A prompted seeding, checkpoints with a step between them, and after consecutive steps.
+# There is something to estimate, to store and to lose. A prompted seeding, checkpoints with a step between them, and after consecutive steps.
 ARGUMENTS = [
     "train",
     "recipe=tiny-1n0g-megatron",
-    "warmup.steps=100",
-    "warmup.batch_size=16",
-    "warmup.programs=150",
+    *WARMED,
     "selfplay.batch_size=3",
     f"selfplay.steps={STEPS}",
-    "rollout.temperature=0.4",
     "rollout.estimate_samples=2",
-    "rollout.max_propose_tokens=96",
-    "rollout.max_solve_tokens=16",
     "eval.items=2",
     f"data.seed_files=[{SEEDS}]",
     "data.seed_factor=5",
@@ -39,7 +35,7 @@ ARGUMENTS = [
 # What the twenty runs are killed in; the first three are what an ordinary test run has time for.
 PLAN = ["save", "update", "buffer write", "estimate", "seed", "propose", "save", "solve", "buffer write", "update", "save", "propose",
         "estimate", "seed", "solve", "save", "buffer write", "update", "estimate", "propose"]  # fmt: skip
-PATIENCE_S = 240.0
+PATIENCE_S = 1200.0
 
 
 @dataclass(frozen=True)

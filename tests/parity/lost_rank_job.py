@@ -19,8 +19,8 @@ from tiny_models import EchoRollout, run_config, training_batch
 import azr_nemo.rollout
 from azr_nemo.errors import UserError
 from azr_nemo.megatron import actor as actors
-from azr_nemo.megatron import worker as workers
-from azr_nemo.megatron.worker import MegatronEngine, Worker
+from azr_nemo.megatron import controller as workers
+from azr_nemo.megatron.controller import MegatronEngine, Worker
 from azr_nemo.selfplay.exchange import Prompt, PromptBatch
 from azr_nemo.tasks.task import PromptText, Role, TaskType
 

@@ -14,14 +14,14 @@ from safetensors.torch import save_file
 
 from azr_nemo.megatron import distributed
 from azr_nemo.megatron.actor import Actor
+from azr_nemo.megatron.controller import MegatronEngine, build_engine
 from azr_nemo.megatron.huggingface import read_config, save_hf
-from azr_nemo.megatron.worker import MegatronEngine, build_engine
 from azr_nemo.models import resolve_model
+from azr_nemo.planning.run_settings import load_settings
+from azr_nemo.sandbox.configured import make_executor
 from azr_nemo.selfplay.exchange import TrainingBatch
-from azr_nemo.trainer.executors import make_executor
 from azr_nemo.trainer.loop import train
 from azr_nemo.trainer.session import prompt_options
-from azr_nemo.trainer.settings import load_settings
 from azr_nemo.warmup.generator import generate_tasks
 from azr_nemo.warmup.warm_start import batches, warm_start
 
@@ -72,7 +72,7 @@ def memorise(out: Path, steps: int = 90) -> None:
     assert engine is not None
     with make_executor(config.executor) as executor:
         tasks = sorted(generate_tasks(60, 5, executor, config.selfplay.induction_pairs), key=lambda task: len(task.program))[:TASKS]
-    stream = batches(tasks, prompt_options(config), config, engine.encode, engine.encode_response)
+    stream = batches(tasks, prompt_options(config, engine.tokenizer), config, engine.encode, engine.encode_response)
     warm_start(engine, stream, config.warmup, lambda step, loss: print(f"{step}: {loss:.3f}") if step % 10 == 0 else None)
     save_hf(engine.weights(), read_config(model_dir), model_dir, out / "model")
     engine.close()

@@ -1,15 +1,13 @@
 """A rank that dies, fails or hangs ends the whole job within `runtime.watchdog_s`, with one sentence that names it and its phase."""
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from lost_rank_job import CASES, RANKS, WATCHDOG_S
+from run_server import shared
 
 HERE = Path(__file__).parent
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -19,11 +17,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 def outcome(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], dict[str, Any]]:
     """What became of a case. All run in one process that forks their ranks: importing is what takes time."""
     out = tmp_path_factory.mktemp("lost")
-    path = os.pathsep.join([str(HERE.parents[1]), str(HERE.parent / "megatron")])
-    environment = {"PATH": os.environ["PATH"], "OMP_NUM_THREADS": "1", "TORCH_CPP_LOG_LEVEL": "ERROR", "PYTHONPATH": path}
-    command = [sys.executable, str(HERE / "lost_rank_job.py"), str(tiny_model), str(out)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=500, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
+    ended = shared().start([tiny_model, out], script=HERE / "lost_rank_job.py", TORCH_CPP_LOG_LEVEL="ERROR").wait(500)
+    assert ended.code == 0, ended.output
     return lambda case: json.loads((out / f"{case}.json").read_text())
 
 

@@ -1,17 +1,14 @@
 """Whole self-play runs over two and four ranks against one process: same tasks, same rewards, same log-probabilities, same weights."""
 
 import json
-import os
-import signal
 import sqlite3
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from run_server import ranks
 from safetensors.torch import load_file
 from self_play_job import LAYOUTS, STEPS
 
@@ -19,25 +16,15 @@ HERE = Path(__file__).parent
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 # Layouts of one number of ranks share a job: starting ranks is what costs time.
 JOBS = {1: ["one"], 2: ["tp2", "pp2", "dp2", "tp2-sequence"], 4: ["tp2-pp2", "tp2-dp2"]}
-MANY = [layout for ranks, layouts in JOBS.items() if ranks > 1 for layout in layouts]
+MANY = [layout for count, layouts in JOBS.items() if count > 1 for layout in layouts]
 TOLERANCE = 1e-5
 # What may differ between layouts: where the time went, and how much memory a rank took.
 MEASURED = ("time", "memory/", "throughput/", "step/seconds", "train/update_s", "train/refit_s")
 
 
-def run(ranks: int, out: Path) -> None:
-    launcher = [] if ranks == 1 else ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks)]
-    command = [sys.executable, *launcher, str(HERE / "self_play_job.py"), str(out), *JOBS[ranks]]
-    environment = {"PATH": os.environ["PATH"], "OMP_NUM_THREADS": "1", "PYTHONPATH": str(HERE.parents[1]), "HF_HUB_OFFLINE": "1"}
-    with subprocess.Popen(
-        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
-    ) as process:
-        try:
-            output, _ = process.communicate(timeout=700)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)  # so that no rank stays behind
-            raise
-    assert process.returncode == 0, output
+def run(count: int, out: Path) -> None:
+    for ended in ranks(HERE / "self_play_job.py", count, out, *JOBS[count], timeout=700, HF_HUB_OFFLINE="1"):
+        assert ended.code == 0, ended.output
 
 
 @pytest.fixture(scope="module")
@@ -47,8 +34,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     done: set[int] = set()
 
     def directory(layout: str) -> Path:
-        ranks = next(number for number, layouts in JOBS.items() if layout in layouts)
-        for number in sorted({1, ranks} - done):
+        count = next(number for number, layouts in JOBS.items() if layout in layouts)
+        for number in sorted({1, count} - done):
             run(number, out)
             done.add(number)
         return out / layout

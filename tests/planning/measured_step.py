@@ -13,7 +13,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from azr_nemo.megatron.architecture import read_architecture
-from azr_nemo.megatron.worker import MegatronEngine
+from azr_nemo.megatron.controller import MegatronEngine
 from azr_nemo.models import tiny
 from azr_nemo.planning.memory import memory
 from azr_nemo.planning.parameters import total_parameters

@@ -2,12 +2,13 @@
 
 import json
 import platform
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import process_trees
 import pytest
+from run_server import shared
 
 SCRIPT = Path(__file__).parent / "measured_step.py"
 # The heap's holes were measured where an aligned block that was freed is not handed out again (docs/scaling.md).
@@ -38,11 +39,17 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 }  # fmt: skip
 
 
-def run(*arguments: str) -> str:
-    command = [sys.executable, "-W", "ignore", str(SCRIPT), *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=400, env={"PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1"})
+def write(shape: dict[str, Any], folder: Path) -> None:
+    done = shared().start(["write", json.dumps(shape), folder], script=SCRIPT).wait(400)
+    assert done.code == 0, done.output
+
+
+def measure(step: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """In a process that nobody has forked: its memory is its own."""
+    command = [sys.executable, "-W", "ignore", SCRIPT, "measure", json.dumps(step), folder]
+    done = process_trees.run(command, timeout=400, env={"PATH": "/usr/bin:/bin"})
     assert done.returncode == 0, done.stderr
-    return done.stdout
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 @pytest.mark.slow
@@ -51,8 +58,8 @@ def run(*arguments: str) -> str:
 @pytest.mark.parametrize("case", CASES)
 def test_the_estimate_is_within_a_fifth_of_the_measured_peak(case: str, tmp_path: Path) -> None:
     shape, step = CASES[case]
-    run("write", json.dumps(shape), str(tmp_path / "model"))
-    found = json.loads(run("measure", json.dumps(step), str(tmp_path / "model")).splitlines()[-1])
+    write(shape, tmp_path / "model")
+    found = measure(step, tmp_path / "model")
     assert 20e6 < found["parameters"] < 120e6
     ratio = found["computed"] / found["measured"]
     print(f"{case}: {found['parameters'] / 1e6:.0f}M parameters, computed {found['computed'] / 1e6:.0f} MB, "

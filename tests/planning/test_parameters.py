@@ -1,13 +1,12 @@
 """Counts of parameters are those of the models that Megatron builds, whole and cut."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from run_server import shared
 
 from azr_nemo.megatron.architecture import Architecture, read_architecture
 from azr_nemo.models.shape import architectures, published
@@ -23,6 +22,7 @@ HERE = Path(__file__).parent
 
 # The counts that the models' own cards and safetensors files give.
 KNOWN = {
+    "qwen2_5_coder_0_5b": 494_032_768,
     "qwen2_5_7b": 7_615_616_512,
     "qwen2_5_14b": 14_770_033_664,
     "qwen2_5_32b": 32_763_876_352,
@@ -49,9 +49,9 @@ def test_a_shape_has_the_parameters_that_transformers_gives_it(name: str) -> Non
 
 @pytest.mark.slow
 def test_every_rank_holds_what_megatron_gives_it() -> None:
-    done = subprocess.run([sys.executable, "-W", "ignore", HERE / "built_ranks.py"], capture_output=True, text=True, timeout=240)
-    assert done.returncode == 0, done.stderr
-    built = json.loads(done.stdout.splitlines()[-1])
+    done = shared().start([], script=HERE / "built_ranks.py").wait()
+    assert done.code == 0, done.output
+    built = json.loads(done.output.splitlines()[-1])
     assert len(built) == 4 * 3 * 2  # families, layouts, first and last rank
     for row in built:
         model = Architecture(**row["model"])

@@ -1,26 +1,21 @@
 """Plans of recipes: what fits, what is suggested, and what bad input is told."""
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from command_line import azr
 from rich.console import Console as Terminal
 
 from azr_nemo.errors import UserError
 from azr_nemo.megatron.architecture import check_layout
 from azr_nemo.models.shape import model_shape
 from azr_nemo.planning.plan import make_plan, nearest_that_fits
-from azr_nemo.planning.report import overrides, sentences, table_of
+from azr_nemo.planning.run_settings import load_settings
 from azr_nemo.planning.sizing import ranks_of
+from azr_nemo.planning.tables import overrides, sentences, table_of
 from azr_nemo.settings.compose import recipes
 from azr_nemo.settings.schema import RunConfig
-from azr_nemo.trainer.settings import load_settings
-
-
-def plan_cli(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "azr_nemo", "plan", *arguments], capture_output=True, text=True, timeout=240)
 
 
 def table_text(configs: list[RunConfig]) -> list[str]:
@@ -114,7 +109,7 @@ def test_a_model_without_a_shape_is_a_sentence() -> None:
 
 
 def test_a_plan_prints_memory_time_and_what_fits() -> None:
-    done = plan_cli("recipe=qwen2_5_7b-1n4g-megatron", "cluster.gpu_memory_gb=40", "--response", "500")
+    done = azr("plan", "recipe=qwen2_5_7b-1n4g-megatron", "cluster.gpu_memory_gb=40", "--response", "500")
     assert done.returncode == 1, done.stderr  # it does not fit
     assert "7.62B parameters on 1 x 4 x 40 GB" in done.stdout
     for part in ("weights", "gradients", "optimizer", "activations", "rollout replica", "keys and values", "peak", "refit", "step"):
@@ -139,7 +134,7 @@ def test_a_recipe_that_does_not_fit_or_cannot_be_cut_says_so_under_the_table() -
 
 
 def test_a_recipe_beside_all_is_a_sentence() -> None:
-    done = plan_cli("--all", "recipe=tiny-1n0g-megatron")
+    done = azr("plan", "--all", "recipe=tiny-1n0g-megatron")
     assert done.returncode == 2
     assert done.stderr.strip() == "azr-nemo: --all plans every recipe: leave out recipe=..., or leave out --all"
 

@@ -22,9 +22,9 @@ from azr_nemo.megatron.platform import Platform, choose_platform
 from azr_nemo.planning import memory as planned
 from azr_nemo.planning.memory import cache_bytes, checkpoint_bytes, decode_bytes, kept_by_layer, memory, replica_bytes
 from azr_nemo.planning.sizing import Layout, MicroBatch, Rollouts, Sizing, largest_micro_batch
-from azr_nemo.rollout.torch import cache, engine
-from azr_nemo.rollout.torch import model as decode
-from azr_nemo.selfplay.engine import Example
+from azr_nemo.rollout.torch import decoder, torch_rollout
+from azr_nemo.rollout.torch import decoder as decode
+from azr_nemo.selfplay.exchange import Example
 from azr_nemo.settings.schema import RunConfig
 
 PARAMETERS = 4 * 12_352 + 2 * 100 * 32 + 32
@@ -91,6 +91,14 @@ def test_trtllm_takes_its_share_of_what_the_trainer_has_left_before_adam_has_mom
     assert found.training == found.state + found.step + found.cache
 
 
+def test_vllm_on_a_cpu_is_counted_with_its_processes_its_pool_and_the_weights_in_shared_memory() -> None:
+    size = make_sizing(rollouts=Rollouts("vllm", 1, 0.5, 8, 100, 28, pool=1 << 20), gpus_per_node=0)
+    found = memory(size)
+    assert found.replica == planned.SERVER_BYTES + 2 * PARAMETERS
+    assert found.cache == 1 << 20
+    assert found.training == found.state + round(found.step * (1 + planned.HOLES)) + found.cache
+
+
 def test_the_decode_in_this_process_gives_its_cache_back_before_training() -> None:
     size = make_sizing()
     found = memory(size)
@@ -122,7 +130,7 @@ def test_rows_of_one_prompt_are_a_block() -> None:
 def test_constants_are_those_of_the_code() -> None:
     assert {False: head.BLOCK["cpu"], True: head.BLOCK["cuda"]} == planned.BLOCKS
     assert planned.SHORT == layers.SHORT
-    assert (planned.CHUNK, planned.PREFILL_TOKENS, planned.VACANT) == (cache.CHUNK, decode.PREFILL_TOKENS, engine.VACANT)
+    assert (planned.CHUNK, planned.PREFILL_TOKENS, planned.VACANT) == (decoder.CHUNK, decode.PREFILL_TOKENS, torch_rollout.VACANT)
 
 
 SIZES = {"hidden_size": 64, "num_attention_heads": 8, "num_key_value_heads": 2, "intermediate_size": 160, "vocab_size": 300}
@@ -166,6 +174,7 @@ def test_a_layer_keeps_what_autograd_keeps(family: str, lengths: tuple[int, ...]
     assert kept(3) - kept(2) == kept_by_layer(size, sum(lengths))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recompute", [False, True])
 @pytest.mark.parametrize(("vocab", "row", "answers"), [(20_000, 200, 1), (500, 200, 1), (500, 700, 1), (20_000, 100, 7), (500, 100, 7)])
 def test_a_step_allocates_at_its_peak_what_is_computed(

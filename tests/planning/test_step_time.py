@@ -5,10 +5,22 @@ from dataclasses import replace
 import pytest
 from sizings import MODEL, make_sizing
 
-from azr_nemo.planning.hardware import A100, H100, H200, Hardware, cpu, gpu
 from azr_nemo.planning.parameters import multiplied_parameters
 from azr_nemo.planning.sizing import Layout, Rollouts
-from azr_nemo.planning.step_time import generation_seconds, gradient_seconds, refit_seconds, step_time, training_operations, update_seconds
+from azr_nemo.planning.step_time import (
+    A100,
+    H100,
+    H200,
+    Hardware,
+    cpu,
+    generation_seconds,
+    gpu,
+    gradient_seconds,
+    refit_seconds,
+    step_time,
+    training_operations,
+    update_seconds,
+)
 
 # A machine without waiting: whole peaks, nothing to launch.
 IDEAL = Hardware("ideal", 1e12, 1e9, 1e9, 1e8, training=1, prefill=1, decode=1, reading=1, talking=1, launch_s=0, latency_s=0)

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from azr_nemo.observe.rollout_files import Rollout, path_of, write_step
+from azr_nemo.observe.rollout_log import Rollout, path_of, write_step
 from azr_nemo.selfplay.storage import open_database
 from azr_nemo.tasks.task import Role, TaskType
 

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from azr_nemo.observe.report.blocks import blocks, differences, embeddable
 from azr_nemo.observe.report.charts import held_out, sections
+from azr_nemo.observe.report.figures import verdicts
 from azr_nemo.observe.report.read import Reader
-from azr_nemo.observe.report.verdict import verdicts
 
 
 def read(directory, name="run"):

@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 
+import process_trees
 import pytest
 import requests
 import synthetic
@@ -85,14 +86,14 @@ def test_without_plotly_the_extra_is_named(monkeypatch):
 def live(small_run):
     """The address of a live report of the small run, and the process that serves it."""
     command = [sys.executable, "-m", "azr_nemo", "report", str(small_run), "--live"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+    with process_trees.Process(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
         assert process.stdout is not None
         line = process.stdout.readline()
         assert line.startswith("http://127.0.0.1:"), line + process.stdout.read()
         yield line.split()[0], process
-        process.kill()
 
 
+@pytest.mark.slow
 def test_a_live_report_changes_as_the_run_goes_on_and_asks_nobody_else(live, small_run, chromium):
     address, _ = live
     context = chromium.new_context()
@@ -167,6 +168,5 @@ def test_only_the_blocks_that_changed_have_another_hash(small_run):
 def test_the_pages_parts_are_in_the_package_which_a_wheel_takes_but_for_what_git_ignores():
     parts = [PARTS / name for name in ("report.html", "report.css", *SCRIPTS)]
     assert sorted(PARTS.iterdir()) == sorted(parts)
-    assert subprocess.run(["git", "check-ignore", *parts], cwd=PARTS, capture_output=True).returncode == 1, (
-        "git would leave one of them out"
-    )
+    ignored = process_trees.run(["git", "check-ignore", *parts], cwd=PARTS, timeout=60)
+    assert ignored.returncode == 1, "git would leave one of them out"

@@ -2,11 +2,11 @@
 
 import json
 import sqlite3
-import subprocess
 import sys
 from contextlib import closing
 from pathlib import Path
 
+import process_trees
 import pytest
 import synthetic
 
@@ -47,7 +47,7 @@ def test_reading_needs_no_torch_and_leaves_nothing_behind_but_what_sqlite_shares
         f"import sys; from pathlib import Path; from azr_nemo.observe.report.read import Reader; run = Reader(Path({str(small_run)!r}), 'run').read(); "
         "assert len(run.tasks) == 3; sys.exit('torch' in sys.modules)"
     )
-    assert subprocess.run([sys.executable, "-c", code], timeout=240).returncode == 0
+    assert process_trees.run([sys.executable, "-c", code], timeout=240).returncode == 0
     after = [path.name for path in small_run.rglob("*")]
     assert sorted(name for name in after if not name.endswith(("-wal", "-shm"))) == before
 

@@ -5,9 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from azr_nemo.rewards.answer import solver_reward
-from azr_nemo.rewards.format import think_answer
 from azr_nemo.rewards.learnability import learnability
 from azr_nemo.settings.schema import RewardConfig
+from azr_nemo.tasks.prompting import think_answer
 from azr_nemo.tasks.task import Verdict
 
 

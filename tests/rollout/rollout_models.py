@@ -1,13 +1,16 @@
 """Tiny random models of each family, and the requests that the rollout tests share."""
 
-from collections.abc import Sequence
+import atexit
+import os
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM, LlamaConfig, PretrainedConfig, PreTrainedModel, Qwen2Config, Qwen3Config
 
 from azr_nemo.rollout import make_rollout
 from azr_nemo.rollout.engine import RolloutEngine, SampleRequest
-from azr_nemo.settings.schema import RolloutConfig
+from azr_nemo.settings.machine import RolloutConfig, VllmConfig
 
 VOCAB = 150
 EOS = (1, 2)
@@ -34,6 +37,8 @@ CONFIGS: dict[str, PretrainedConfig] = {
     "llama-head_dim": LlamaConfig(**SIZES, tie_word_embeddings=False, head_dim=12),
     "llama-llama3_rope": LlamaConfig(**SIZES, tie_word_embeddings=False, rope_parameters=LLAMA3_ROPE),
     "qwen2-tied": Qwen2Config(**SIZES, tie_word_embeddings=True),
+    # What every engine can decode: vLLM's attention on a CPU wants heads of 32 at least.
+    "protocol": Qwen2Config(**SIZES | {"num_attention_heads": 1, "num_key_value_heads": 1}, tie_word_embeddings=True),
     "qwen2": Qwen2Config(**SIZES, tie_word_embeddings=False),
     "qwen3": Qwen3Config(**SIZES, tie_word_embeddings=False, head_dim=16),
     "qwen3-tied": Qwen3Config(**SIZES, tie_word_embeddings=True, head_dim=8),
@@ -56,10 +61,34 @@ def decode(ids: Sequence[int]) -> str:
 
 
 def engine(name: str, model: PreTrainedModel, rows: int = 64, eos: tuple[int, ...] = EOS) -> RolloutEngine:
-    """The engine, fitted with the model's weights, fp32 on CPU."""
-    made = make_rollout(RolloutConfig(name=name, max_batch_rows=rows), model.config, torch.float32, list(eos), torch.device("cpu"), decode)
+    """The engine, fitted with the model's weights, fp32 on CPU. vllm: at a server that all tests with this shape of model share; trtllm: a stand-in."""
+    if name == "vllm":
+        made = vllm_client(model.config, eos, decode)
+    else:
+        device = torch.device("cuda", 0) if name == "trtllm" else torch.device("cpu")
+        made = make_rollout(RolloutConfig(name=name, max_batch_rows=rows), model.config, torch.float32, list(eos), device, decode)
     made.refit(model.named_parameters())
     return made
+
+
+_servers: dict[str, Any] = {}
+
+
+def vllm_client(config: PretrainedConfig, eos: Sequence[int], decode: Callable[[Sequence[int]], str] | None) -> RolloutEngine:
+    """An engine at the server of this shape of model, which is started by the first one and ends with the tests."""
+    sizes = {"max_prompt_tokens": 256, "max_propose_tokens": 128, "max_solve_tokens": 128, "max_batch_rows": 32}
+    settings = VllmConfig(cpu_cache_mb=128, start_s=900.0, patience_s=300.0)
+    key = config.to_json_string()
+    if key not in _servers:
+        for other in _servers.values():  # one at a time: each takes about 2 GB
+            other.close()
+        _servers.clear()
+        _servers[key] = make_rollout(RolloutConfig(name="vllm", **sizes, vllm=settings), config, torch.float32, [1], torch.device("cpu"))
+        atexit.register(_servers[key].close)
+    server = _servers[key]._server
+    os.environ["AZR_NEMO_VLLM_SECRET"] = server.secret
+    at = RolloutConfig(name="vllm", **sizes, vllm=settings, endpoints=[server.url])
+    return make_rollout(at, config, torch.float32, list(eos), torch.device("cpu"), decode)
 
 
 def prompt(length: int, seed: int = 0) -> tuple[int, ...]:

@@ -7,12 +7,10 @@ from transformers import GPT2Config, LlamaConfig, Qwen2Config
 
 from azr_nemo.errors import UserError
 from azr_nemo.rollout import make_rollout
-from azr_nemo.rollout.torch import engine as torch_engine
-from azr_nemo.rollout.torch import model as torch_model
-from azr_nemo.rollout.torch.cache import CHUNK, Cache
-from azr_nemo.rollout.torch.model import decode, prefill
-from azr_nemo.rollout.torch.shape import read_shape
-from azr_nemo.rollout.torch.weights import load_weights
+from azr_nemo.rollout.torch import decoder as torch_model
+from azr_nemo.rollout.torch import torch_rollout as torch_engine
+from azr_nemo.rollout.torch.decoder import CHUNK, Cache, decode, prefill
+from azr_nemo.rollout.torch.packed_weights import load_weights, read_shape
 from azr_nemo.settings.schema import RolloutConfig
 
 CPU = torch.device("cpu")

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
-from torch import multiprocessing
+from run_server import ranks
 
 from azr_nemo.errors import UserError
 from azr_nemo.models import tiny
@@ -44,7 +44,7 @@ def signature(**defaults):
 
 
 SAMPLING = signature(
-    end_id=None, pad_id=None, max_tokens=32, stop=None, stop_token_ids=None, include_stop_str_in_output=False, n=1, top_k=None, top_p=None,
+    end_id=None, pad_id=None, max_tokens=32, stop=None, stop_token_ids=None, include_stop_str_in_output=False, n=1, top_k=None, top_p=None, min_p=None,
     seed=None, temperature=None, logprobs=None, prompt_logprobs=None, logprobs_simple_format=False, ignore_eos=False, detokenize=True,
 )  # fmt: skip
 
@@ -151,10 +151,10 @@ def rebuilt(tensor, *_):
     return tensor
 
 
-def install(monkeypatch):
+def install(monkeypatch, llm=AsyncLLM):
     """Puts the stand-ins where TensorRT-LLM would be, and a handle that opens without CUDA where torch's would be."""
     names = {
-        "tensorrt_llm": {"AsyncLLM": AsyncLLM, "SamplingParams": SamplingParams},
+        "tensorrt_llm": {"AsyncLLM": llm, "SamplingParams": SamplingParams},
         "tensorrt_llm._torch": {},
         "tensorrt_llm._torch.utils": {"get_device_uuid": lambda device: f"GPU-{device}"},
         "tensorrt_llm.llmapi": {},
@@ -309,7 +309,7 @@ def test_a_replicas_gpus_are_its_own(monkeypatch):
     assert "CUDA_VISIBLE_DEVICES" not in os.environ
 
 
-def _two_ranks(rank: int, folder: str) -> None:
+def two_ranks(rank: int, folder: str) -> None:
     with pytest.MonkeyPatch.context() as monkeypatch:
         install(monkeypatch)
         store = dist.FileStore(f"{folder}/store", 2)
@@ -332,5 +332,7 @@ def _two_ranks(rank: int, folder: str) -> None:
         dist.destroy_process_group()
 
 
+@pytest.mark.slow
 def test_two_ranks_are_one_replica(tmp_path):
-    multiprocessing.spawn(_two_ranks, args=(str(tmp_path),), nprocs=2)
+    for ended in ranks(Path(__file__).parent / "replica_job.py", 2, tmp_path):
+        assert ended.code == 0, ended.output

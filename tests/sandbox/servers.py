@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+import process_trees
+
 READ_AT_ONCE = 219_264  # bytes of output that Sandbox-Fusion was seen to return of more
 
 
@@ -19,8 +21,8 @@ class OurServer:
 
     def __init__(self, *options: str, environment: dict[str, str] | None = None):
         command = [sys.executable, "-m", "azr_nemo", "sandbox", "serve", "--port", "0", "--workers", "2", *options]
-        self.process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env={**os.environ, **(environment or {})}
+        self.process = process_trees.Process(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env={**os.environ, **(environment or {})}
         )
         self.first_line = self.process.stdout.readline()
         self.url = next((word for word in self.first_line.split() if word.startswith("http://")), "")
@@ -33,8 +35,8 @@ class OurServer:
 
     def kill(self) -> None:
         self.process.kill()
-        self.process.wait()
-        self.process.stdout.close()
+        with self.process:
+            self.process.wait()
 
     def __enter__(self) -> "OurServer":
         return self
@@ -81,17 +83,18 @@ def reply(handler: BaseHTTPRequestHandler, status: int, body: Any) -> None:
 
 def run_as_fusion_does(body: dict[str, Any], environment: dict[str, str] | None = None) -> dict[str, Any]:
     """POST /run_code of Sandbox-Fusion with isolation `none`: a fresh interpreter, a time limit, output that is cut without a word."""
-    process = subprocess.Popen(
-        [sys.executable, "-c", body["code"]], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    process = process_trees.Process(
+        [sys.executable, "-c", body["code"]], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=False,
         env={"PATH": os.environ["PATH"], **(environment or {})},
     )  # fmt: skip
-    try:
-        out, err = process.communicate((body["stdin"] or "").encode(), timeout=body["run_timeout"])
-        status, code = "Finished", process.returncode
-    except subprocess.TimeoutExpired:
-        process.kill()
-        out, err = process.communicate()
-        status, code = "TimeLimitExceeded", None
+    with process:
+        try:
+            out, err = process.communicate((body["stdin"] or "").encode(), timeout=body["run_timeout"])
+            status, code = "Finished", process.returncode
+        except subprocess.TimeoutExpired:
+            process.kill()
+            out, err = process.communicate()
+            status, code = "TimeLimitExceeded", None
     run = {
         "status": status, "execution_time": 0.1, "return_code": code,
         "stdout": out[:READ_AT_ONCE].decode(errors="replace"), "stderr": err.decode(errors="replace"),

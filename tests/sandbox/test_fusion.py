@@ -1,7 +1,6 @@
 """The remote executor gives the outcomes of a local one, or says that it cannot: from Sandbox-Fusion, from our server, from servers that fail."""
 
 import os
-import subprocess
 import sys
 import threading
 import time
@@ -9,12 +8,12 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from typing import Any
 
+import process_trees
 import pytest
 from servers import OurServer, answering, fusion, reply, run_as_fusion_does
 
-from azr_nemo.sandbox.executor import ExecutorUnavailable, Limits, Request, Status
+from azr_nemo.sandbox.executor import ExecutorUnavailable, Limits, Request, Script, ScriptStatus, Status
 from azr_nemo.sandbox.fusion import FusionExecutor
-from azr_nemo.sandbox.script import Script, ScriptStatus
 
 ADD = Request("def f(x):\n    return x + 1", ("1", "'a'", "2.5"))
 LIMITS = Limits(wall_s=20.0, cpu_s=20.0, memory_mb=256)
@@ -353,8 +352,8 @@ def test_a_proxy_in_the_environment_is_not_asked(monkeypatch):
 
 def test_the_script_runs_on_the_oldest_python_that_servers_have():
     """Sandbox-Fusion's image has 3.10: nothing newer may be used in what is sent there."""
-    ruff = subprocess.run(
+    ruff = process_trees.run(
         ["ruff", "check", "--isolated", "--select", "E9,F", "--target-version", "py310", "azr_nemo/sandbox/local/jailed"],
-        capture_output=True, text=True, env={**os.environ, "PATH": f"{os.path.dirname(sys.executable)}:{os.environ['PATH']}"},
+        timeout=60, env={**os.environ, "PATH": f"{os.path.dirname(sys.executable)}:{os.environ['PATH']}"},
     )  # fmt: skip
     assert ruff.returncode == 0, ruff.stdout

@@ -4,13 +4,13 @@ import json
 import os
 import shutil
 import stat
-import subprocess
 import sys
 import sysconfig
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import process_trees
 import pytest
 
 from azr_nemo.sandbox.executor import ExecutorUnavailable
@@ -114,7 +114,7 @@ def report(secret_file: Path, *given_up: str, python: str = sys.executable, comm
         "PYTHONDONTWRITEBYTECODE": "1",
     }
     words = [*command, python, str(HERE / "restricted.py"), *given_up, str(secret_file), str(ATTACKS)]
-    ran = subprocess.run(words, env=environment, cwd="/", capture_output=True, text=True, timeout=120)
+    ran = process_trees.run(words, env=environment, cwd="/", timeout=120)
     if ran.returncode and command and "restricted.py" not in ran.stderr:
         pytest.skip(f"the environment cannot be made here: {ran.stderr.strip()[:200]}")
     assert ran.returncode == 0, ran.stderr

@@ -3,10 +3,10 @@
 import base64
 import hashlib
 import json
-import subprocess
 import sys
 import zlib
 
+import process_trees
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -81,8 +81,6 @@ def test_the_script_is_ascii_small_and_needs_nothing_of_this_project():
         "program": "def f(x):\n    return x", "inputs": ["1"], "runs": 1, "wall_s": 20.0, "cpu_s": 20.0, "memory_mb": 256, "output_chars": 99,
         "filters": {},
     }  # fmt: skip
-    ran = subprocess.run(
-        [sys.executable, "-I", "-S", "-c", text], input=json.dumps(task), capture_output=True, text=True, cwd="/", timeout=60
-    )
+    ran = process_trees.run([sys.executable, "-I", "-S", "-c", text], said=json.dumps(task), cwd="/", timeout=60)
     assert ran.stderr == ""
     assert [row[:2] for row in read_answer(ran.stdout)["results"]] == [["ok", "1"]]

@@ -9,7 +9,9 @@ import sys
 import threading
 import time
 from concurrent.futures import CancelledError
+from contextlib import suppress
 
+import process_trees
 import pytest
 
 from azr_nemo.sandbox.executor import ExecutorUnavailable, Limits, Request, Status
@@ -246,7 +248,7 @@ def test_workers_die_with_the_trainer(pool):
         "pool.submit(Request('import time\\ndef f(x):\\n    time.sleep(60)', ('1',)))\n"
         "time.sleep(0.5)\nprint(*pool.pids(), flush=True)\ntime.sleep(60)\n"
     )
-    trainer = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+    trainer = process_trees.Process([sys.executable, "-c", script], stdout=subprocess.PIPE)
     assert trainer.stdout is not None
     pids = [int(word) for word in trainer.stdout.readline().split()]
     family = {child for pid in pids for child in {pid} | children_of(pid)}
@@ -270,7 +272,8 @@ def test_a_signal_to_the_whole_job_changes_no_outcome(rung):
         family = {member for pid in pids for member in {pid} | children_of(pid)}
         for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT, signal.SIGHUP):
             for member in family:
-                os.kill(member, number)
+                with suppress(ProcessLookupError):  # a helper of the start, which has ended
+                    os.kill(member, number)
         assert pending.result()[0].ok
         assert list(pool.pids()) == pids
         assert add(pool, 1) == "2"
@@ -321,7 +324,7 @@ def test_a_worker_that_cannot_start_says_why(monkeypatch):
 
 def test_a_full_disk_is_no_concern_of_the_executors(pool, tmp_path):
     mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(tmp_path)]
-    if os.geteuid() or subprocess.run(mount, check=False, capture_output=True).returncode:
+    if os.geteuid() or process_trees.run(mount, timeout=20).returncode:
         pytest.skip("a file system of one's own needs the right to mount")
     try:
         with pytest.raises(OSError, match="No space left"):
@@ -332,10 +335,10 @@ def test_a_full_disk_is_no_concern_of_the_executors(pool, tmp_path):
             f"    print(*(outcome.value for (outcome,) in pool.run([Request({ADD!r}, ('1',), deterministic=True)] * 8)))\n"
         )
         environment = {**os.environ, "TMPDIR": str(tmp_path), "PYTHONPATH": os.getcwd()}
-        ran = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60)
+        ran = process_trees.run([sys.executable, "-c", script], cwd=tmp_path, env=environment, timeout=60)
         assert ran.stdout.split() == ["2"] * 8, ran.stderr
     finally:
-        subprocess.run(["umount", str(tmp_path)], check=True)
+        process_trees.run(["umount", tmp_path], timeout=20, check=True)
 
 
 def test_replaced_workers_leave_no_orphans_to_an_init_that_may_not_be_there(pool):
@@ -346,5 +349,5 @@ def test_replaced_workers_leave_no_orphans_to_an_init_that_may_not_be_there(pool
         f"    pool.run([Request({ADD!r}, ('1',))] * 30)\n"
         "try:\n    print(os.waitpid(-1, 0))\nexcept ChildProcessError:\n    print('none left')\n"
     )
-    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    ran = process_trees.run([sys.executable, "-c", script], timeout=60)
     assert ran.stdout == "none left\n", ran.stdout + ran.stderr

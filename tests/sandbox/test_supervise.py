@@ -7,6 +7,7 @@ import struct
 import time
 from collections.abc import Callable
 
+import process_trees
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -44,7 +45,7 @@ def results(behave: Callable[[int, int], None], inputs: int = 3, runs: int = 1, 
 
     def spawn(request: dict, first: int) -> tuple[int, int]:
         reading, writing = os.pipe()
-        pid = os.fork()
+        pid = process_trees.fork()
         if pid:
             pids.append(pid)
             os.close(writing)

@@ -7,7 +7,7 @@ from injections import GRADING, KNOWN
 
 from azr_nemo.sandbox.executor import ExecutorUnavailable, Limits
 from azr_nemo.sandbox.local.pool import LocalPool
-from azr_nemo.selfplay.verification import Verifier
+from azr_nemo.selfplay.validation import Verifier
 from azr_nemo.tasks.task import Task, TaskType, Verdict
 
 LIMITS = Limits(wall_s=20.0, cpu_s=20.0)

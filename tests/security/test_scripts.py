@@ -8,8 +8,7 @@ from attacks import FILES, NETWORK, PROCESSES, Attack, fitted
 from scripts import SCRIPTS, ScriptAttack
 from world import SECRET, World
 
-from azr_nemo.sandbox.executor import Limits
-from azr_nemo.sandbox.script import Script, ScriptResult, ScriptStatus
+from azr_nemo.sandbox.executor import Limits, Script, ScriptResult, ScriptStatus
 
 MEMORY_MB = 256
 HONEST = "import threading\nt = threading.Thread(target=print, args=(int(input()) + 1,))\nt.start()\nt.join()\nprint(open(0).encoding)"

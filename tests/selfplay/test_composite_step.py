@@ -13,15 +13,15 @@ from test_step import OPTIONS, SEEDS, completion, configured, drive, self_play
 from tiny_run import finish, start, state
 
 from azr_nemo.errors import UserError
-from azr_nemo.observe.rollout_files import read_rollouts
+from azr_nemo.observe.rollout_log import read_rollouts
+from azr_nemo.planning.run_settings import load_settings
 from azr_nemo.sandbox.executor import Limits
 from azr_nemo.sandbox.local.pool import LocalPool
 from azr_nemo.selfplay.buffer import TaskBuffer
-from azr_nemo.selfplay.composite import chance, give, most
+from azr_nemo.selfplay.composite_schedule import chance, give, most
 from azr_nemo.settings.schema import CompositeConfig, IntrinsicConfig
 from azr_nemo.tasks import KINDS
 from azr_nemo.tasks.task import Proposal, Role, Task, TaskType
-from azr_nemo.trainer.settings import load_settings
 
 DEDUCTION = TaskType.DEDUCTION
 ALWAYS = CompositeConfig(chance=1.0, functions_min=1, functions_max=1)

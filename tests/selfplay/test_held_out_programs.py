@@ -15,7 +15,7 @@ from azr_nemo.selfplay.seed_files import load_seeds
 from azr_nemo.selfplay.validation import Validator
 from azr_nemo.settings.schema import RunConfig, SelfPlayConfig
 from azr_nemo.tasks import KINDS
-from azr_nemo.tasks.held_out import is_held_out
+from azr_nemo.tasks.program import is_held_out
 from azr_nemo.tasks.task import PromptOptions, Proposal, TaskType, Verdict
 
 OPTIONS = PromptOptions(style="completion", pairs=4)
@@ -40,9 +40,9 @@ def settled(folder, items: int) -> tuple[Proposer, list[Proposed]]:
 
 def test_a_held_out_proposal_is_no_task_and_is_not_trained_on(tmp_path):
     proposer, proposals = settled(tmp_path, items=5)
-    assert [(proposed.refusal, proposed.fresh, proposed.judged) for proposed in proposals] == [("held_out", False, False), ("", True, True)]
+    assert [(proposed.refusal, proposed.fresh, proposed.earns) for proposed in proposals] == [("held_out", False, False), ("", True, True)]
     proposals[1].verdicts = (Verdict(1.0, "right"), Verdict(0.0, "wrong"))
-    (attempt,) = proposer.attempts([proposed for proposed in proposals if proposed.judged])
+    (attempt,) = proposer.attempts([proposed for proposed in proposals if proposed.earns])
     assert attempt.task is proposals[1].task
 
 

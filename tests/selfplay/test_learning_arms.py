@@ -5,8 +5,7 @@ import random
 from collections import Counter
 from pathlib import Path
 
-from azr_nemo.selfplay.exchange import Completion, Prompt
-from azr_nemo.selfplay.rows import Attempt
+from azr_nemo.selfplay.exchange import Attempt, Completion, Prompt
 from azr_nemo.settings.compose import ROOT
 from azr_nemo.tasks.task import PromptText, Role, TaskType
 

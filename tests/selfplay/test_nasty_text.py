@@ -10,24 +10,33 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from azr_nemo.config import CompositeConfig, IntrinsicConfig, RewardConfig
 from azr_nemo.observe.console import Console
 from azr_nemo.observe.report.blocks import blocks
 from azr_nemo.observe.report.page import page, write
 from azr_nemo.observe.report.read import Reader, names
-from azr_nemo.observe.rollout_files import Rollout, read_rollouts, write_step
+from azr_nemo.observe.rollout_log import Rollout, read_rollouts, write_step
 from azr_nemo.rewards.intrinsic.combine import values
 from azr_nemo.rewards.intrinsic.registry import BUILT_IN, components
 from azr_nemo.selfplay.buffer import TaskBuffer
-from azr_nemo.selfplay.composite import give
+from azr_nemo.selfplay.composite_schedule import give
 from azr_nemo.selfplay.records import export_jsonl, import_lines, read_jsonl
+from azr_nemo.settings.learning import CompositeConfig, IntrinsicConfig, RewardConfig
 from azr_nemo.tasks import KINDS
 from azr_nemo.tasks.composite import as_function, complete, own_part, prelude, without
 from azr_nemo.tasks.fences import fence
-from azr_nemo.tasks.held_out import is_held_out
 from azr_nemo.tasks.induction import leaks
-from azr_nemo.tasks.literal import same_literal
-from azr_nemo.tasks.program import body_lines, canonical_input, check, normalise, parse_arguments, program_hash, strip, with_entry
+from azr_nemo.tasks.parsing import same_literal
+from azr_nemo.tasks.program import (
+    body_lines,
+    canonical_input,
+    check,
+    is_held_out,
+    normalise,
+    parse_arguments,
+    program_hash,
+    strip,
+    with_entry,
+)
 from azr_nemo.tasks.task import PromptOptions, Refusal, Role, Task, TaskType
 from azr_nemo.tasks.values import value_arguments
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from sample_tasks import adder_task
 
 from azr_nemo.selfplay.buffer import TaskBuffer
-from azr_nemo.selfplay.weights import WEIGHTS, Candidate, hard, learnable, long, recent
+from azr_nemo.selfplay.drawing import WEIGHTS, Candidate, hard, learnable, long, recent
 from azr_nemo.tasks.task import Task, TaskType
 
 

@@ -5,10 +5,9 @@ from collections import Counter
 
 from sample_tasks import adder_task
 
-from azr_nemo.selfplay.exchange import Completion, Prompt
-from azr_nemo.selfplay.rows import Attempt
-from azr_nemo.selfplay.samples import sampled, shown
+from azr_nemo.selfplay.exchange import Attempt, Completion, Prompt
 from azr_nemo.tasks.task import PromptText, Role, TaskType
+from azr_nemo.trainer.reporting import sampled, shown
 
 
 def attempt(role, kind, text="text"):

@@ -14,13 +14,12 @@ from azr_nemo.algorithms.estimators import ESTIMATORS
 from azr_nemo.errors import UserError
 from azr_nemo.rewards.intrinsic.registry import BUILT_IN
 from azr_nemo.sandbox.executor import ExecutorUnavailable, Limits
-from azr_nemo.selfplay.buffer import TaskBuffer
+from azr_nemo.selfplay.buffer import StoredTask, TaskBuffer
 from azr_nemo.selfplay.exchange import GROUPS, Completion
 from azr_nemo.selfplay.proposer import Proposed, Proposer
 from azr_nemo.selfplay.solver import Solver
 from azr_nemo.selfplay.step import SelfPlay
-from azr_nemo.selfplay.validation import Validator
-from azr_nemo.selfplay.verification import Verifier
+from azr_nemo.selfplay.validation import Validator, Verifier
 from azr_nemo.settings.schema import IntrinsicConfig, RunConfig
 from azr_nemo.tasks import KINDS
 from azr_nemo.tasks.fences import tagged
@@ -251,6 +250,18 @@ def test_a_known_answer_that_the_model_could_not_give_is_not_trained_on(tmp_path
     config.rollout.max_solve_tokens = 20  # a token a letter: no program
     result, _ = drive(self_play(tmp_path, config))
     assert {a.prompt.type for a in result.attempts if a.outcome == "known"} == {TaskType.DEDUCTION, TaskType.ABDUCTION}
+
+
+def test_a_known_answer_ends_as_its_style_ends_answers_and_is_left_out_where_it_cannot_be_said(tmp_path):
+    solver = self_play(tmp_path).solver
+    solver.options = replace(OPTIONS, style="code")
+    helped = "def g(x):\n    return x\n\ndef f(x):\n    return g(x)"
+    for program, ids in (("def f(x):\n    return x", " f(x):\n    return x\n\n#"), (helped, None)):
+        task = Task(TaskType.INDUCTION, program, ("1", "2", "3", "4"), ("1", "2", "3", "4"))
+        row = solver.row(task)
+        row.receive(0, completion(" f(x):\n    return 0\n\n#", 0))
+        known = solver.known(row, StoredTask(1, task, 0, True, (), 0, 0, 2))
+        assert (known and known.completion.response_ids) == (ids and tuple(map(ord, ids)))
 
 
 def test_equal_answers_to_a_task_are_graded_once(tmp_path):

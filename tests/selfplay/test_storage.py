@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import process_trees
 import pytest
 from sample_tasks import adder_task
 
@@ -54,8 +55,8 @@ def add_many(buffer, count):
 def test_a_writer_killed_at_any_moment_leaves_whole_transactions(tmp_path):
     path, rng = tmp_path / "tasks.sqlite", random.Random(1)
     for _ in range(4):
-        with subprocess.Popen([sys.executable, "-P", "-c", WRITER, str(path)], stdout=subprocess.PIPE) as writer:
-            assert writer.stdout.readline() == b"open\n"
+        with process_trees.Process([sys.executable, "-P", "-c", WRITER, path], stdout=subprocess.PIPE) as writer:
+            assert writer.stdout.readline() == "open\n"
             time.sleep(rng.uniform(0.0, 0.15))
             writer.send_signal(signal.SIGKILL)
         with TaskBuffer(path, capacity=10**6) as buffer:
@@ -184,10 +185,10 @@ def small_disk(tmp_path):
     """A file system of 1 MiB."""
     folder = tmp_path / "disk"
     folder.mkdir()
-    if os.geteuid() or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", folder], capture_output=True).returncode:
+    if os.geteuid() or process_trees.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", folder], timeout=20).returncode:
         pytest.skip("mounting a small tmpfs needs root and the right to mount")
     yield folder
-    subprocess.run(["umount", folder], check=True)
+    process_trees.run(["umount", folder], timeout=20, check=True)
 
 
 def test_a_full_disk_is_a_sentence_and_keeps_what_was_stored(small_disk):

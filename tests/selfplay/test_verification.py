@@ -8,7 +8,7 @@ from sample_tasks import FakeExecutor, adder, adder_task
 from azr_nemo.errors import UserError
 from azr_nemo.sandbox.executor import ExecutorUnavailable, Limits, Outcome, Status
 from azr_nemo.sandbox.local.pool import LocalPool
-from azr_nemo.selfplay.verification import Verifier, grade_rows
+from azr_nemo.selfplay.validation import Verifier, grade_rows
 from azr_nemo.tasks.task import Task, TaskType, Verdict
 
 LIMITS = Limits(wall_s=20.0, cpu_s=20.0)

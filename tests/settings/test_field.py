@@ -8,12 +8,12 @@ from typing import get_args, get_origin
 import pytest
 
 from azr_nemo.errors import UserError
-from azr_nemo.evaluation.settings import EvalSettings
+from azr_nemo.evaluation.eval_settings import EvalSettings
+from azr_nemo.planning.run_settings import REGISTERED, load_settings
 from azr_nemo.settings.compose import ROOT
 from azr_nemo.settings.field import check_value, leaves, locate
 from azr_nemo.settings.listing import page, text
 from azr_nemo.settings.schema import RunConfig
-from azr_nemo.trainer.settings import REGISTERED, load_settings
 
 KINDS = [RunConfig, EvalSettings]
 LEAVES = [leaf for kind in KINDS for leaf in leaves(kind())]
@@ -68,7 +68,7 @@ def test_a_key_is_found_by_its_type():
 
 
 def test_the_page_of_all_settings_is_the_one_that_the_fields_make():
-    """`python -m azr_nemo.trainer.settings > docs/settings.md` makes it anew."""
+    """`python -m azr_nemo.planning.run_settings > docs/settings.md` makes it anew."""
     assert (ROOT / "docs" / "settings.md").read_text(encoding="utf-8") == page(RunConfig, REGISTERED)
 
 

@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from azr_nemo.errors import UserError
-from azr_nemo.evaluation.settings import load_eval_settings
-from azr_nemo.evaluation.suites import groups
+from azr_nemo.evaluation.all_suites import groups
+from azr_nemo.evaluation.eval_settings import load_eval_settings
+from azr_nemo.planning.run_settings import load_settings
 from azr_nemo.settings import compose
 from azr_nemo.settings.compose import as_yaml, from_yaml
 from azr_nemo.settings.schema import RunConfig
 from azr_nemo.settings.words import put, split
-from azr_nemo.trainer.settings import load_settings
 
 CASES = Path(__file__).parents[2].parent / "shared" / "cases" / "settings.jsonl"
 ODD = "p(1),a=b é#[1]{2} ${x}&'%41"

@@ -9,6 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Self
 
+import process_trees
+
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 SUBMIT = ROOT / "launcher_scripts" / "slurm" / "submit.sh"
@@ -22,9 +24,7 @@ def why_not() -> str:
     if missing := [name for name in NEEDED if not shutil.which(name)]:
         return f"no cluster without {', '.join(missing)}: make test-slurm installs Debian's packages"
     try:
-        subprocess.run(
-            ["unshare", "--net", "--mount", "--pid", "--uts", "--ipc", "--fork", "true"], check=True, capture_output=True, timeout=30
-        )
+        process_trees.run(["unshare", "--net", "--mount", "--pid", "--uts", "--ipc", "--fork", "true"], check=True, timeout=30)
     except (subprocess.SubprocessError, OSError) as error:
         return f"this machine allows no namespaces of our own: {error}"
     return ""
@@ -41,13 +41,13 @@ class Cluster:
     def __enter__(self) -> Self:
         self.folder.mkdir(parents=True, exist_ok=True)
         stub = ["gcc", "-shared", "-fPIC", "-Wall", "-Werror", "-o", str(self.folder / "pyxis_stub.so"), str(HERE / "pyxis_stub.c")]
-        subprocess.run(stub, check=True, timeout=120)
+        process_trees.run(stub, check=True, timeout=120)
         environment = {**os.environ, "WORK": str(self.folder), "PROCTRACK": f"proctrack/{self.process_tracking}"}
         # pdeathsig: when the tests are killed, so is the cluster, with all that runs in it.
         command = ["setpriv", "--pdeathsig", "KILL", "unshare", "--net", "--mount", "--pid", "--uts", "--ipc", "--fork", "--kill-child"]
         command += ["--mount-proc", "bash", str(HERE / "cluster.sh")]
         log = (self.folder / "cluster.log").open("wb")
-        self._unshare = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        self._unshare = process_trees.Process(command, env=environment, lasting=True, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         try:
             wait_until(lambda: (self.folder / "ready").exists() or self._unshare.poll() is not None, 120, "a cluster that is ready")
             assert self._unshare.poll() is None, (self.folder / "cluster.log").read_text()
@@ -58,15 +58,14 @@ class Cluster:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._unshare.kill()
+        self._unshare.kill()  # and with it all of its namespace
         self._unshare.wait(30)
+        self._unshare.end()
 
     def run(self, *command: str | Path, check: bool = True, timeout: float = 60, **environment: str) -> str:
         """What a command on the controller's machine prints, errors included."""
         enter = ["nsenter", "--all", "--target", str(self._init), f"--wd={ROOT}"]
-        result = subprocess.run(
-            [*enter, *map(str, command)], env={**self.environment, **environment}, capture_output=True, text=True, timeout=timeout
-        )
+        result = process_trees.run([*enter, *command], env={**self.environment, **environment}, timeout=timeout)
         assert not check or result.returncode == 0, result.stdout + result.stderr
         return result.stdout + result.stderr
 

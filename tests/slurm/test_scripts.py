@@ -5,6 +5,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import process_trees
 import pytest
 
 ROOT = Path(__file__).parents[2]
@@ -14,7 +15,7 @@ TINY = "recipe=tiny-1n0g-megatron"
 
 
 def submit(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([SCRIPTS / "submit.sh", *arguments], capture_output=True, text=True, cwd=cwd, timeout=200)
+    return process_trees.run([SCRIPTS / "submit.sh", *arguments], cwd=cwd, timeout=200)
 
 
 def commands(*arguments: str, cwd: Path = ROOT) -> list[list[str]]:
@@ -37,7 +38,7 @@ def options(path: Path) -> list[str]:
 
 @pytest.mark.skipif(not shutil.which("shellcheck"), reason="no shellcheck here: apt-get install shellcheck")
 def test_shellcheck_has_nothing_to_say() -> None:
-    result = subprocess.run(["shellcheck", "-x", *ALL], capture_output=True, text=True, cwd=SCRIPTS, timeout=120)
+    result = process_trees.run(["shellcheck", "-x", *ALL], cwd=SCRIPTS, timeout=120)
     assert not result.stdout
 
 
@@ -48,7 +49,7 @@ def test_every_script_ends_at_its_first_error(path: Path) -> None:
 
 @pytest.mark.parametrize("path", ALL, ids=lambda path: path.name)
 def test_every_script_is_bash_that_parses(path: Path) -> None:
-    subprocess.run(["bash", "-n", path], check=True, timeout=20)
+    process_trees.run(["bash", "-n", path], check=True, timeout=20)
 
 
 def test_batch_scripts_ask_for_a_signal_before_the_limit_and_a_place_in_the_queue() -> None:
@@ -158,17 +159,13 @@ def test_help_lists_every_key_that_is_understood() -> None:
 def test_scripts_outside_a_job_or_a_checkout_say_so(tmp_path: Path) -> None:
     environment = {"PATH": "/usr/bin:/bin"}
     for name in ("azr.sbatch", "azr-hetero.sbatch"):
-        result = subprocess.run(["bash", SCRIPTS / name], env=environment, capture_output=True, text=True, timeout=20)
+        result = process_trees.run(["bash", SCRIPTS / name], env=environment, timeout=20)
         assert result.returncode
         assert "submit it with sbatch" in result.stderr
-        result = subprocess.run(
-            ["bash", SCRIPTS / name], env={**environment, "AZR_HOME": str(tmp_path)}, capture_output=True, text=True, timeout=20
-        )
+        result = process_trees.run(["bash", SCRIPTS / name], env={**environment, "AZR_HOME": str(tmp_path)}, timeout=20)
         assert result.returncode == 2
         assert f"AZR_HOME={tmp_path} is not a checkout" in result.stderr
-    result = subprocess.run(
-        ["bash", SCRIPTS / "node.sh", "train"], env={**environment, "AZR_HOME": str(ROOT), "AZR_FABRIC": "token-ring"}, capture_output=True,
-        text=True, timeout=20,
-    )  # fmt: skip
+    settings = {**environment, "AZR_HOME": str(ROOT), "AZR_FABRIC": "token-ring"}
+    result = process_trees.run(["bash", SCRIPTS / "node.sh", "train"], env=settings, timeout=20)
     assert result.returncode == 2
     assert "AZR_FABRIC=token-ring: there is no" in result.stderr

@@ -11,7 +11,7 @@ from azr_nemo.tasks.fences import fence
 from azr_nemo.tasks.task import Calls, PromptOptions, Proposal, Refusal, Result, Task, TaskType, Verdict
 
 PROGRAM = "def f(x):\n    y = x * 3\n    return y + 1"
-STYLES = [PromptOptions(style="r1", pairs=4), PromptOptions(style="completion", pairs=4)]
+STYLES = [PromptOptions(style=style, pairs=4) for style in ("r1", "completion", "code", "chat", "chat_thoughts")]
 STYLE_IDS = [options.style for options in STYLES]
 NUMBERS = st.integers(-99, 99)
 # A comment may hold anything printable: fences, tags, quotes.
@@ -44,7 +44,7 @@ def ideal_answer(task: Task) -> str:
 @given(task=tasks())
 def test_a_stated_proposal_is_read_back(options, task):
     kind = KINDS[task.type]
-    proposal = Proposal(task.type, task.program, task.inputs, task.message)
+    proposal = Proposal(task.type, task.program, task.inputs, task.message if options.style in ("r1", "completion") else "")
     assume("</answer>" not in task.program)
     prompt = kind.propose_prompt([task], options)
     assert kind.parse_proposal(prompt.prefill + kind.proposal_text(proposal, options), [task], options) == proposal
@@ -73,6 +73,17 @@ def test_what_a_style_cannot_state_is_an_error_not_another_text():
         kind.answer_text("def f(x):\n    return '</answer>'", STYLES[0])
     with pytest.raises(ValueError, match="fences"):
         kind.answer_text("def f(x):\n    '''\n```\n'''\n    return x", STYLES[1])
+    code = replace(STYLES[0], style="code")
+    with pytest.raises(ValueError, match="begins with something else than f"):
+        kind.answer_text("import math\ndef f(x):\n    return math.pi", code)
+    with pytest.raises(ValueError, match="would be read as"):
+        kind.answer_text("def f(x):\n    return '''\na'''", code)
+    with pytest.raises(ValueError, match="would be read as"):
+        KINDS[TaskType.ABDUCTION].answer_text("1,\n2", code)
+    with pytest.raises(ValueError, match="would be read as"):
+        kind.proposal_text(Proposal(kind.type, PROGRAM, ("1", "2", "3", "4"), "A hint."), code)
+    with pytest.raises(ValueError, match="several lines"):
+        KINDS[TaskType.ABDUCTION].answer_text("1,\n2", replace(STYLES[0], style="chat"))
 
 
 def completion_proposal(kind: TaskType, body: str) -> Proposal | Refusal:
@@ -155,9 +166,9 @@ def test_abduction_takes_any_input_that_gives_the_output():
     kind, task = KINDS[TaskType.ABDUCTION], example(TaskType.ABDUCTION)
     assert kind.verification(task, "1 + 1") == Calls(PROGRAM, ("1 + 1",))
     assert kind.verification(task, "2) or (7") == Verdict(0, "not_one_call")
-    assert kind.judge(task, [Result(True, "7.0")]).score == 1
-    assert kind.judge(task, [Result(True, "8")]) == Verdict(0, "wrong_value")
-    assert kind.judge(task, [Result(False, None, "timeout")]) == Verdict(0, "timeout")
+    assert kind.score(task, [Result(True, "7.0")]).score == 1
+    assert kind.score(task, [Result(True, "8")]) == Verdict(0, "wrong_value")
+    assert kind.score(task, [Result(False, None, "timeout")]) == Verdict(0, "timeout")
 
 
 def test_the_stored_output_never_travels_to_where_programs_run():
@@ -170,10 +181,10 @@ def test_induction_is_judged_on_the_hidden_half_alone():
     assert kind.verification(task, PROGRAM) == Calls(PROGRAM, ("3", "4"))
     assert kind.verification(task, "import os") == Verdict(0, "no_entry")
     half = [Result(True, "10"), Result(True, "0")]
-    assert kind.judge(task, half) == Verdict(0, "wrong_value")
-    assert kind.judge(task, half, partial=True) == Verdict(0.5, "wrong_value")
-    assert kind.judge(task, [Result(True, "10"), Result(True, "13")]) == Verdict(1, "right")
-    assert kind.judge(task, [Result(False, None, "memory"), Result(True, "13")]).reason == "memory"
+    assert kind.score(task, half) == Verdict(0, "wrong_value")
+    assert kind.score(task, half, partial=True) == Verdict(0.5, "wrong_value")
+    assert kind.score(task, [Result(True, "10"), Result(True, "13")]) == Verdict(1, "right")
+    assert kind.score(task, [Result(False, None, "memory"), Result(True, "13")]).reason == "memory"
 
 
 @pytest.mark.parametrize("options", STYLES, ids=STYLE_IDS)

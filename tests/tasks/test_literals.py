@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from azr_nemo.tasks.literal import MAX_LITERAL, NotLiteral, read_literal, same_literal
+from azr_nemo.tasks.parsing import MAX_LITERAL, NotLiteral, read_literal, same_literal
 
 ATOMS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text() | st.binary()
 LITERALS = st.recursive(

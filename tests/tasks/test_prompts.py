@@ -10,6 +10,8 @@ import pytest
 from azr_nemo.tasks import KINDS
 from azr_nemo.tasks.task import PromptOptions, PromptText, Task, TaskType
 
+STYLES = ["r1", "completion", "code", "chat", "chat_thoughts"]
+FRAME = ("<|system|>", "<|user|>", "<|assistant|>")
 SNAPSHOTS = Path(__file__).parent / "snapshots"
 FIRST = "def f(x):\n    y = x * 3\n    return y + 1"
 SECOND = "def f(s, n=1):\n    return s * n"
@@ -22,7 +24,7 @@ def references(kind: TaskType) -> list[Task]:
 
 
 def prompts(style: str) -> dict[str, PromptText]:
-    options = PromptOptions(style=style, pairs=4, allowed_imports=("math", "re"))
+    options = PromptOptions(style=style, pairs=4, allowed_imports=("math", "re"), frame=FRAME)
     made = {}
     for kind in TaskType:
         made[f"propose_{kind}"] = KINDS[kind].propose_prompt(references(kind), options)
@@ -39,7 +41,7 @@ def prompts(style: str) -> dict[str, PromptText]:
     return made
 
 
-@pytest.mark.parametrize("style", ["r1", "completion"])
+@pytest.mark.parametrize("style", STYLES)
 @pytest.mark.parametrize("name", list(prompts("r1")))
 def test_the_prompt_is_as_in_its_snapshot(name, style):
     prompt = prompts(style)[name]
@@ -51,12 +53,12 @@ def test_the_prompt_is_as_in_its_snapshot(name, style):
 
 
 def test_no_snapshot_is_left_over():
-    expected = {f"{name}.{style}.txt" for style in ("r1", "completion") for name in prompts(style)}
+    expected = {f"{name}.{style}.txt" for style in STYLES for name in prompts(style)}
     assert {path.name for path in SNAPSHOTS.iterdir()} == expected
 
 
 def test_template_syntax_in_a_program_is_text():
     program = "def f(x):\n    return '{{ 7 * 7 }}{% raw %}<b>&'"
     task = Task(TaskType.DEDUCTION, program, ("1",), ("1",))
-    for style in ("r1", "completion"):
+    for style in STYLES:
         assert program in KINDS[TaskType.DEDUCTION].solve_prompt(task, PromptOptions(style=style)).full

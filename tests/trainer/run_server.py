@@ -1,21 +1,41 @@
-"""Runs of the command line in forks of one process that has imported everything, so that a run begins in a second instead of ten.
+"""Commands and jobs of ranks in forks of one process that has imported everything, so that each begins in a second instead of ten.
 
 A run is a process of its own all the same: it is killed, signalled and waited for like one that a user starts.
 """
 
 import atexit
+import functools
 import importlib
 import json
 import os
+import runpy
 import select
+import signal
+import socket
 import subprocess
 import sys
+import tempfile
 import time
 import traceback
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
+
+import process_trees
+
+IMPORTED = (
+    "azr_nemo.cli",
+    "azr_nemo.trainer.loop",
+    "azr_nemo.evaluation.command",
+    "azr_nemo.conversion.convert",
+    "azr_nemo.conversion.verify",
+    "transformers.models.llama.modeling_llama",
+    "transformers.models.qwen2.modeling_qwen2",
+    "torch.utils.tensorboard",
+)
 
 
 @dataclass(frozen=True)
@@ -27,11 +47,13 @@ class Ended:
 
 
 class Run:
-    """A run that was started. Its output grows in the file `log`."""
+    """A run that was started, and dies with the test that started it. Its output grows in the file `log`."""
 
     def __init__(self, server: "RunServer", pid: int, log: Path):
         self._server, self.pid, self.log = server, pid, log
         self._code: int | None = None
+        self._number = process_trees.next_number()
+        process_trees.started(self._number, self)
 
     def kill(self, number: int) -> None:
         os.kill(self.pid, number)
@@ -43,10 +65,21 @@ class Run:
         """The exit code once the run has ended."""
         if self._code is None:
             self._code = self._server.ask({"poll": self.pid}, 60.0)
+            if self._code is not None:
+                process_trees.ended(self._number)
         return self._code
 
-    def wait(self, timeout: float = 240.0) -> Ended:
-        """Fails when the run has not ended after `timeout` seconds."""
+    def end(self) -> None:
+        """Kills it. What it has started in sessions of their own dies with it: its executor's workers."""
+        if self.poll() is None:
+            for kill in (os.killpg, os.kill):  # the latter where it has no session of its own yet
+                with suppress(ProcessLookupError):
+                    kill(self.pid, signal.SIGKILL)
+        while self.poll() is None:
+            time.sleep(0.01)
+
+    def wait(self, timeout: float = 1200.0) -> Ended:
+        """Fails when the run has not ended after `timeout` seconds: long, for a machine that is at work, as a run dies with its test anyway."""
         deadline = time.monotonic() + timeout
         while (code := self.poll()) is None:
             assert time.monotonic() < deadline, self.output()
@@ -55,17 +88,29 @@ class Run:
 
 
 class RunServer:
-    """A context. environment: of all its runs, beside that of this process."""
+    """A context."""
 
-    def __init__(self, **environment: str):
-        settings = {"PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", **environment}
-        self._process = subprocess.Popen(
-            [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env={**os.environ, **settings}
-        )
+    def __init__(self) -> None:
+        ours = [
+            folder for folder in sys.path if Path(folder).is_relative_to(Path(process_trees.__file__).parent)
+        ]  # where tests find their helpers
+        path = os.pathsep.join(filter(None, [*ours, os.environ.get("PYTHONPATH")]))
+        settings = {"PYTHONUNBUFFERED": "1", "PYTHONPATH": path, "TOKENIZERS_PARALLELISM": "false"}
+        self._process = process_trees.Process(
+            [sys.executable, __file__], lasting=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            env={**os.environ, **settings},
+        )  # fmt: skip
 
-    def start(self, arguments: list[str], log: Path) -> Run:
-        """Its output goes to the end of the file `log`."""
-        pid = self.ask({"start": arguments, "log": str(log)}, 240.0)
+    def start(
+        self, words: list[Any], log: Path | None = None, script: Path | None = None, folder: Path | None = None, **environment: str
+    ) -> Run:
+        """`azr-nemo WORDS`, or a script with these arguments. Its output goes to the end of the file `log`. folder: where it works."""
+        log = log or Path(tempfile.mkdtemp(prefix="azr-run-")) / "log"
+        request = {
+            "words": list(map(str, words)), "log": str(log), "script": script and str(script), "folder": folder and str(folder),
+            "environment": environment,
+        }  # fmt: skip
+        pid = self.ask(request, 240.0)
         assert pid is not None
         return Run(self, pid, log)
 
@@ -82,12 +127,49 @@ class RunServer:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._process.kill()
-        self._process.communicate()
+        with self._process:
+            self._process.kill()
+
+
+@functools.cache
+def shared() -> RunServer:
+    """This test session's. For tests that are marked slow: it takes seconds to import everything."""
+    assert process_trees.slow, "a test that starts runs or ranks is marked slow"
+    server = RunServer()
+    process_trees.at_session_end(lambda: server.__exit__(None, None, None))
+    return server
+
+
+def ranks(
+    script: Path | None, count: int, *words: object, timeout: float = 1200.0, first_alone: bool = False, **environment: str
+) -> list[Ended]:
+    """Runs a script, or `azr-nemo`, as the ranks of one job, as a launcher of one machine would; how each ended, by rank. first_alone: only rank 0 is
+    waited for, and the others are killed when it has ended, as torchrun does where one fails."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    job = {"WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), **environment}
+    started = [shared().start(list(words), script=script, RANK=str(rank), LOCAL_RANK=str(rank), **job) for rank in range(count)]
+    try:
+        first = started[0].wait(timeout)
+        if first_alone:
+            for run in started:
+                run.end()
+        return [first, *(run.wait(timeout) for run in started[1:])]
+    finally:
+        for run in started:
+            run.end()
+
+
+def command(*words: object, code: int = 0, timeout: float = 1200.0, **environment: str) -> str:
+    """What `azr-nemo WORDS` printed, on both streams; fails when it does not end with this exit code."""
+    ended = shared().start(list(words), **environment).wait(timeout)
+    assert ended.code == code, ended.output
+    return ended.output
 
 
 def serve() -> None:
-    for module in ("azr_nemo.cli", "azr_nemo.trainer.loop", "transformers.models.llama.modeling_llama", "torch.utils.tensorboard"):
+    for module in IMPORTED:
         importlib.import_module(module)
     for line in sys.stdin:
         request = json.loads(line)
@@ -96,19 +178,27 @@ def serve() -> None:
             ended, status = os.waitpid(request["poll"], os.WNOHANG)
             answer = os.waitstatus_to_exitcode(status) if ended else None
         else:
-            answer = os.fork() or _run(request["start"], request["log"])
+            answer = os.fork() or _run(**request)
         print(json.dumps(answer), flush=True)
 
 
-def _run(arguments: list[str], log: str) -> int:
+def _run(words: list[str], log: str, script: str | None, folder: str | None, environment: Mapping[str, str]) -> int:
     os.setsid()
     out, nothing = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND), os.open(os.devnull, os.O_RDONLY)
     for number, source in ((0, nothing), (1, out), (2, out)):
         os.dup2(source, number)
-    sys.argv = ["azr-nemo", *arguments]
+    os.environ.update(environment)
+    sys.path[:0] = filter(None, environment.get("PYTHONPATH", "").split(os.pathsep))  # as a new interpreter would
+    os.chdir(folder or ".")
     code: Any = 0
     try:
-        sys.modules["azr_nemo.cli"].main()
+        if script is None:
+            sys.argv = ["azr-nemo", *words]
+            sys.modules["azr_nemo.cli"].main()
+        else:
+            sys.argv = [script, *words]
+            sys.path.insert(0, str(Path(script).parent))
+            runpy.run_path(script, run_name="__main__")
     except SystemExit as end:
         code = end.code or 0
     except BaseException:

@@ -3,13 +3,12 @@
 import html
 import os
 import re
-import subprocess
-import sys
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 import pytest
 import tiny_run
+from run_server import shared
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "tests" / "observe" / "console_recording.py"
@@ -35,10 +34,9 @@ def words(image: str) -> str:
 def test_a_real_run_shows_all_that_one_wants_to_see(tmp_path):
     writing = os.environ.get("AZR_WRITE_SCREENSHOTS") == "1"
     settings = WARMED if writing else [*tiny_run.SETTINGS, "selfplay.steps=2", "logging.samples_every=1"]
-    command = [sys.executable, str(SCRIPT), str(tmp_path / "console.svg"), "3" if writing else "2", *settings, "run_dir=runs/tiny"]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=1400, check=False)
-    assert done.returncode == 0, done.stderr
+    arguments = [tmp_path / "console.svg", "3" if writing else "2", *settings, "run_dir=runs/tiny"]
+    done = shared().start(arguments, script=SCRIPT, folder=tmp_path).wait(1400)
+    assert done.code == 0, done.output
     image = (tmp_path / "console.svg").read_text()
     text = words(image)
     for label in ("valid proposals", "learnable", "answers right", "held out", "tasks in the buffer", "generated", "executed", "memory"):

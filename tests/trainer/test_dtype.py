@@ -5,10 +5,10 @@ import torch
 
 from azr_nemo.errors import UserError
 from azr_nemo.megatron import platform as platforms
+from azr_nemo.runs.checkpoints import Checkpoint
 from azr_nemo.settings.compose import as_yaml
 from azr_nemo.settings.schema import ModelConfig, RunConfig
-from azr_nemo.trainer.checkpoints import Checkpoint
-from azr_nemo.trainer.dtype import with_dtype
+from azr_nemo.trainer.assembly import with_dtype
 
 
 def asked(dtype):

@@ -4,10 +4,9 @@ The model has learnt four programs nearly by heart, so that some of what it prop
 """
 
 import json
-import os
 
 import pytest
-from run_server import RunServer
+from run_server import command
 from self_play_job import SETTINGS, memorise
 
 from azr_nemo.algorithms.estimators import ESTIMATORS
@@ -36,17 +35,15 @@ def run(tmp_path_factory):
     memorise(out, steps=160)
     (out / "modules").mkdir()
     (out / "modules" / "my_package.py").write_text(MINE)
-    path = os.pathsep.join(filter(None, [str(out / "modules"), os.environ.get("PYTHONPATH", "")]))
-    with RunServer(PYTHONPATH=path, AZR_NEMO_CACHE=str(out / "cache")) as server:
 
-        def start(name, *overrides):
-            own = [f"model.path={out / 'model'}", f"run_dir={out / name}", "selfplay.steps=2", "checkpoint.every=2"]
-            ended = server.start(["train", *SETTINGS, *own, *overrides], out / f"{name}.log").wait(600)
-            assert ended.code == 0, ended.output
-            lines = [json.loads(line) for line in (out / name / "metrics.jsonl").read_text().splitlines()]
-            return [line for line in lines if line["step"]]
+    def start(name, *overrides):
+        own = [f"model.path={out / 'model'}", f"run_dir={out / name}", "selfplay.steps=2", "checkpoint.every=2"]
+        environment = {"PYTHONPATH": str(out / "modules"), "AZR_NEMO_CACHE": str(out / "cache")}
+        command("train", *SETTINGS, *own, *overrides, timeout=600, **environment)
+        lines = [json.loads(line) for line in (out / name / "metrics.jsonl").read_text().splitlines()]
+        return [line for line in lines if line["step"]]
 
-        yield start
+    return start
 
 
 SAMPLES = ["selfplay.propose_samples=2", "selfplay.solve_samples=2"]

@@ -1,15 +1,13 @@
 """A finished run's checkpoint is a model that others can load, and says the same there."""
 
-import subprocess
-import sys
-
 import pytest
 import torch
+from run_server import command
 from safetensors.torch import load_file
 from tiny_run import finish, start
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from azr_nemo.megatron.worker import build_engine
+from azr_nemo.megatron.controller import build_engine
 from azr_nemo.models import resolve_model
 from azr_nemo.selfplay.exchange import Prompt, PromptBatch
 from azr_nemo.settings.compose import from_yaml
@@ -26,9 +24,7 @@ def checkpoint(tmp_path_factory):
 
 
 def convert(source, out, to):
-    command = [sys.executable, "-m", "azr_nemo", "convert", source, out, "--to", to]
-    done = subprocess.run([*map(str, command)], capture_output=True, text=True, timeout=240, check=False)
-    assert done.returncode == 0, done.stderr
+    command("convert", source, out, "--to", to)
     return out
 
 

@@ -2,9 +2,9 @@
 
 import json
 import os
-import subprocess
 from contextlib import contextmanager
 
+import process_trees
 import pytest
 from tiny_run import finish, refused, start, state
 
@@ -16,12 +16,12 @@ def mounted(folder, options):
     """A file system of its own at `folder`; skips where that is not allowed."""
     folder.mkdir()
     command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", folder]
-    if os.geteuid() or subprocess.run(command, check=False, capture_output=True).returncode:
+    if os.geteuid() or process_trees.run(command, timeout=20).returncode:
         pytest.skip("a file system of one's own needs the right to mount")
     try:
         yield folder
     finally:
-        subprocess.run(["umount", folder], check=True)
+        process_trees.run(["umount", folder], timeout=20, check=True)
 
 
 def test_a_run_directory_that_is_read_only_is_refused(tmp_path):
@@ -37,7 +37,7 @@ def test_a_run_on_a_full_disk_goes_on_once_there_is_room(tmp_path, whole, asynch
         assert "the checkpoint of step 1 could not be written" in sentence
         assert "the disk is full; free some space and start the run again" in sentence
         assert sorted(path.name for path in (disk / "run" / "checkpoints").iterdir()) == ["latest", "step_000000"]
-        subprocess.run(["mount", "-o", "remount,size=200m", disk], check=True)
+        process_trees.run(["mount", "-o", "remount,size=200m", disk], timeout=20, check=True)
         assert "resumed after step 0" in finish(start(disk / "run", *settings))
         assert state(disk / "run", 3) == whole
 

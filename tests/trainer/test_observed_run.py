@@ -10,6 +10,7 @@ from wandb_files import segments
 from azr_nemo.observe.alarms import ALARMS
 from azr_nemo.observe.metrics import read_metrics
 
+pytestmark = pytest.mark.slow
 ON = [
     "logging.wandb=true",
     "logging.wandb_offline=true",

@@ -4,10 +4,15 @@ import time
 
 import pytest
 from servers import OurServer, answering, fusion
-from tiny_run import finish, refused, start, state
+from tiny_run import WARMED, finish, refused, start, state
 
-# A short warm start: some proposals then parse, so that every step needs the executor.
-SETTINGS = ["warmup.steps=60", "warmup.programs=300", "selfplay.batch_size=6"]
+# Some proposals parse, so that every step needs the executor.
+SETTINGS = [*WARMED, "selfplay.batch_size=6"]
+
+
+@pytest.fixture
+def run(cache):
+    return lambda run_dir, *overrides: start(run_dir, *SETTINGS, *overrides, AZR_NEMO_CACHE=cache)
 
 
 def remote(url: str) -> list[str]:
@@ -15,26 +20,26 @@ def remote(url: str) -> list[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
-def test_where_programs_run_changes_neither_weights_nor_tasks(tmp_path):
-    finish(start(tmp_path / "local", *SETTINGS, "selfplay.steps=3"))
+@pytest.mark.timeout(2400)
+def test_where_programs_run_changes_neither_weights_nor_tasks(run, tmp_path):
+    finish(run(tmp_path / "local", "selfplay.steps=3"))
     with OurServer() as server:
-        output = finish(start(tmp_path / "ours", *SETTINGS, "selfplay.steps=3", *remote(server.url)))
+        output = finish(run(tmp_path / "ours", "selfplay.steps=3", *remote(server.url)))
     assert f"executor: remote executor: {server.url} (azr-nemo, local executor, rung" in output
     with answering(fusion) as url:
-        output = finish(start(tmp_path / "fusion", *SETTINGS, "selfplay.steps=3", *remote(url)))
+        output = finish(run(tmp_path / "fusion", "selfplay.steps=3", *remote(url)))
     assert f"executor: remote executor: {url} (Sandbox-Fusion)" in output
     for name in ("ours", "fusion"):
         assert state(tmp_path / name, 3) == state(tmp_path / "local", 3)
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
-def test_a_server_lost_in_the_middle_ends_the_run_in_a_sentence_and_it_goes_on_with_another(tmp_path):
+@pytest.mark.timeout(2400)
+def test_a_server_lost_in_the_middle_ends_the_run_in_a_sentence_and_it_goes_on_with_another(run, tmp_path):
     run_dir = tmp_path / "run"
     with OurServer() as doomed:
-        process = start(run_dir, *SETTINGS, "selfplay.steps=8", *remote(doomed.url))
-        deadline = time.monotonic() + 200
+        process = run(run_dir, "selfplay.steps=6", *remote(doomed.url))
+        deadline = time.monotonic() + 1200
         while not (run_dir / "checkpoints" / "step_000002").is_dir():
             assert time.monotonic() < deadline
             assert process.poll() is None
@@ -42,6 +47,6 @@ def test_a_server_lost_in_the_middle_ends_the_run_in_a_sentence_and_it_goes_on_w
         doomed.kill()
         assert f"a program could not be executed remotely: {doomed.url} cannot be reached" in refused(process)
     with OurServer() as another:
-        assert "resumed after step" in finish(start(run_dir, *SETTINGS, "selfplay.steps=8", *remote(another.url)))
-    finish(start(tmp_path / "whole", *SETTINGS, "selfplay.steps=8"))
-    assert state(run_dir, 8) == state(tmp_path / "whole", 8)
+        assert "resumed after step" in finish(run(run_dir, "selfplay.steps=6", *remote(another.url)))
+    finish(run(tmp_path / "whole", "selfplay.steps=6"))
+    assert state(run_dir, 6) == state(tmp_path / "whole", 6)

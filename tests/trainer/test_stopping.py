@@ -7,9 +7,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import process_trees
 import pytest
 import torch.distributed as dist
-from run_server import RunServer
+from run_server import shared
 from tiny_run import SETTINGS
 
 from azr_nemo.trainer import stopping
@@ -91,7 +92,7 @@ def test_rank_0_hears_what_another_rank_was_told():
 
 def in_a_fork(run: Callable[[], None]) -> int:
     """The exit code of a process that does this and then waits, deaf to Python's handlers, as in a collective."""
-    child = os.fork()
+    child = process_trees.fork()
     if not child:
         signal.alarm(60)
         run()
@@ -133,12 +134,6 @@ def test_another_rank_leaves_at_a_second_request():
     assert in_a_fork(serve) == stopping.STOPPED_AT_ONCE
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    with RunServer(AZR_NEMO_CACHE=str(tmp_path_factory.mktemp("cache"))) as server:
-        yield server
-
-
 def wait_for(path: Path, text: str) -> None:
     deadline = time.monotonic() + 240
     while not (path.exists() and text in path.read_text(errors="replace")):
@@ -148,10 +143,10 @@ def wait_for(path: Path, text: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_a_run_that_is_stopped_saves_its_step_says_so_and_goes_on(server, tmp_path):
+def test_a_run_that_is_stopped_saves_its_step_says_so_and_goes_on(tmp_path):
     run_dir, log = tmp_path / "run", tmp_path / "log"
     command = ["train", *SETTINGS, f"run_dir={run_dir}", "selfplay.steps=3", "checkpoint.every=100", "logging.console=json"]
-    run = server.start(command, log)
+    run = shared().start(command, log)
     wait_for(log, '"name": "propose", "state": "began"')
     for _ in range(3):
         run.kill(signal.SIGUSR1)
@@ -159,29 +154,29 @@ def test_a_run_that_is_stopped_saves_its_step_says_so_and_goes_on(server, tmp_pa
     assert ended.code == 75, ended.output
     assert (run_dir / "outcome").read_text() == "stopped 1 SIGUSR1\n"
     assert "stopped by SIGUSR1 after step 1, which is saved: the same command goes on from there" in ended.output
-    ended = server.start(command, log).wait()
+    ended = shared().start(command, log).wait()
     assert ended.code == 0
     assert "resumed after step 1" in ended.output
     assert (run_dir / "outcome").read_text() == "done 3\n"
-    ended = server.start(command, log).wait()
+    ended = shared().start(command, log).wait()
     assert ended.code == 0
     assert (run_dir / "outcome").read_text() == "done 3\n"
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_a_run_that_is_stopped_while_it_seeds_goes_on_seeding(server, tmp_path):
+def test_a_run_that_is_stopped_while_it_seeds_goes_on_seeding(tmp_path):
     run_dir, log = tmp_path / "run", tmp_path / "log"
     few = ["data.seed_factor=100", "data.seed_rounds=40", "data.seed_batch=2", "selfplay.steps=1"]
     command = ["train", *SETTINGS, f"run_dir={run_dir}", *few, "logging.console=json"]
-    run = server.start(command, log)
+    run = shared().start(command, log)
     wait_for(log, "in 2 batches")
     run.kill(signal.SIGTERM)
     ended = run.wait()
     assert ended.code == 75, ended.output
     assert (run_dir / "outcome").read_text() == "stopped 0 SIGTERM\n"
     again = tmp_path / "again"
-    run = server.start(command, again)
+    run = shared().start(command, again)
     wait_for(again, "batches; refused")
     assert "in 1 batches" not in again.read_text()
     run.kill(signal.SIGKILL)

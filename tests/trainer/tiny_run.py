@@ -1,19 +1,16 @@
 """Whole runs of the tiny recipe without a warm start, in processes of their own, and what they leave behind."""
 
-import atexit
-import functools
 import hashlib
 import json
 import sqlite3
-import tempfile
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import torch
-from run_server import Run, RunServer
+from run_server import Run, shared
 
-from azr_nemo.observe.rollout_files import read_rollouts
+from azr_nemo.observe.rollout_log import read_rollouts
 
 SEEDS = Path(__file__).parent.parent / "data" / "seeds.jsonl"
 SETTINGS = [
@@ -31,16 +28,19 @@ SETTINGS = [
 ]
 
 
-@functools.cache
-def _server() -> RunServer:
-    server = RunServer()
-    atexit.register(server.__exit__, None, None, None)
-    return server
+# A model that was taught for half a minute, at a low temperature: most steps have valid proposals. Those who ask for the same share the weights.
+WARMED = [
+    "warmup.steps=100",
+    "warmup.batch_size=16",
+    "warmup.programs=150",
+    "rollout.temperature=0.4",
+    "rollout.max_propose_tokens=96",
+    "rollout.max_solve_tokens=16",
+]
 
 
-def start(run_dir: Path, *overrides: str) -> Run:
-    log = Path(tempfile.mkdtemp(prefix="azr-run-")) / "log"
-    return _server().start(["train", *SETTINGS, f"run_dir={run_dir}", *overrides], log)
+def start(run_dir: Path, *overrides: str, **environment: str) -> Run:
+    return shared().start(["train", *SETTINGS, f"run_dir={run_dir}", *overrides], **environment)
 
 
 def finish(run: Run, code: int = 0) -> str:

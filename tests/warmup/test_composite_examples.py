@@ -10,8 +10,7 @@ from azr_nemo.settings.schema import RunConfig
 from azr_nemo.tasks import KINDS
 from azr_nemo.tasks.composite import complete
 from azr_nemo.tasks.task import Refusal, TaskType
-from azr_nemo.warmup.composite import outsourced
-from azr_nemo.warmup.examples import examples
+from azr_nemo.warmup.examples import examples, outsourced
 from azr_nemo.warmup.generator import generate_tasks
 from azr_nemo.warmup.warm_start import warm_start_key
 

@@ -7,18 +7,17 @@ from itertools import islice
 import pytest
 
 from azr_nemo.errors import UserError
+from azr_nemo.evaluation.in_training import HeldOut, wilson
 from azr_nemo.sandbox.executor import ExecutorUnavailable, Limits, Outcome, Status
 from azr_nemo.selfplay.exchange import Completion
 from azr_nemo.selfplay.solver import Solver
-from azr_nemo.selfplay.verification import Verifier
+from azr_nemo.selfplay.validation import Verifier
 from azr_nemo.settings.schema import RunConfig, WarmupConfig
 from azr_nemo.tasks import KINDS
-from azr_nemo.tasks.held_out import is_held_out
-from azr_nemo.tasks.program import check, parse_arguments, program_hash
+from azr_nemo.tasks.program import check, is_held_out, parse_arguments, program_hash
 from azr_nemo.tasks.task import PromptOptions, Refusal, Role, TaskType
 from azr_nemo.warmup.examples import MIXTURE, examples
 from azr_nemo.warmup.generator import generate_tasks, one_pair
-from azr_nemo.warmup.heldout import HeldOut, wilson
 from azr_nemo.warmup.warm_start import FLOOR, batches, lr_at, warm_start, warm_start_key
 
 OPTIONS = PromptOptions(style="completion", pairs=4)
@@ -113,7 +112,7 @@ def test_a_grammar_that_cannot_give_enough_says_so():
         generate_tasks(2, 1, Failing())
 
 
-@pytest.mark.parametrize("style", ["completion", "r1"])
+@pytest.mark.parametrize("style", ["completion", "r1", "code", "chat"])
 def test_every_example_is_read_back_by_self_play(trained, style):
     options, seen = replace(OPTIONS, style=style), set()
     by_program = {task.program: task for task in trained}
@@ -127,7 +126,7 @@ def test_every_example_is_read_back_by_self_play(trained, style):
         assert any(not isinstance(read, Refusal) for _, _, read in readings)
         programs = [read.program for _, type, read in readings if type is not TaskType.INDUCTION and hasattr(read, "program")]
         assert all(program in by_program for program in programs)
-    # An induction proposal without a message is only read in the completion style.
+    # An induction proposal without a message is not read in the R1 style.
     assert seen >= set(MIXTURE) - ({(Role.PROPOSE, TaskType.INDUCTION)} if style == "r1" else set())
 
 
@@ -165,6 +164,14 @@ def test_batches_are_as_many_and_as_large_as_asked_for(trained):
     made = list(batches(trained, OPTIONS, configured(steps=3, batch_size=4), encode, lambda text: [*text.encode(), 0]))
     assert [len(batch) for batch in made] == [4, 4, 4]
     assert all(example.response_ids[-1] == 0 for batch in made for example in batch)
+
+
+def test_an_example_of_a_style_with_stops_has_no_end_token(trained):
+    encode = lambda text: list(text.encode())  # noqa: E731
+    config = configured(steps=3, batch_size=4)
+    made = batches(trained, replace(OPTIONS, style="code"), config, encode, lambda text: [*text.encode(), 0])
+    for example in (example for batch in made for example in batch):
+        assert bytes(example.response_ids).decode().endswith(("\n", "\n#", "\ny5"))
 
 
 def test_examples_over_the_limits_are_left_out(trained):

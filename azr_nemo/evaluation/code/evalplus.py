@@ -10,16 +10,64 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from azr_nemo.evaluation.code import comparison
+from azr_nemo.evaluation.code import same_output
+from azr_nemo.evaluation.code.dataset_rows import Row, numbered
 from azr_nemo.evaluation.code.in_jail import Refused, literal
-from azr_nemo.evaluation.code.mbpp_inputs import typed
 from azr_nemo.evaluation.code.responses import parses, stated
-from azr_nemo.evaluation.code.rows import Row, numbered
 from azr_nemo.evaluation.code.sanitize import sanitized
 from azr_nemo.evaluation.code.solution import RIGHT, calls_in_turn, known, limits, program, reason, returned, then
 from azr_nemo.evaluation.suite import Grade, Group, Item, Tools
 from azr_nemo.sandbox.executor import Outcome, Request, Status
 from azr_nemo.tasks.fences import fence
+
+
+def _row(element: Callable[[Any], Any]) -> Callable[[Any], list[Any]]:
+    return lambda value: [element(each) for each in value]
+
+
+def _deep(value: Any) -> Any:
+    return tuple(_deep(each) for each in value) if isinstance(value, list) else value
+
+
+def _same(value: Any) -> Any:
+    return value
+
+
+def _set(value: Any) -> Any:
+    return set(value) if isinstance(value, list) and value else {}
+
+
+def _if_list(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _table(value: Any) -> Any:
+    return {key: tuple(each) for key, each in value.items()}
+
+
+# Per argument what makes it of its JSON value; the last one holds for all further arguments.
+SHAPES: list[tuple[str, tuple[Callable[[Any], Any], ...]]] = [
+    ("2 116 132 143 222 261 273 394 399 421 424 429 470 560 579 596 616 630 726 740 744 809", (tuple,)),
+    ("63 64 70 94 120 237 272 299 400 409 417 438 473 614 780", (_row(tuple),)),
+    ("75 413 444 753", (_row(tuple), _same)),
+    ("106 750", (_same, tuple)),
+    ("115", (_row(_set),)),
+    ("124", (float, complex)),
+    ("250 405 446 617 720 763 808 307", (tuple, _same)),
+    ("259 401 445", (lambda value: tuple(map(tuple, value)),)),
+    ("278", (lambda value: tuple(_if_list(each) for each in value),)),
+    ("722", (_table, _same)),
+    ("252", (complex,)),
+    ("580 615 791", (_deep,)),
+]
+BY_TASK = {int(number): shapes for numbers, shapes in SHAPES for number in numbers.split()}
+
+
+def typed(task_id: str, arguments: list[Any]) -> list[Any]:
+    """The arguments of one call. task_id: "Mbpp/2". Raises ValueError, TypeError or AttributeError for what does not fit the task."""
+    shapes = BY_TASK.get(int(task_id.split("/")[-1]), (_same,))
+    return [shapes[min(place, len(shapes) - 1)](value) for place, value in enumerate(arguments)]
+
 
 ASKED = "Please provide a self-contained Python script that solves the following problem in a markdown code block:"
 CANONICAL_S = 10.0  # an input that the canonical solution does not finish in this time is left out
@@ -61,12 +109,12 @@ class EvalPlusSuite:
         if not parses(code):
             return known(Grade(False, "syntax", code, {"base": False, "plus": False}))
 
-        def judge(index: int, found: str) -> str:
-            good = comparison.right(found, outputs[index], reference["atol"], reference["oracle"], inputs[index])
+        def grade(index: int, found: str) -> str:
+            good = same_output.right(found, outputs[index], reference["atol"], reference["oracle"], inputs[index])
             return RIGHT if good else "wrong_value"
 
         source = program("graded", code, reference["entry_point"], reference["view"])
-        run = calls_in_turn(tools.executor, source, inputs, judge, reference["seconds"], reference["all_seconds"])
+        run = calls_in_turn(tools.executor, source, inputs, grade, reference["seconds"], reference["all_seconds"])
         return then(run, lambda end: Grade(end[1] == RIGHT, end[1], code, {"base": end[0] >= base, "plus": end[1] == RIGHT}))
 
     def ideal(self, item: Item) -> str:
@@ -78,6 +126,8 @@ class EvalPlusSuite:
     def _reference(self, row: Row, name: str) -> dict[str, Any]:
         prompt, entry_point = row.get("prompt", str), row.get("entry_point", str)
         retype: Callable[[str, list[Any]], list[Any]] = typed if self.dataset == "mbpp" else lambda name, arguments: arguments
+        if "base_input" not in row.values and isinstance(row.values.get("test", row.values.get("test_list")), str | list):
+            raise row.error("it has a text of tests, as the Hugging Face hub's copy and the original set have, not EvalPlus' inputs")
         base = row.get("base_input", list)
         plus = [] if row.values.get("plus_input") == {} else row.get("plus_input", list)  # Mbpp/793 has none, and says so in this way
         try:
@@ -89,8 +139,8 @@ class EvalPlusSuite:
             raise row.error("atol must be a number, and base_input must not be empty")
         return {
             "prompt": prompt, "entry_point": entry_point, "solution": prompt + row.get("canonical_solution", str), "inputs": inputs,
-            "base": len(base), "atol": atol, "view": comparison.view(self.dataset, entry_point),
-            "oracle": comparison.oracle(self.dataset, entry_point),
+            "base": len(base), "atol": atol, "view": same_output.view(self.dataset, entry_point),
+            "oracle": same_output.oracle(self.dataset, entry_point),
         }  # fmt: skip
 
 

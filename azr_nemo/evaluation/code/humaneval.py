@@ -9,14 +9,14 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
 
+from azr_nemo.evaluation.code.dataset_rows import numbered
 from azr_nemo.evaluation.code.evalplus import ALL_S, LEAST_S, question, wrong_function
 from azr_nemo.evaluation.code.responses import parses, stated
-from azr_nemo.evaluation.code.rows import numbered
 from azr_nemo.evaluation.code.sanitize import sanitized
 from azr_nemo.evaluation.code.solution import RIGHT, calls_in_turn, known, limits, program, read, reason, then
 from azr_nemo.evaluation.suite import Grade, Group, Item, Tools
 from azr_nemo.sandbox.executor import Outcome, Request
-from azr_nemo.tasks.literal import NotLiteral
+from azr_nemo.tasks.parsing import NotLiteral
 
 MOST_REPLAYED = 1 << 20  # characters of all values that a test is given
 
@@ -60,7 +60,7 @@ class HumanEvalSuite:
             return known(Grade(False, "syntax", code))
         values: list[str] = []
 
-        def judge(index: int, found: str) -> str:
+        def grade(index: int, found: str) -> str:
             values.append(found)
             try:
                 read(found)
@@ -76,7 +76,7 @@ class HumanEvalSuite:
             return then(run, lambda outcomes: _grade(outcomes[0], code))
 
         source = program("graded", code, entry_point, "value")
-        return then(calls_in_turn(tools.executor, source, inputs, judge, LEAST_S, ALL_S), test)
+        return then(calls_in_turn(tools.executor, source, inputs, grade, LEAST_S, ALL_S), test)
 
     def ideal(self, item: Item) -> str:
         return stated(item.reference["solution"])

@@ -2,22 +2,22 @@
 
 from collections.abc import Iterable, Mapping
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from azr_nemo.evaluation.code.called import called_f
+from azr_nemo.evaluation.code.dataset_rows import Row, numbered
 from azr_nemo.evaluation.code.responses import stated
-from azr_nemo.evaluation.code.rows import Row, numbered
 from azr_nemo.evaluation.code.solution import known, then
 from azr_nemo.evaluation.suite import Grade, Group, Item, Tools
 from azr_nemo.sandbox.executor import Limits
-from azr_nemo.selfplay.verification import Verifier
+from azr_nemo.selfplay.validation import Verifier
 from azr_nemo.tasks import KINDS
 from azr_nemo.tasks.fences import tagged
-from azr_nemo.tasks.literal import NotLiteral, read_literal
+from azr_nemo.tasks.parsing import NotLiteral, read_literal
 from azr_nemo.tasks.program import one_call
 from azr_nemo.tasks.prompting import render
-from azr_nemo.tasks.task import Calls, PromptOptions, Refusal, Task, TaskType, Verdict
+from azr_nemo.tasks.task import Calls, PromptOptions, PromptText, Refusal, Task, TaskType, Verdict
 
 LIMITS = Limits(wall_s=10.0, cpu_s=10.0, memory_mb=1024)
 OPTIONS = PromptOptions()
@@ -30,7 +30,8 @@ class PredictionSuite:
     """Programs with one input and output each, as tasks of one type. rewritten: rows hold a whole call of a function of any name (`called_f`).
 
     An abduction answer is right when one honest call in the jail gives the output; a deduction answer is a literal. A response with the R1 format's
-    tags is read as in training; one without any, as other templates give, by its last fence. reference of an item: program, input, output.
+    tags is read as in training; one without any, as other templates give, by its last fence. In another style than R1 (`styled`) items are asked and read
+    as that style does. reference of an item: program, input, output.
     """
 
     name: str
@@ -41,6 +42,15 @@ class PredictionSuite:
     rewritten: bool = False
     group: Group = "reasoning"
     template: str = "r1"
+    options: PromptOptions = OPTIONS
+
+    def styled(self, options: PromptOptions) -> "PredictionSuite":
+        """See `Styled.styled`."""
+        return replace(self, options=options)
+
+    def prompt(self, item: Item) -> PromptText | None:
+        """See `Styled.prompt`."""
+        return None if self.options.style == "r1" else KINDS[self.kind].solve_prompt(self._stored(item), self.options)
 
     def convert(self, rows: Iterable[Mapping[str, Any]], tools: Tools) -> list[Item]:
         """See `Suite.convert`."""
@@ -67,12 +77,16 @@ class PredictionSuite:
         return known(Verdict(0.0, call.reason)) if isinstance(call, Refusal) else verifier.execute(task, Calls(task.program, (answer,)))
 
     def ideal(self, item: Item) -> str:
-        return stated(item.reference[TAGS[self.kind]], TAGS[self.kind])
+        return self._say(item, item.reference[TAGS[self.kind]])
 
     def wrong(self, item: Item) -> str:
         """A literal that is not the output; arguments that no program has."""
         wrong = f"({item.reference['output']}, 'wrong')" if self.kind is TaskType.DEDUCTION else "no_such_parameter='wrong'"
-        return stated(wrong, TAGS[self.kind])
+        return self._say(item, wrong)
+
+    def _say(self, item: Item, answer: str) -> str:
+        prompt = self.prompt(item)
+        return prompt.prefill + KINDS[self.kind].answer_text(answer, self.options) if prompt else stated(answer, TAGS[self.kind])
 
     def _task(self, row: Row) -> Task:
         program, given, output = (row.get(key, str) for key in ("code", "input", "output"))
@@ -93,10 +107,10 @@ class PredictionSuite:
         return Task(self.kind, item.reference["program"], (item.reference["input"],), (item.reference["output"],))
 
     def _answer(self, response: str) -> str | None:
-        answer = KINDS[self.kind].parse_answer(response, OPTIONS)
+        answer = KINDS[self.kind].parse_answer(response, self.options)
         if isinstance(answer, str):
             return answer
-        if any(tag in response for tag in R1_TAGS):
+        if self.options.style != "r1" or any(tag in response for tag in R1_TAGS):
             return None
         found = tagged(response, TAGS[self.kind])
         return found[-1].strip() if found else None

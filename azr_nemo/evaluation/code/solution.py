@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from azr_nemo.evaluation.code.in_jail import LONGEST
 from azr_nemo.sandbox.executor import Executor, Limits, Outcome, Request, Status
-from azr_nemo.tasks.literal import NotLiteral, read_literal
+from azr_nemo.tasks.parsing import NotLiteral, read_literal
 
 IN_JAIL = Path(__file__).with_name("in_jail.py").read_text(encoding="utf-8")
 MEMORY_MB = 4096  # EvalPlus' figure; address space, most of which nobody touches
@@ -57,11 +57,11 @@ def reason(outcome: Outcome) -> str:
 
 
 def in_turn(
-    count: int, start: Callable[[int, int], "Future[list[R]]"], judge: Callable[[int, R], str], seconds: float, spent: Callable[[R], float]
+    count: int, start: Callable[[int, int], "Future[list[R]]"], grade: Callable[[int, R], str], seconds: float, spent: Callable[[R], float]
 ) -> "Future[tuple[int, str]]":
     """Runs tests 0..count in groups of 1, 2, 4, ... LARGEST_GROUP until one is not right: a solution that never returns costs few time limits.
 
-    start(first, last): begins a group. judge(index, result): RIGHT or a slug. spent(result): its seconds; more than `seconds` in all is a timeout.
+    start(first, last): begins a group. grade(index, result): RIGHT or a slug. spent(result): its seconds; more than `seconds` in all is a timeout.
     Yields the number of tests that passed, and RIGHT or the slug of the one that did not. Raises what start and the futures raise.
     """
     answer: Future[tuple[int, str]] = Future()
@@ -79,7 +79,7 @@ def in_turn(
             try:
                 for index, result in enumerate(future.result(), first):
                     used += spent(result)
-                    verdict = judge(index, result)
+                    verdict = grade(index, result)
                     if verdict != RIGHT or used > seconds:
                         answer.set_result((index, verdict if verdict != RIGHT else "timeout"))
                         return
@@ -94,18 +94,18 @@ def in_turn(
 
 
 def calls_in_turn(
-    executor: Executor, source: str, inputs: Sequence[str], judge: Callable[[int, str], str], wall_s: float, seconds: float
+    executor: Executor, source: str, inputs: Sequence[str], grade: Callable[[int, str], str], wall_s: float, seconds: float
 ) -> "Future[tuple[int, str]]":
-    """`in_turn` for a program's calls. judge(index, text): of what the call returned."""
+    """`in_turn` for a program's calls. grade(index, text): of what the call returned."""
 
     def start(first: int, last: int) -> "Future[list[Outcome]]":
         return executor.submit(Request(source, tuple(inputs[first:last]), limits(wall_s)))
 
-    def judged(index: int, outcome: Outcome) -> str:
+    def graded(index: int, outcome: Outcome) -> str:
         found = returned(outcome)
-        return reason(outcome) if found is None else judge(index, found)
+        return reason(outcome) if found is None else grade(index, found)
 
-    return in_turn(len(inputs), start, judged, seconds, lambda outcome: outcome.wall_s)
+    return in_turn(len(inputs), start, graded, seconds, lambda outcome: outcome.wall_s)
 
 
 def known(value: T) -> "Future[T]":

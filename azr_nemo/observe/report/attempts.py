@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from azr_nemo.errors import UserError
-from azr_nemo.observe.rollout_files import read_table, stored_steps
+from azr_nemo.observe.rollout_log import read_table, stored_steps
 
 SHOWN = 8  # answers of a task that are kept in full, the newest
 LONGEST = 4000  # characters of one that is kept; pages may cut further

@@ -14,12 +14,11 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from azr_nemo.observe.palette import COLOURS, RUNS
+from azr_nemo.observe.pictures import COLOURS, RUNS
 from azr_nemo.observe.report.attempts import LONGEST, Attempt, Tried, shortened
 from azr_nemo.observe.report.charts import held_out, sections
-from azr_nemo.observe.report.figures import Json
+from azr_nemo.observe.report.figures import Json, verdicts
 from azr_nemo.observe.report.read import TASKS, Run, TaskRow, thinned
-from azr_nemo.observe.report.verdict import verdicts
 
 PORTION = 200  # ids of tasks whose answers are in one block
 PROGRAM, VALUE, PAIRS = 8000, 1000, 20  # longest program and longest input or output, in characters; most pairs of a task

@@ -5,10 +5,9 @@ from dataclasses import replace
 from itertools import accumulate, pairwise
 from typing import Any
 
-from azr_nemo.observe.palette import PHASES, RUNS
+from azr_nemo.observe.pictures import PHASES, RUNS, mean
 from azr_nemo.observe.report.figures import FROM_ZERO, SHARE, Chart, Json, axis, bins, by_run, by_type, plain, present
 from azr_nemo.observe.report.read import Run, Series, TaskRow
-from azr_nemo.observe.smoothing import mean
 from azr_nemo.tasks.task import TaskType
 
 BARS = 60

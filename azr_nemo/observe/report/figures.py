@@ -5,9 +5,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, TypeVar
 
-from azr_nemo.observe.palette import COLOURS, RUNS
+from azr_nemo.observe.pictures import COLOURS, RAW_STEPS, RUNS, running_mean, window
 from azr_nemo.observe.report.read import Run, Series, Value, thinned
-from azr_nemo.observe.smoothing import RAW_STEPS, running_mean, window
 from azr_nemo.tasks.task import TaskType
 
 DASHES = {TaskType.DEDUCTION: "solid", TaskType.ABDUCTION: "dash", TaskType.INDUCTION: "dot"}
@@ -147,3 +146,53 @@ def plain(text: str) -> str:
 def present(runs: Sequence[Run], test: Callable[[str], bool]) -> list[str]:
     """The names of metrics that any of the runs has, in the order of their first appearance."""
     return [name for name in dict.fromkeys(name for run in runs for name in run.series) if test(name)]
+
+
+BESIDE = {"solved": "solve/{}/accuracy", "new": "propose/{}/new", "lines": "propose/{}/lines"}
+NOTHING = Series([], [])
+
+
+def verdicts(run: Run) -> list[Json]:
+    """A row for each task type that the run has and each benchmark: held-out accuracy at the first and the last measurement, what may be said of
+    the change, and beside it what the model made of its own tasks, as means of the first and the last steps."""
+    types = [kind.value for kind in TaskType]
+    suites = [
+        name for name in (n.removeprefix("eval/") for n in run.series if n.startswith("eval/")) if not name.endswith(("_low", "_high"))
+    ]
+    rows = []
+    for name in [*types, *(suite for suite in suites if suite not in types)]:
+        beside = {key: _ends(run.series.get(pattern.format(name), NOTHING)) for key, pattern in BESIDE.items()}
+        measured = _measured(run, name)
+        if measured or any(beside.values()):
+            rows.append({"of": name, "held_out": measured[:1] + measured[1:][-1:], "change": change(measured), **beside})
+    return rows
+
+
+def change(measured: list[Json]) -> str:
+    """rose or fell only where neither's interval reaches the other's accuracy, as for `eval.stop_if_worse`: noise on few items says nothing."""
+    if not measured:
+        return "not measured"
+    first, last = measured[0], measured[-1]
+    if len(measured) == 1:
+        return "measured once"
+    if None in (first["low"], first["high"], last["low"], last["high"]):
+        return "without an interval"
+    if first["high"] < last["value"] and last["low"] > first["value"]:
+        return "rose"
+    if first["low"] > last["value"] and last["high"] < first["value"]:
+        return "fell"
+    return "no clear change"
+
+
+def _measured(run: Run, name: str) -> list[Json]:
+    low, high = (run.series.get(f"eval/{name}_{side}", NOTHING).at() for side in ("low", "high"))
+    found = run.series.get(f"eval/{name}", NOTHING).at()
+    return [{"step": step, "value": value, "low": low.get(step), "high": high.get(step)} for step, value in found.items()]
+
+
+def _ends(series: Series) -> list[float]:
+    """The means of the first and of the last steps, at most ten each and never the same ones; one value where there is only one step."""
+    values = list(series.at().values())
+    size = min(10, max(1, len(values) // 4))
+    ends = [values[:size], values[size:][-size:]]
+    return [sum(end) / len(end) for end in ends if end]

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from azr_nemo.observe.pictures import mean
 from azr_nemo.observe.report.attempts import AttemptFiles, Tried
-from azr_nemo.observe.smoothing import mean
 from azr_nemo.observe.summary import rows_by_step
 from azr_nemo.tasks.task import TaskType
 

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 
 from azr_nemo.rewards.intrinsic.component import History
-from azr_nemo.tasks.literal import NotLiteral, read_literal
+from azr_nemo.tasks.parsing import NotLiteral, read_literal
 from azr_nemo.tasks.task import Task, TaskType
 
 

@@ -22,8 +22,12 @@ PROGRESS = ("vllm:generation_tokens_total", "vllm:prompt_tokens_total")  # count
 CLAMPED = -9000.0  # vLLM sends log-probabilities that are no numbers as -9999
 
 
-class ServerLost(Exception):
-    """The server's process, or its engine, is gone; the sentence says how."""
+class ServerLost(UserError):
+    """The server's process, or its engine, is gone; reason: how."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"the vLLM server was lost: {reason}")
+        self.reason = reason
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ PIECE_BYTES = 2**30  # of weights that are on their way: copies beside the train
 class CudaHandles:
     """`ipc`: trainer and sampler share the GPUs. A handle opens only on the GPU that it was made on, so each rank makes those of its own."""
 
-    backend = "ipc"
+    backend, repeats = "ipc", False
 
     def __init__(self, device: torch.device, group: dist.ProcessGroup | None) -> None:
         self._uuid = str(torch.cuda.get_device_properties(device).uuid)
@@ -50,8 +50,8 @@ class CudaHandles:
             client.call("/finish_weight_update", {"weight_version": str(version)})
         torch.cuda.ipc_collect()
 
-    def repeat(self, client: Client, version: int) -> bool:
-        return False
+    def repeat(self, client: Client, version: int) -> None:
+        raise NotImplementedError("the weights that were sent are gone")
 
     def close(self) -> None:
         return
@@ -68,10 +68,10 @@ class CudaHandles:
 class Nccl:
     """`nccl`: the sampler has GPUs of its own, on any node. The leading rank broadcasts each tensor to the server's workers."""
 
-    backend = "nccl"
+    backend, repeats = "nccl", False
 
-    def __init__(self, device: torch.device, workers: int) -> None:
-        self._device, self._workers = device, workers
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
         self._communicator: Any = None
 
     def connect(self, client: Client | None) -> None:
@@ -97,7 +97,7 @@ class Nccl:
             client.call("/start_weight_update")
         for piece in pieces(weights, PIECE_BYTES):
             if client is None:
-                continue
+                continue  # its share of the stream's collectives is all that is wanted
             with ThreadPoolExecutor(1) as beside:
                 receiving = beside.submit(client.call, "/update_weights", {"update_info": _described(piece)})
                 for _, tensor in piece:
@@ -107,8 +107,8 @@ class Nccl:
         if client is not None:
             client.call("/finish_weight_update", {"weight_version": str(version)})
 
-    def repeat(self, client: Client, version: int) -> bool:
-        return False
+    def repeat(self, client: Client, version: int) -> None:
+        raise NotImplementedError("the weights that were sent are gone")
 
     def close(self) -> None:
         self._communicator = None

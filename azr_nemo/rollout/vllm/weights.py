@@ -19,6 +19,7 @@ class Transfer(Protocol):
     """A way of the weights from the trainer to the server. Collective over the ranks of a replica; only the leading rank has a client."""
 
     backend: str  # vLLM's own weight-transfer backend that it uses, or empty
+    repeats: bool  # whether it keeps what was sent last, for a server that is started anew
 
     def connect(self, client: Client | None) -> None:
         """Once for each start of the server, before anything is sent."""
@@ -26,8 +27,8 @@ class Transfer(Protocol):
     def send(self, client: Client | None, weights: Iterable[tuple[str, Tensor]], version: int) -> None:
         """Hands over every tensor; afterwards the server calls its weights `version`. Raises UserError when it cannot."""
 
-    def repeat(self, client: Client, version: int) -> bool:
-        """Hands over again what was sent last, to a server that was started anew; False where it was not kept."""
+    def repeat(self, client: Client, version: int) -> None:
+        """Hands over again what was sent last."""
 
     def close(self) -> None:
         """Gives up what it holds."""
@@ -39,7 +40,7 @@ class SharedMemory:
     They are kept until the next ones: a server that is started anew takes them again.
     """
 
-    backend = ""
+    backend, repeats = "", True
 
     def __init__(self) -> None:
         self._pieces: list[int] = []  # file descriptors
@@ -56,9 +57,8 @@ class SharedMemory:
         if client is not None:
             self._load(client, version)
 
-    def repeat(self, client: Client, version: int) -> bool:
+    def repeat(self, client: Client, version: int) -> None:
         self._load(client, version)
-        return True
 
     def close(self) -> None:
         """Gives the memory back."""

@@ -10,10 +10,9 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from azr_nemo.sandbox.executor import Executor, ExecutorUnavailable, Limits, Outcome, Request, confirmed
+from azr_nemo.sandbox.executor import Executor, ExecutorUnavailable, Limits, Outcome, Request, Script, ScriptResult, confirmed
 from azr_nemo.sandbox.local.jail import Plan, Rung, choose, plan
 from azr_nemo.sandbox.local.process import Worker, WorkerLost
-from azr_nemo.sandbox.script import Script, ScriptResult
 
 HASH_SEEDS = (1, 2)  # of even and odd workers: an output that follows the order of a set differs between them
 CLOSE_S = 30.0

@@ -11,14 +11,10 @@ import sys
 import time
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Protocol, Self
 
-from azr_nemo.sandbox.executor import ExecutorUnavailable, Limits, Outcome, Status
+from azr_nemo.sandbox.executor import ExecutorUnavailable, Limits, Outcome, Script, ScriptResult, ScriptStatus, Status
 from azr_nemo.sandbox.local.jailed.frames import Segment, read_segments
-from azr_nemo.sandbox.script import Script, ScriptResult, ScriptStatus
-
-if TYPE_CHECKING:
-    from azr_nemo.sandbox.local.jail import Plan
 
 HERE = Path(__file__).parent
 START_S = 20.0  # a worker is up in a fraction of a second; a machine that swaps gets this long
@@ -33,6 +29,20 @@ FAREWELL_S = 2.0  # for a worker to end once its connection is closed
 LARGEST_FRAME = 1 << 28
 
 
+class Start(Protocol):
+    """How a worker is started: a `jail.Plan`."""
+
+    @property
+    def command(self) -> tuple[str, ...]:
+        """What stands before the interpreter."""
+        ...
+
+    @property
+    def first_frame(self) -> dict[str, Any]:
+        """What it is sent first."""
+        ...
+
+
 class WorkerLost(ExecutorUnavailable):
     """The worker process ended or fell silent. Says nothing of the program it was running."""
 
@@ -44,7 +54,7 @@ class Worker:
     come up.
     """
 
-    def __init__(self, plan: "Plan", hash_seed: int):
+    def __init__(self, plan: Start, hash_seed: int):
         self.served = 0
         mine, its = socket.socketpair()
         self._socket = mine

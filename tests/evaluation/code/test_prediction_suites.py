@@ -5,10 +5,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from azr_nemo.errors import UserError
+from azr_nemo.evaluation.all_suites import SUITES, groups
 from azr_nemo.evaluation.code import CRUXEVAL_INPUT, CRUXEVAL_OUTPUT, LCB_EXECUTION
 from azr_nemo.evaluation.code.called import called_f, needed_imports
 from azr_nemo.evaluation.code.responses import stated
+from azr_nemo.evaluation.command import evaluate
+from azr_nemo.evaluation.eval_settings import EvalSettings, load_eval_settings
+from azr_nemo.evaluation.templates import in_style, prompt_text
+from azr_nemo.observe.console import Console
 from azr_nemo.sandbox.executor import Request
+from azr_nemo.tasks import KINDS
+from azr_nemo.tasks.task import PromptOptions, Task
 
 DOUBLE = {"id": "sample_0", "code": "def f(x):\n    return x * 2", "input": "[1]", "output": "[1, 1]"}
 EXECUTION = {
@@ -20,6 +27,18 @@ EXECUTION = {
     "input": "longestPath(n = 3, seen = [7, 7])",
     "output": "13",
 }
+
+
+class Chatty:
+    """A tokenizer with a chat template."""
+
+    chat_template = "there is one"
+
+    def apply_chat_template(self, messages, tokenize, add_generation_prompt):
+        return "".join(f"<{message['role']}>{message['content']}" for message in messages) + "<assistant>"
+
+
+CHATTY = Chatty()
 
 
 def ran(tools, program, arguments):
@@ -53,6 +72,27 @@ def test_an_input_is_right_when_one_honest_call_gives_the_output(tools, grade, a
 def test_an_output_is_a_literal(tools, grade, answer, reason):
     (item,) = CRUXEVAL_OUTPUT.convert([DOUBLE], tools)
     assert grade(CRUXEVAL_OUTPUT, item, stated(answer, "output")).reason == reason
+
+
+@pytest.mark.parametrize("style", ["completion", "code", "chat", "chat_thoughts"])
+@pytest.mark.parametrize("suite", [CRUXEVAL_INPUT, CRUXEVAL_OUTPUT])
+def test_in_a_style_of_self_play_items_are_asked_and_graded_as_its_tasks(tools, wrongly_graded, suite, style):
+    (item,) = suite.convert([DOUBLE], tools)
+    assert prompt_text(in_style(suite, "r1", CHATTY), item, suite.template, CHATTY) == prompt_text(suite, item, suite.template, CHATTY)
+    styled = in_style(suite, style, CHATTY)
+    assert wrongly_graded(styled, [item]) == ({}, {})
+    text = prompt_text(styled, item, suite.template, CHATTY)
+    task = Task(suite.kind, DOUBLE["code"], (DOUBLE["input"],), (DOUBLE["output"],))
+    frame = ("<system>", "<user>", "<assistant>") if style.startswith("chat") else ("", "", "")
+    assert text == KINDS[suite.kind].solve_prompt(task, PromptOptions(style, frame=frame))
+
+
+def test_a_suite_of_other_items_has_no_style():
+    assert in_style(SUITES["humaneval"], "code", CHATTY) is SUITES["humaneval"]
+    with Console("plain") as console, pytest.raises(UserError, match="which humaneval is not"):
+        evaluate(EvalSettings(checkpoint="x", suite=["cruxeval_input", "humaneval"], style="code"), console)
+    with pytest.raises(UserError, match="both say how items are asked"):
+        load_eval_settings(["checkpoint=x", "suite=cruxeval_input", "style=code", "template=raw"], groups())
 
 
 def test_the_question_does_not_show_the_answer(tools):

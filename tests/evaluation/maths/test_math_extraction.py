@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from azr_nemo.evaluation.maths.extraction import final_answer, last_box, tidy
+from azr_nemo.evaluation.maths.grader import final_answer, last_box, tidy
 
 
 @pytest.mark.parametrize(
@@ -20,6 +20,18 @@ from azr_nemo.evaluation.maths.extraction import final_answer, last_box, tidy
         ("<answer></answer>", ""),
         ("<answer>\\boxed{3</answer>", ""),
         ("first \\boxed{1}, then \\boxed{2}", "2"),
+        ("The roots are $\\boxed{3}$ and $\\boxed{8}$.", "3, 8"),
+        ("<answer>$\\boxed{(1,4)}$, \\(\\boxed{(5,9)}\\)</answer>", "(1,4), (5,9)"),
+        ("\\boxed{1} paper and \\boxed{2} bins", "1, 2"),
+        ("$y = \\boxed{1}$, \\text{ and } $z = \\boxed{2}$", "1, 2"),
+        ("\\boxed{1} is a step. \\boxed{2}", "2"),
+        ("It is $\\boxed{1}$. $\\boxed{1}$", "1"),
+        ("$\\boxed{1}$, $\\boxed{1}$", "1"),
+        ("$\\boxed{1}$\n\n$\\boxed{2}$", "2"),
+        ("\\boxed{1} so that with the other half \\boxed{2}", "2"),
+        ("\\boxed{1 and \\boxed{2}", "2"),
+        ("<answer>3</answer> I hope the <answer> helps <answer></answer>", "3"),
+        ("<answer>\n```\n3\n```\n</answer>", "3"),
         ("\\boxed{\\left\\{ x : x > \\frac{1}{2} \\right\\}}", "\\left\\{ x : x > \\frac{1}{2} \\right\\}"),
         ("\\boxed{\\left\\{ 1 \\right.} done", "\\left\\{ 1 \\right."),
         ("\\boxed{1} and then \\boxed{2", ""),

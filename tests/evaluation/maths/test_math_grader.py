@@ -9,6 +9,7 @@ import threading
 import time
 from dataclasses import replace
 
+import process_trees
 import pytest
 
 from azr_nemo.evaluation.maths import grader as module
@@ -30,10 +31,24 @@ SAME = [
     ("4.5e33", "4.5 \\times 10^{33}"), ("4.5e33", "45 \\cdot 10^{32}"), ("1e-8", "10^{-8}"), ("3.3e-10", "0.00000000033"), ("5e2", "500"),
     ("1.6e3", "1.6 \\times 10^3 \\text{ m}"),
     ("\\begin{pmatrix} 1 \\\\ 2 \\end{pmatrix}", "\\begin{bmatrix} 1 \\\\ 2 \\end{bmatrix}"),
+    ("12", "There are 12 ways"), ("12", "So there are $12$ ways"), ("x \\ge 2", "Hence $x \\ge 2$ holds"), ("7", "The answer is $7$"), ("7", "Answer: 7"),
+    ("5", "5 marbles"), ("5", "\\text{5 hours}"), ("5", "5~\\text{hours}"), ("7", "7 (seven)"), ("27", "twenty-seven"), ("73", "**73**"), ("7", "`7`"),
+    ("35\\%", "35 percent"), ("0.35", "35 \\text{ percent}"), ("1000", "1\\,000"), ("12345678", "12 345 678"), ("1000", "1{,}000"),
+    ("\\sqrt{2}", "√2"), ("2\\sqrt{x+1}", "2√(x+1)"), ("\\sqrt[3]{2}", "∛2"), ("\\frac{5}{2}", "2½"), ("(-\\infty, 3]", "(−∞, 3]"), ("x^{12}", "x¹²"),
+    ("12", "１２"), ("2\\pi", "2π"), ("2\\pi", "2*pi"), ("-1", "–1"), ("1024", "2^10"), ("3 \\times 10^8", "3 x 10^8"), ("[0,1]", "0 ≤ x ≤ 1"),
+    ("\\text{(B)}", "B) 5 apples"), ("B", "\\textbf{(B)}"), ("\\frac{1}{\\sqrt{n}}", "\\sqrt{1/n}"), ("1, 2, \\ldots, n", "1,2,\\dots,n"),
+    ("\\frac{1}{2^{60}}", "2^{-60}"), ("\\{\\frac{1}{2^{60}}, 3\\}", "\\{3, 2^{-60}\\}"), ("\\frac{1}{3000000}", "3.3333333 \\times 10^{-7}"),
 ]  # fmt: skip
 DIFFERENT = [
+    ("\\frac{1}{2^{60}}", "\\frac{1}{2^{59}}"), ("\\{\\frac{1}{2^{60}}, 3\\}", "\\{3, 2^{-59}\\}"), ("\\frac{1}{2^{60}}", "0.0"),
+    ("(0, 10^{-20})", "(0, 10^{-21})"),
+    ("\\frac{3^{900}+1}{5 \\cdot 3^{901}}", "\\frac{1}{5 \\cdot 3^{901}}"), ("x 10^{-20}", "x 10^{-21}"), ("\\pi^{-50}", "\\pi^{-49}"), ("5", "5 = 5"),
+    ("f(x)=0", "\\forall x>0, f(x)=0"), ("1, 2, \\ldots, n", "1, 3, 5, \\ldots, 2n-1"), ("2", "1, 2, \\ldots"), ("5", "5 million"),
+    ("5", "5 factorial"), ("7", "7 (eight)"),
+    ("5", "at least 5"), ("5", "any number up to 5"), ("|x|", "x"), ("2", "2xy"), ("\\text{(B)}", "C) 5 apples"), ("2", "√2"), ("20", "2^10"),
+
     ("1/2", "0.51"), ("1/3", "0.33"), ("[1,2)", "[1,2]"), ("(1,2)", "(2,1)"), ("\\{1,2\\}", "\\{1,3\\}"), ("1,2", "1"), ("x^2", "x^3"),
-    ("4.5e33", "4.6e33"), ("1e-8", "0"), ("3.3e-10", "0.00000000034"), ("1.325e-27", "1.4e-27"), ("16", "16 cm^2"), ("12", "There are 12 ways"),
+    ("4.5e33", "4.6e33"), ("1e-8", "0"), ("3.3e-10", "0.00000000034"), ("1.325e-27", "1.4e-27"), ("16", "16 cm^2"), ("5", "5 or 6 or 7"),
     ("\\text{east}", "west"), ("100000000000000000001", "100000000000000000002"), ("5", ""), ("5", "\\frac{"), ("5", "}{"), ("5", "\0\ud800"),
 ]  # fmt: skip
 ENDLESS = {
@@ -212,7 +227,7 @@ def test_the_worker_dies_with_a_trainer_that_is_killed():
     print(*grader.pids(), flush=True)
     grader.submit("3", "9^{9^{9^{9}}}").result()
     """
-    trainer = subprocess.Popen([sys.executable, "-c", textwrap.dedent(script)], stdout=subprocess.PIPE, text=True)
+    trainer = process_trees.Process([sys.executable, "-c", textwrap.dedent(script)], stdout=subprocess.PIPE)
     pid = int(trainer.stdout.readline())
     time.sleep(0.3)
     trainer.kill()

@@ -1,10 +1,12 @@
 """vLLM's worker extension (`--worker-extension-cls azr_weights.Pieces`): new weights into the running engine, from pieces in shared memory."""
 
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from safetensors import safe_open
-from torch import Tensor
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class Pieces:
@@ -16,7 +18,7 @@ class Pieces:
         """Loads safetensors files with full tensors under Hugging Face names; each worker takes its own slices of them."""
         count = 0
 
-        def tensors() -> Iterator[tuple[str, Tensor]]:
+        def tensors() -> Iterator[tuple[str, "Tensor"]]:
             nonlocal count
             for path in paths:
                 with safe_open(path, "pt") as file:

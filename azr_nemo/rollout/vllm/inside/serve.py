@@ -5,34 +5,26 @@ that path on, so the engine's processes find `azr_weights` and `azr_guard` too. 
 """
 
 import ctypes
-import multiprocessing
 import os
 import signal
 import sys
 
 PR_SET_PDEATHSIG = 1
+PARENT = "AZR_NEMO_PARENT"  # the process that starts the next one, handed down from each to its children
 _libc = ctypes.CDLL(None, use_errno=True)
-_parent = 0
 
 
-def die_with(parent: int) -> None:
+def die_with_parent() -> None:
     """Has the kernel kill this process when its parent ends, however that happens; ends at once where it has ended already."""
     _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != parent:
+    if os.getppid() != int(os.environ[PARENT]):
         os._exit(1)
+    os.environ[PARENT] = str(os.getpid())
 
 
-def _before_fork() -> None:
-    global _parent
-    _parent = os.getpid()
-
-
-# The engine's processes too, whether forked or spawned: a spawned one imports this script again, and a fork forgets the setting.
-os.register_at_fork(before=_before_fork, after_in_child=lambda: die_with(_parent))
-if __name__ == "__main__":
-    die_with(int(os.environ["AZR_NEMO_PARENT"]))
-elif (spawned_by := multiprocessing.parent_process()) is not None and spawned_by.pid is not None:
-    die_with(spawned_by.pid)
+# The engine's processes too: a spawned one imports this script again before anything else, and a fork forgets the setting.
+os.register_at_fork(after_in_child=die_with_parent)
+die_with_parent()
 
 
 def main() -> None:

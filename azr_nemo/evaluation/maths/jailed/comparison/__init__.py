@@ -4,14 +4,22 @@ can take for ever, and sympy's parser ends in `eval` (here only of digits and op
 import logging
 import re
 
-from math_verify import parse, verify
-from sympy import Basic, Float
+from math_verify import ExprExtractionConfig, LatexExtractionConfig, parse, verify
+from sympy import Basic, Eq, MatrixBase
+
+from .exact import same_function
+from .notation import choice, is_sentence, latex, number_said
 
 logging.disable(logging.CRITICAL)  # its warnings that nobody watches the clock: the jail does
 
 E_NOTATION = re.compile(r"(?P<digits>[+-]?(?:\d+\.?\d*|\.\d+))[eE](?P<power>[+-]?\d+)(?![\w.])")
-# Beyond these sizes six decimals say nothing of a rounded number: all that are smaller would be equal, and hardly any that are larger.
-SMALL, LARGE, CLOSE = 1e-3, 1e9, 1e-6
+FORMULAS = re.compile(r"(?<!\\)\$\$?[^$]+\$\$?|\\\(.+?\\\)|\\\[.+?\\\]", re.DOTALL)
+DOTS = re.compile(r"\\(?:ldots|cdots|dots|dotsc)(?![A-Za-z])|\.{3}")
+QUANTIFIERS = ("\\forall", "\\exists")
+# Its reader of plain expressions takes the last number out of any text, however wrong the formula: it is asked of sentences alone.
+LATEX = [LatexExtractionConfig()]
+SENTENCES = [LatexExtractionConfig(boxed_match_priority=0), ExprExtractionConfig()]
+Reading = list[Basic | MatrixBase | str]
 
 # One of each kind: the parser and sympy fill their caches and import late, and a comparison that is forked from here finds that done.
 REHEARSAL = (
@@ -20,42 +28,52 @@ REHEARSAL = (
     ("x^2 + 2x + 1", "(x+1)^2"), ("\\sqrt[3]{2} \\sin^2 x", "\\log_2 8"), ("2x + y = 3", "y = 3 - 2x"), ("50\\%", "1.5e3"),
     ("\\text{Evelyn}", "Evelyn"), ("5 \\text{ cm}", "10,080"), ("1 + \\sqrt{3} i", "2 e^{i \\pi / 3}"), ("\\binom{5}{2}", "|{-10}|"),
     ("(-\\infty, 2) \\cup (3, \\infty)", "x < 2 \\text{ or } x > 3"), ("90^\\circ", "f(x) = \\int_0^1 x dx"), ("10!", "$100,\\frac{1}{100}$"),
+    ("\\sqrt{1/n}", "So it is $1/\\sqrt{n}$."), ("√2", "½"),
 )  # fmt: skip
 
 
 def same(gold: str, answer: str) -> bool:
-    """Whether the answer is right. gold and answer: LaTeX or plain text, without delimiters. Not symmetric where one is an assignment (`x = 5`)."""
-    right, given = _read(gold), _read(answer)
-    if (agree := _rounded_agree(right, given)) is not None:
-        return agree
-    return bool(verify(right, given, timeout_seconds=None))
+    """Whether the answer is right. gold and answer: LaTeX or plain text. Not symmetric where one is an assignment (`x = 5`)."""
+    if (letter := choice(gold)) and choice(answer) == letter:
+        return True
+    right, given = latex(gold), latex(answer)
+    if any(sign in given and sign not in right for sign in QUANTIFIERS):
+        return False  # a claim for some values only
+    if DOTS.search(right) or (DOTS.search(given) and not is_sentence(given)):
+        return _squeezed(right) == _squeezed(given)
+    return _agree(_read(gold, right), _read(answer, given))
 
 
-def _read(text: str) -> list[Basic | str]:
-    """As the original gives an answer to math-verify, in a box; but with 4.5e33 read as the number it means, not as 4.5 times e times 33."""
-    text = text.replace("\\$", "").replace("$", "").strip()
+def _agree(right: Reading, given: Reading) -> bool:
+    if any(isinstance(each, Eq) and each.lhs == each.rhs for each in given) and not any(isinstance(each, Eq) for each in right):
+        return False  # 5 = 5 says nothing
+    if verify(right, given, timeout_seconds=None, allow_set_relation_comp=True):
+        return True
+    return bool(right and given and same_function(right[0], given[0]))
+
+
+def _read(written: str, text: str) -> Reading:
+    """What math-verify makes of a text: of a sentence as it was written; of all else as in a box, where the original puts it. text: its `latex`."""
+    around = FORMULAS.sub(" ", text)
+    said = None if around != text and re.search("[A-Za-z]{2}", around) else number_said(text.replace("$", ""))
+    if said is None and is_sentence(around):
+        found: Reading = parse(written, SENTENCES, parsing_timeout=None)
+        if any(isinstance(each, (Basic, MatrixBase)) for each in found):
+            return found
+    text = (text if said is None else said).replace("\\$", "").replace("$", "").strip()
     text = re.sub(r"(?<=\d)\.(?=/)", "", text)  # -1./3
-    text = re.sub(r"(?<=\d),\\!\s*(?=\d{3})", "", text)  # 11,\! 111
     number = E_NOTATION.match(text)
-    if number:
+    if number:  # 4.5e33 is the number it means, not 4.5 times e times 33
         text = f"{number['digits']} \\times 10^{{{number['power']}}}{text[number.end() :]}"
     if percent := re.fullmatch(r"(.+?)\s*\\?%", text):
         # In a box the percent sign would be taken for a comment.
-        return parse(f"${percent[1]}$%", parsing_timeout=None)
-    return parse(f"\\boxed{{{text}}}", parsing_timeout=None)
+        return parse(f"${percent[1]}$%", LATEX, parsing_timeout=None)
+    return parse(f"\\boxed{{{text}}}", LATEX, parsing_timeout=None)
 
 
-def _rounded_agree(gold: list[Basic | str], answer: list[Basic | str]) -> bool | None:
-    """Of a rounded gold number that is very small or very large, whether the answer is within a millionth of it; None when that is not the question."""
-    if not gold or not answer or not isinstance(gold[0], Basic) or not isinstance(answer[0], Basic):
-        return None
-    if not gold[0].has(Float) or not gold[0].is_number:
-        return None
-    size = gold[0].evalf()
-    if not size.is_real or size == 0 or SMALL <= abs(size) <= LARGE:
-        return None
-    difference = (answer[0] - gold[0]).evalf() if answer[0].is_number else None
-    return None if difference is None or not difference.is_real else bool(abs(difference) <= CLOSE * abs(size))
+def _squeezed(text: str) -> str:
+    """A row that is not written out, as text: what its dots stand for cannot be known."""
+    return re.sub(r"[\s{}$]|\\[,;! ]|\\quad", "", DOTS.sub("...", text))
 
 
 for _gold, _answer in REHEARSAL:

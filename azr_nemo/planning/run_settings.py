@@ -1,0 +1,55 @@
+"""A run's settings, checked against what the project has: estimators, losses, rewards, engines. Whatever starts a run begins here."""
+
+from azr_nemo.algorithms.aggregation import AGGREGATIONS
+from azr_nemo.algorithms.estimators import ESTIMATORS
+from azr_nemo.algorithms.losses import LOSSES
+from azr_nemo.errors import UserError
+from azr_nemo.planning.aligner_layout import check_settings as check_aligner
+from azr_nemo.rewards.intrinsic.combine import COMBINE
+from azr_nemo.rewards.intrinsic.registry import components
+from azr_nemo.selfplay.drawing import MIXES, WEIGHTS
+from azr_nemo.settings.compose import compose
+from azr_nemo.settings.field import Registered
+from azr_nemo.settings.listing import page
+from azr_nemo.settings.schema import RunConfig
+from azr_nemo.tasks.styles import STYLES
+
+REGISTERED: Registered = {
+    "advantage estimators": ESTIMATORS,
+    "policy losses": LOSSES,
+    "aggregations": AGGREGATIONS,
+    "combinations": COMBINE,
+    "mixes": MIXES,
+    "prompt styles": STYLES,
+    "samplings of references": ("uniform", *WEIGHTS, "depth"),
+}
+
+
+def load_settings(overrides: list[str], default_recipe: bool = True) -> RunConfig:
+    """The resolved and checked configuration. overrides: `recipe=NAME|FILE.yaml`, GROUP=CHOICE and settings such as `optim.lr=1e-5`.
+    default_recipe: take the default recipe when none is named, else no recipe at all. Raises UserError."""
+    config = compose(overrides, REGISTERED, default_recipe)
+    components(config.reward)
+    _check_samples(config)
+    if config.engine.name == "aligner":
+        check_aligner(config)
+    return config
+
+
+def _check_samples(config: RunConfig) -> None:
+    """What an estimator compares must be there to be compared."""
+    selfplay, estimator = config.selfplay, ESTIMATORS[config.advantage.name]
+    proposing = "proposals" if selfplay.proposals else "batch_size"
+    for name, samples, of, needed in (
+        ("propose_samples", selfplay.propose_samples, f"{proposing}={selfplay.proposed}", estimator.proposals and selfplay.train_propose),
+        ("solve_samples", selfplay.solve_samples, f"batch_size={selfplay.batch_size}", estimator.answers),
+    ):
+        if needed and samples < 2:
+            raise UserError(
+                f"advantage.name={config.advantage.name} compares what answers the same prompt: set selfplay.{name} to 2 or more, "
+                f"a divisor of selfplay.{of}"
+            )
+
+
+if __name__ == "__main__":
+    print(page(RunConfig, REGISTERED), end="")

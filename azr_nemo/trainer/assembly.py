@@ -1,0 +1,155 @@
+"""Puts a run together from its settings: executor, model, engine, buffer, roles and logs on rank 0; the other ranks serve it."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from azr_nemo import progress
+from azr_nemo.errors import UserError
+from azr_nemo.megatron.controller import MegatronEngine, Worker, build_engine
+from azr_nemo.megatron.distributed import open_store
+from azr_nemo.megatron.platform import choose_dtype, choose_platform
+from azr_nemo.models import resolve_model
+from azr_nemo.observe.console import Console
+from azr_nemo.observe.metrics import MetricsLog
+from azr_nemo.observe.rollout_log import RolloutLog
+from azr_nemo.observe.timing import MemoryMeter, PhaseClock
+from azr_nemo.observe.weights_and_biases import require_wandb
+from azr_nemo.runs.checkpoints import Checkpoint, Checkpoints
+from azr_nemo.sandbox.configured import make_executor
+from azr_nemo.sandbox.metered import MeteredExecutor
+from azr_nemo.selfplay.buffer import TaskBuffer
+from azr_nemo.settings.compose import as_yaml, from_yaml
+from azr_nemo.settings.schema import RunConfig
+from azr_nemo.trainer.driver import Driver
+from azr_nemo.trainer.reporting import open_sinks
+from azr_nemo.trainer.saver import Saver
+from azr_nemo.trainer.session import Session, buffer_path, make_session
+from azr_nemo.trainer.stopping import StopRelay, StopRequest
+from azr_nemo.trainer.warm_up import warm_up, warmed_directory
+
+
+@dataclass
+class Run:
+    """The parts of a run on rank 0 that its phases share."""
+
+    config: RunConfig
+    run_dir: Path
+    engine: MegatronEngine
+    session: Session
+    buffer: TaskBuffer
+    driver: Driver
+    console: Console
+    saver: Saver
+    metrics: MetricsLog
+    rollouts: RolloutLog
+    executor: MeteredExecutor
+    stop: StopRequest
+
+    @property
+    def clock(self) -> PhaseClock:
+        return self.driver.clock
+
+    def warm_up(self) -> None:
+        """The supervised start of a model that is too small to begin alone, unless its weights are there already."""
+        if not self.config.warmup.steps:
+            return
+        model_dir = resolve_model(self.config.model)
+        target = warmed_directory(self.config, model_dir)
+        if not target.is_dir():
+            warm_up(self.engine, self.config, model_dir, target, self.executor, self.console, self.stop.check)
+
+    def finish_saving(self) -> None:
+        """Until the checkpoint in the making is whole."""
+        with self.console.phase("finish saving") as phase, progress.heard_by(phase):
+            self.saver.wait()
+
+    def leave(self, exit_code: int) -> None:
+        """Everything is on disk, and the other ranks end with this exit code."""
+        self.finish_saving()
+        self.rollouts.close()
+        self.stop.leave()
+        self.engine.close(exit_code)
+
+
+def introduce(config: RunConfig, checkpoints: Checkpoints, console: Console) -> tuple[RunConfig, Checkpoint | None]:
+    """Says on the console what is begun or gone on with. Returns the settings, their dtype decided, and the checkpoint to go on from."""
+    notes: list[str] = []
+    with console.phase("find checkpoint"):
+        checkpoint = checkpoints.find(config.resume, notes.append, config.selfplay.steps)
+    config = with_dtype(config, checkpoint)
+    lines = [f"run_dir {config.run_dir}", f"model {config.model.path}, {config.model.dtype}"]
+    console.start_run(f"AZR-NeMo: {config.recipe or config.model.path}", lines, config.selfplay.steps, checkpoint.step if checkpoint else 0)
+    for sentence in notes:
+        console.note(sentence)
+    return config, checkpoint
+
+
+@contextmanager
+def assembled(
+    config: RunConfig, run_dir: Path, checkpoints: Checkpoints, checkpoint: Checkpoint | None, console: Console, stop: StopRequest
+) -> Iterator[Run]:
+    """Rank 0's run, its buffer as the checkpoint has it. Leaving the block closes what `Run.leave` has not. Raises as its parts do."""
+    if config.logging.wandb:
+        require_wandb()
+    with ExitStack() as stack:
+        with console.phase("start executor"):
+            executor = MeteredExecutor(stack.enter_context(make_executor(config.executor)))
+        console.note(f"executor: {executor.describe()}")
+        start = starting_weights(config, resolve_model(config.model, stage=console.stage))
+        with console.phase("load model") as phase, progress.heard_by(phase):
+            engine = build_engine(config, start, console.note)
+        assert engine is not None
+        stack.callback(engine.close, exit_code=2)  # unless it is closed before, in good order
+        stop.connect(open_store())
+        if checkpoint:
+            buffer = TaskBuffer.restore(checkpoint.path / "buffer.sqlite", buffer_path(run_dir), config.selfplay.buffer_capacity)
+        else:
+            buffer = TaskBuffer(buffer_path(run_dir), config.selfplay.buffer_capacity)
+        stack.callback(buffer.close)
+        metrics = MetricsLog(run_dir, config.logging.tensorboard, open_sinks(config, run_dir, console))
+        stack.callback(metrics.close)
+        log = stack.enter_context(RolloutLog(run_dir, config.logging.rollouts, config.seed))
+        session = make_session(config, engine, executor, buffer, console)
+        driver = Driver(engine, PhaseClock(memory=MemoryMeter().lap), console, config.seed)
+        saver = Saver(checkpoints, engine, as_yaml(config), config.checkpoint.asynchronous, config.runtime.watchdog_s, log.flush)
+        stack.enter_context(saver)
+        yield Run(config, run_dir, engine, session, buffer, driver, console, saver, metrics, log, executor, stop)
+
+
+def follow(config: RunConfig, checkpoints: Checkpoints) -> int:
+    """A rank other than 0: serves rank 0 until it closes the engine, and returns its exit code."""
+    relay = StopRelay()
+    # Rank 0 alone reads the files for their hashes; when it goes on from an earlier one, that has the same dtype and steps left to do.
+    checkpoint = checkpoints.find(config.resume)
+    if checkpoint and checkpoint.step >= config.selfplay.steps:
+        return 0  # as rank 0 does
+    config = with_dtype(config, checkpoint)
+    worker = Worker(config, starting_weights(config, resolve_model(config.model)))
+    relay.connect(open_store)
+    exit_code = worker.serve()
+    relay.leave()
+    return exit_code
+
+
+def starting_weights(config: RunConfig, model_dir: Path) -> Path:
+    """The warm-started weights where they are wanted and already made, else the model's own."""
+    if config.warmup.steps and (warmed := warmed_directory(config, model_dir)).is_dir():
+        return warmed
+    return model_dir
+
+
+def with_dtype(config: RunConfig, checkpoint: Checkpoint | None) -> RunConfig:
+    """The configuration with `model.dtype` decided: by the checkpoint of a resumed run, whatever machine it is on now, else by the hardware.
+
+    Ranks decide alone, so those of a new CPU run must be on like machines. Raises UserError when a resumed run is asked for another dtype.
+    """
+    asked = config.model.dtype
+    if checkpoint:
+        dtype = from_yaml(checkpoint.path / "config.yaml").model.dtype
+        if asked not in ("auto", dtype):
+            raise UserError(f"model.dtype={asked}, but {checkpoint.path} was written with {dtype}: leave model.dtype=auto to go on")
+    else:
+        dtype = str(choose_dtype(asked, choose_platform(config.platform))).removeprefix("torch.")
+    return replace(config, model=replace(config.model, dtype=dtype))

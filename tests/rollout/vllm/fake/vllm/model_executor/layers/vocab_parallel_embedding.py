@@ -1,0 +1,4 @@
+"""A stand-in."""
+
+
+class VocabParallelEmbedding: ...

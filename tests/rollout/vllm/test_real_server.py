@@ -1,0 +1,40 @@
+"""What only a real vLLM can show: a tied output layer that took the new weights, prompts over several blocks, evaluation, the doctor."""
+
+import os
+
+import pytest
+import torch
+from rollout_models import CONFIGS, engine, prompt, random_model
+
+from azr_nemo.rollout.engine import SampleRequest
+
+pytestmark = [
+    pytest.mark.skipif("AZR_VLLM_TESTS" not in os.environ, reason="a real vLLM server: `make test-vllm`"),
+    pytest.mark.timeout(1500),
+]
+
+
+def test_new_weights_of_a_tied_model_are_those_of_a_model_that_never_had_others():
+    """vLLM on a CPU keeps a packed copy of the output layer, which its own reload leaves on the old weights: the log-probabilities show it."""
+    first, second = (random_model(CONFIGS["protocol"], seed) for seed in (0, 1))
+    assert first.config.tie_word_embeddings
+    rollout = engine("vllm", first)
+    rollout.generate([SampleRequest(prompt(140), 2, 8, 1.0, 3)])  # its keys and values must not outlive the weights
+    rollout.refit(second.named_parameters(), 1)
+    request = SampleRequest(prompt(140), 3, 16, 1.0, 3)
+    for sample in rollout.generate([request])[0]:
+        ids = torch.tensor([request.prompt_ids + sample.token_ids])
+        with torch.no_grad():
+            rows = torch.log_softmax(second(ids).logits[0, len(request.prompt_ids) - 1 : -1], -1)
+        expected = rows.gather(1, ids[0, len(request.prompt_ids) :, None])[:, 0]
+        torch.testing.assert_close(torch.tensor(sample.logprobs), expected, atol=1e-4, rtol=0)
+
+
+def test_samples_are_the_same_in_another_order_and_alone():
+    rollout = engine("vllm", random_model(CONFIGS["protocol"]))
+    requests = [SampleRequest(prompt(length), 3, 24, 1.0, length) for length in (5, 9, 150, 31)]
+    together = rollout.generate(requests)
+    turned = rollout.generate(requests[::-1])[::-1]
+    alone = [rollout.generate([request])[0] for request in requests]
+    ids = [[[sample.token_ids for sample in group] for group in groups] for groups in (together, turned, alone)]
+    assert ids[0] == ids[1] == ids[2]

@@ -1,0 +1,100 @@
+"""Whole runs that sample with a real vLLM server, and what they do when it, its engine or they themselves are killed or stopped: `make test-vllm`."""
+
+import json
+import os
+import signal
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from tiny_run import finish, refused, start
+
+from azr_nemo.rollout.vllm.server import CHECKOUT
+
+pytestmark = [
+    pytest.mark.skipif("AZR_VLLM_TESTS" not in os.environ, reason="a real vLLM server: `make test-vllm`"),
+    pytest.mark.timeout(1500),
+]
+VLLM = ["rollout=vllm", "rollout.vllm.cpu_cache_mb=128", "rollout.vllm.start_s=900", "eval.items=0", "engine.threads=1"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def environment():
+    assert (CHECKOUT / ".venv-vllm" / "bin" / "python").is_file(), "AZR_VLLM_TESTS=1 asks for vLLM's environment: `make vllm`"
+
+
+def servers(run) -> list[psutil.Process]:
+    """The vLLM processes of a run, the server itself first."""
+    try:
+        tree = psutil.Process(run.pid).children(recursive=True)
+        first = next(process for process in tree if "serve.py" in " ".join(process.cmdline()))
+        return [first, *first.children(recursive=True)]
+    except (psutil.NoSuchProcess, StopIteration):
+        return []
+
+
+def reached(run, what, within_s: float = 900.0):
+    """What `what()` gives once it is something; fails when the run ends before."""
+    deadline = time.monotonic() + within_s
+    while not (found := what()):
+        assert run.poll() is None, run.output()
+        assert time.monotonic() < deadline, run.output()
+        time.sleep(0.05)
+    return found
+
+
+def gone(processes: list[psutil.Process]) -> bool:
+    return not psutil.wait_procs(processes, timeout=30)[1]
+
+
+def metrics(run_dir: Path) -> list[dict]:
+    return [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+
+
+def kl(run_dir: Path) -> list[float]:
+    return [line["rollout_kl"] for line in metrics(run_dir) if "rollout_kl" in line]
+
+
+def test_a_run_goes_on_when_its_engine_is_killed_in_mid_batch_and_leaves_no_process(tmp_path):
+    run = start(tmp_path, *VLLM, "selfplay.steps=2", "rollout.max_propose_tokens=112")
+    reached(run, lambda: (tmp_path / "checkpoints" / "step_000001").is_dir())
+    first = servers(run)
+    engine = [process for process in first[1:] if "EngineCore" in process.name() or "EngineCore" in " ".join(process.cmdline())]
+    assert engine, [process.cmdline() for process in first]
+    engine[0].kill()
+    output = finish(run)
+    assert gone(first)
+    assert "starting another, once" in output
+    assert [line["step"] for line in metrics(tmp_path)][-1] == 2
+    assert all(abs(value) < 1e-3 for value in kl(tmp_path)), "the trainer and vLLM agree on float32's log-probabilities"
+    assert (tmp_path / "vllm" / "rank0.log").is_file()
+    torch_run = tmp_path.with_name(tmp_path.name + "-torch")
+    finish(start(torch_run, "rollout=torch", "selfplay.steps=2", "rollout.max_propose_tokens=112", "eval.items=0", "engine.threads=1"))
+    print("\nrollout_kl of two steps in float32, nats a token")
+    for name, folder in (("vllm", tmp_path), ("torch", torch_run)):
+        print(f"  {name:<6} {' '.join(f'{value:+.1e}' for value in kl(folder))}")
+
+
+def test_a_killed_run_takes_its_server_along_and_is_resumed_and_a_stopped_server_ends_it_within_its_bound(tmp_path):
+    settings = [*VLLM, "selfplay.steps=50", "rollout.vllm.patience_s=60"]
+    run = start(tmp_path, *settings)
+    reached(run, lambda: (tmp_path / "checkpoints" / "step_000001").is_dir())
+    processes = servers(run)
+    assert len(processes) >= 3
+    run.kill(signal.SIGKILL)
+    assert run.wait().code == -signal.SIGKILL
+    assert gone(processes)
+    again = start(tmp_path, *settings)
+    reached(again, lambda: "resumed after step" in again.output())
+    done = len(metrics(tmp_path))
+    reached(again, lambda: len(metrics(tmp_path)) > done)
+    processes = servers(again)
+    for process in processes:
+        process.suspend()
+    began = time.monotonic()
+    sentence = refused(again)
+    assert "rollout.vllm.patience_s=60 s" in sentence
+    assert "the run goes on from its last checkpoint" in sentence
+    assert time.monotonic() - began < 240
+    assert gone(processes)
