@@ -200,9 +200,9 @@ def _files(actor: Path) -> list[Path]:
             f"{actor} holds the files of {' and of '.join(map(str, worlds))} ranks: move those that are of another run, or of an earlier start of it, away"
         )
     world = worlds[0]
-    missing = [rank for rank in range(world) if (world, rank) not in found]
-    if missing or len(found) != world:
-        wanted = f"model_world_size_{world}_rank_{missing[0]}.pt" if missing else f"ranks 0 to {world - 1} alone"
+    missing = next((rank for rank in range(world) if (world, rank) not in found), None)
+    if missing is not None or len(found) != world:
+        wanted = f"model_world_size_{world}_rank_{missing}.pt" if missing is not None else f"ranks 0 to {world - 1} alone"
         raise UserError(
             f"{actor} has the files of {len(found)} of {world} ranks: expected {wanted}; bring the files of all nodes into one folder"
         )

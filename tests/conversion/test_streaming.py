@@ -1,13 +1,14 @@
 """A conversion never holds the model: what it allocates is a few tensors, or one file's worth of them."""
 
 import json
+import shutil
 import sys
 from pathlib import Path
 
 import process_trees
 import pytest
 import torch
-from conversion_models import edit_json, same_weights, write_source
+from conversion_models import edit_json, same_weights, weights, write_source
 from safetensors.torch import save_file
 
 from azr_nemo.conversion.pieces import pieces
@@ -59,6 +60,14 @@ def write_large(folder: Path) -> float:
     return sum(tensor.nbytes for tensor in tensors.values()) / 1e6
 
 
+def write_ranks(hf: Path, actor: Path) -> None:
+    """The model in the files of two of veRL's ranks, as plain tensors."""
+    shutil.copytree(hf, actor / "huggingface", ignore=shutil.ignore_patterns("*.safetensors"))
+    for rank in range(2):
+        parts = {name: full.chunk(2)[rank].clone() for name, full in weights(hf).items()}
+        torch.save(parts, actor / f"model_world_size_2_rank_{rank}.pt")
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_memory_stays_far_below_the_model(tmp_path: Path) -> None:
@@ -68,7 +77,9 @@ def test_memory_stays_far_below_the_model(tmp_path: Path) -> None:
         ("checkpoint", "from_checkpoint", "hf"),
         ("hf", "model.nemo", "nemo"),
         ("model.nemo", "from_nemo", "hf"),
+        ("step", "from_verl", "hf"),
     ]
+    write_ranks(tmp_path / "hf", tmp_path / "step/actor")
     paths = [part for source, out, to in ways for part in (tmp_path / source, tmp_path / out, to)]
     command = [sys.executable, "-W", "ignore", "-c", MEASURE, SHARD_MB, *paths]
     done = process_trees.run(command, timeout=580)
@@ -79,3 +90,4 @@ def test_memory_stays_far_below_the_model(tmp_path: Path) -> None:
         assert resident < 1.5 * size  # the mapped source may be resident once
     assert same_weights(tmp_path / "hf", tmp_path / "from_checkpoint")
     assert same_weights(tmp_path / "hf", tmp_path / "from_nemo")
+    assert same_weights(tmp_path / "hf", tmp_path / "from_verl")
