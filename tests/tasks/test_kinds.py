@@ -76,10 +76,11 @@ def test_what_a_style_cannot_state_is_an_error_not_another_text():
     code = replace(STYLES[0], style="code")
     with pytest.raises(ValueError, match="begins with something else than f"):
         kind.answer_text("import math\ndef f(x):\n    return math.pi", code)
-    with pytest.raises(ValueError, match="would be read as"):
+    with pytest.raises(ValueError, match="would end before"):
         kind.answer_text("def f(x):\n    return '''\na'''", code)
-    with pytest.raises(ValueError, match="would be read as"):
-        KINDS[TaskType.ABDUCTION].answer_text("1,\n2", code)
+    for answer in ("1,\n2", "'  #'"):
+        with pytest.raises(ValueError, match="would end before"):
+            KINDS[TaskType.ABDUCTION].answer_text(answer, code)
     with pytest.raises(ValueError, match="would be read as"):
         kind.proposal_text(Proposal(kind.type, PROGRAM, ("1", "2", "3", "4"), "A hint."), code)
     with pytest.raises(ValueError, match="several lines"):

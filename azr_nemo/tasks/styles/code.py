@@ -57,6 +57,8 @@ class Code:
             case _:
                 said = "".join(f" f({text})\n{CASE}{number}{' =' * (number <= len(inputs))}" for number, text in enumerate(inputs, 2))
         whole = PREFILL.get(name, "") + said
+        if min(said.find(stop) + len(stop) for stop in _stop(name, options.pairs) if stop in said) < len(said):
+            raise ValueError(f"this text cannot be written in the code style: it would end before {said[-20:]!r}")
         if (read := self.read(name, whole)) != "".join(fence(tag, text) for tag, text in _blocks(body)):
             raise ValueError(f"this text cannot be written in the code style: it would be read as {read!r}")
         return said
@@ -69,7 +71,7 @@ def _blocks(body: str) -> list[tuple[str, str]]:
 
 def _stop(name: str, pairs: int) -> tuple[str, ...]:
     if name in ("solve_deduction", "solve_abduction"):
-        return ("\n",)
+        return ("\n", "  #")  # a comment comes too late to help
     if name == "solve_induction":
         return UNINDENTED
     going_on = "\nf" if name == "propose_triplet" else f"\n{CASE}"
