@@ -1,10 +1,10 @@
 """Tiny random models of each family, and the requests that the rollout tests share."""
 
-import atexit
 import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import process_trees
 import torch
 from transformers import AutoModelForCausalLM, LlamaConfig, PretrainedConfig, PreTrainedModel, Qwen2Config, Qwen3Config
 
@@ -84,7 +84,7 @@ def vllm_client(config: PretrainedConfig, eos: Sequence[int], decode: Callable[[
             other.close()
         _servers.clear()
         _servers[key] = make_rollout(RolloutConfig(name="vllm", **sizes, vllm=settings), config, torch.float32, [1], torch.device("cpu"))
-        atexit.register(_servers[key].close)
+        process_trees.at_session_end(_servers[key].close)
     server = _servers[key]._server
     os.environ["AZR_NEMO_VLLM_SECRET"] = server.secret
     at = RolloutConfig(name="vllm", **sizes, vllm=settings, endpoints=[server.url])

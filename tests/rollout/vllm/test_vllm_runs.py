@@ -13,6 +13,7 @@ from tiny_run import finish, refused, start
 from azr_nemo.rollout.vllm.server import CHECKOUT
 
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.skipif("AZR_VLLM_TESTS" not in os.environ, reason="a real vLLM server: `make test-vllm`"),
     pytest.mark.timeout(1500),
 ]
