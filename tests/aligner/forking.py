@@ -7,6 +7,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import process_trees
@@ -58,6 +59,8 @@ class Job:
             for pid in self.pids:
                 if pid not in self.codes and (ended := os.waitpid(pid, os.WNOHANG))[0]:
                     self.codes[pid] = os.waitstatus_to_exitcode(ended[1])
+                    with suppress(ProcessLookupError):  # NeMo's own helper processes stay behind a rank that ends like this one
+                        os.killpg(pid, signal.SIGKILL)
             if time.monotonic() > self.started + LIMIT_S:
                 self.kill()
                 raise TimeoutError(self.output())
