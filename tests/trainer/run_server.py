@@ -59,7 +59,7 @@ class Run:
         os.kill(self.pid, number)
 
     def output(self) -> str:
-        return self.log.read_text(errors="replace")
+        return self.log.read_text(errors="replace") if self.log.exists() else ""  # it has not begun to speak
 
     def poll(self) -> int | None:
         """The exit code once the run has ended."""
