@@ -101,7 +101,7 @@ class EchoRollout(RolloutEngine):
 
     def __init__(self, *_: object) -> None:
         self.weights: dict[str, Tensor] = {}
-        self.refits = 0
+        self.refits = self.version = 0
 
     def refit(self, weights: Iterable[tuple[str, Tensor]], version: int = 0) -> None:
         self.weights = {name: tensor.clone() for name, tensor in weights}
