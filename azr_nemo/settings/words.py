@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, fields, is_dataclass
 from typing import Any, get_args, get_origin
 
+import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import OmegaConf, open_dict
@@ -15,6 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 from azr_nemo.errors import UserError
 from azr_nemo.settings.field import element_of, leaves, locate
 
+LINE_ENDS = "[\\x85\\u2028\\u2029]"  # YAML folds these where they stand as they are
 PROBE = "value"  # the key under which Hydra's grammar is shown a value
 
 
@@ -77,9 +79,20 @@ def not_a_setting(key: str, kind: Any) -> str:
     return f"{key} is not a setting{'' if kind.COMMAND == 'train' else f' of {kind.COMMAND}'}: {hint}"
 
 
+class _Quoting(yaml.SafeDumper):
+    """Writes text in double quotes, the one style in which every character can be escaped."""
+
+
+_Quoting.add_representer(str, lambda dumper, text: dumper.represent_scalar("tag:yaml.org,2002:str", text, style='"'))
+
+
 def as_yaml(config: Any) -> str:
     """A configuration as YAML that OmegaConf reads back to just that."""
-    return OmegaConf.to_yaml(OmegaConf.create(literally(asdict(config))))
+    content = OmegaConf.create(literally(asdict(config)))
+    text = OmegaConf.to_yaml(content)
+    if not re.search(LINE_ENDS, text):
+        return text
+    return yaml.dump(OmegaConf.to_container(content), Dumper=_Quoting, sort_keys=False, default_flow_style=False)
 
 
 def _read(key: str, value: str, kind: Any) -> Any:

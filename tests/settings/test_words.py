@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
@@ -55,6 +55,8 @@ def test_text_is_taken_as_it_was_typed(text):
 
 
 @settings(max_examples=100, deadline=None)
+@example(text="\x85")
+@example(text="a\u2028b\u2029 é: 1e-5")
 @given(text=st.text(st.characters(codec="utf-8", exclude_characters="\0")).filter(lambda text: text[:1] not in ("'", '"')))
 def test_any_text_survives_the_command_line_and_a_runs_configuration(tmp_path_factory, text):
     config = given_words(f"recipe={text}", f"run_dir=/x/{text}")

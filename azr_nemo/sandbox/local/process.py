@@ -17,7 +17,7 @@ from azr_nemo.sandbox.executor import ExecutorUnavailable, Limits, Outcome, Scri
 from azr_nemo.sandbox.local.jailed.frames import Segment, read_segments
 
 HERE = Path(__file__).parent
-START_S = 20.0  # a worker is up in a fraction of a second; a machine that swaps gets this long
+START_S = 60.0  # a worker is up in a fraction of a second, one that imports sympy in two; a machine that is busy or swaps gets this long
 MARGIN_S = 10.0  # beyond the sum of a request's own limits, before the worker is given up
 TEXT_AND_TIME = {"LC_ALL": "C.UTF-8", "PYTHONUTF8": "1", "TZ": "UTC"}  # UTF-8 whatever a program makes of its locale
 # The worker reads the results of every program before it forks for the next: glibc overwrites what is freed, so that none finds another's.

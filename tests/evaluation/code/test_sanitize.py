@@ -1,5 +1,6 @@
 """A response is taken for the program that defines the problem's function: nothing else that it says is run."""
 
+import sys
 import time
 
 import pytest
@@ -17,8 +18,12 @@ HARM = "raise RuntimeError('this must not be run')"
 def run(response: str) -> int:
     """What the sanitized program says of 3: the texts are ours."""
     namespace: dict = {"__name__": "program"}
-    exec(compile(sanitized(response, PROMPT, "double"), "<test>", "exec", dont_inherit=True), namespace)
-    return namespace["double"](3)
+    limit = sys.getrecursionlimit()
+    try:
+        exec(compile(sanitized(response, PROMPT, "double"), "<test>", "exec", dont_inherit=True), namespace)
+        return namespace["double"](3)
+    finally:
+        sys.setrecursionlimit(limit)
 
 
 def fenced(*blocks: str) -> str:

@@ -7,6 +7,7 @@ import sys
 import textwrap
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import process_trees
@@ -172,18 +173,14 @@ def test_a_worker_that_always_dies_is_no_verdict(monkeypatch):
 
 def test_many_threads_share_a_grader_with_a_short_queue():
     with MathGrader(workers=2, queue=2) as grader:
-        verdicts: dict[int, Verdict] = {}
 
-        def ask(number: int) -> None:
-            verdicts[number] = grader.submit(str(number), f"{2 * number}/2" if number % 2 else str(number + 1)).result()
+        def ask(number: int) -> Verdict:
+            return grader.submit(str(number), f"{2 * number}/2" if number % 2 else str(number + 1)).result()
 
-        threads = [threading.Thread(target=ask, args=(number,)) for number in range(1, 25)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        with ThreadPoolExecutor(24) as threads:
+            verdicts = list(threads.map(ask, range(1, 25)))
         assert len(grader.pids()) <= 2
-    assert verdicts == {number: Verdict.RIGHT if number % 2 else Verdict.WRONG for number in range(1, 25)}
+    assert verdicts == [Verdict.RIGHT if number % 2 else Verdict.WRONG for number in range(1, 25)]
 
 
 def test_a_callback_may_submit_more_although_the_queue_is_full():
