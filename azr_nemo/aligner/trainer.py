@@ -21,7 +21,7 @@ from azr_nemo.aligner.sampler_ranks import Sampler
 from azr_nemo.aligner.selfplay import SelfPlayRun
 from azr_nemo.errors import UserError
 from azr_nemo.megatron.finite_weights import Diverged, require_growth, way_back
-from azr_nemo.selfplay.exchange import GROUPS, TrainingBatch
+from azr_nemo.selfplay.exchange import TrainingBatch, groups
 from azr_nemo.settings.schema import RunConfig
 from azr_nemo.tasks.task import Role
 
@@ -44,7 +44,6 @@ def global_trr_plus_plus(rewards: Tensor, mask: Tensor, groups: Tensor, weightin
 
 
 PADDING = -1  # of a row that only fills the batch: its group, and its place among the verdicts
-PROPOSERS = torch.tensor([role is Role.PROPOSE for role, _ in GROUPS])
 
 
 class SelfPlayPPOTrainer(PPOTrainer):
@@ -85,10 +84,10 @@ class SelfPlayPPOTrainer(PPOTrainer):
     def generate_ppo_data(self, rollout_batch: PPORolloutBatch) -> tuple[dict[str, Tensor], dict[str, float]]:
         """TRR++ over the six (role, task type) groups of the whole batch, in the place of GAE over a critic's values."""
         mask = create_mask(rollout_batch["values"], rollout_batch["prompt_lengths"], rollout_batch["response_lengths"])
-        groups = rollout_batch["group"]
+        ids = rollout_batch["group"]
         weighting = self.config.advantage.weighting
-        advantages = global_trr_plus_plus(rollout_batch["rewards"].to(mask), mask, groups.to(mask.device), weighting)
-        proposers = PROPOSERS[groups.clamp(min=0)].to(mask.device)[:, None]
+        advantages = global_trr_plus_plus(rollout_batch["rewards"].to(mask), mask, ids.to(mask.device), weighting)
+        proposers = torch.tensor([role is Role.PROPOSE for role, _ in groups()])[ids.clamp(min=0)].to(mask.device)[:, None]
         advantages = torch.where(proposers, advantages * self.config.selfplay.proposer_weight, advantages)
         data = {
             "mask": mask,

@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from azr_nemo.errors import UserError
-from azr_nemo.observe.pictures import COLOURS, PHASES, RAW_STEPS, running_mean, window
+from azr_nemo.observe.pictures import PHASES, RAW_STEPS, colours, running_mean, window
 from azr_nemo.observe.summary import Points, Summary, summarise
 
 COLUMNS = 4
@@ -46,14 +46,14 @@ def draw(summary: "Summary") -> Figure:
         fontsize=13,
         fontweight="bold",
     )
-    keys = [Line2D([], [], color=colour, linewidth=2.5, label=kind.value) for kind, colour in COLOURS.items()]
+    keys = [Line2D([], [], color=colour, linewidth=2.5, label=kind.value) for kind, colour in colours().items()]
     figure.legend(handles=keys, loc="outside lower center", ncols=len(keys), frameon=False)
     return figure
 
 
 def _held_out(axes: Axes, summary: "Summary") -> bool:
     axes.set_title("Held-out accuracy")
-    for kind, colour in COLOURS.items():
+    for kind, colour in colours().items():
         points = summary.series.get(f"eval/{kind.value}", [])
         low, high = (dict(summary.series.get(f"eval/{kind.value}_{side}", [])) for side in ("low", "high"))
         if points:
@@ -72,7 +72,7 @@ def _held_out(axes: Axes, summary: "Summary") -> bool:
 def _by_type(title: str, name: str, scale: Callable[[Axes], bool]) -> Panel:
     def panel(axes: Axes, summary: "Summary") -> bool:
         axes.set_title(title)
-        for kind, colour in COLOURS.items():
+        for kind, colour in colours().items():
             _curve(axes, summary.series.get(name.format(kind.value), []), colour)
         return scale(axes)
 

@@ -4,12 +4,24 @@ from collections.abc import Sequence
 
 from azr_nemo.tasks.task import TaskType
 
-COLOURS = {TaskType.DEDUCTION: "#0072B2", TaskType.ABDUCTION: "#D55E00", TaskType.INDUCTION: "#009E73"}
-RUNS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#888888")  # a run each, where several are overlaid
+RUNS = (
+    "#0072B2",
+    "#D55E00",
+    "#009E73",
+    "#CC79A7",
+    "#E69F00",
+    "#56B4E9",
+    "#888888",
+)  # a run each, where several are overlaid, else a task type each
 PHASES = {
     "warm_start": "#999999", "seed": "#BBBBBB", "propose": "#0072B2", "estimate": "#56B4E9", "solve": "#009E73", "execute": "#F0E442",
     "update": "#D55E00", "refit": "#882255", "evaluate": "#E69F00", "save": "#CC79A7", "other": "#666666",
 }  # fmt: skip
+
+
+def colours() -> dict[TaskType, str]:
+    """A colour for each task type."""
+    return {kind: RUNS[place % len(RUNS)] for place, kind in enumerate(TaskType)}
 
 
 RAW_STEPS = 40  # beyond this many, single steps are drawn faintly behind a running mean

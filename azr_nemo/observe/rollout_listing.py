@@ -37,12 +37,11 @@ def matches(outcome: str, status: str) -> bool:
 
 PHASES = ("propose", "estimate", "solve")
 PROMPT_LINES, PROMPT_WIDTH = 8, 140  # of a prompt that is not shown whole
-CHOICES = {
-    "role": tuple(role.value for role in Role),
-    "phase": PHASES,
-    "task": tuple(kind.value for kind in TaskType),
-    "status": (*CLASSES, *NAMES),
-}
+
+
+def choices() -> dict[str, tuple[str, ...]]:
+    """The words that a rollout can be asked for by."""
+    return {"role": tuple(Role), "phase": PHASES, "task": tuple(TaskType), "status": (*CLASSES, *NAMES)}
 
 
 @dataclass(frozen=True)
@@ -58,10 +57,10 @@ class Wanted:
 
     def __post_init__(self) -> None:
         """Raises UserError for a word that no rollout can have."""
-        for name, choices in CHOICES.items():
+        for name, words in choices().items():
             value = getattr(self, name)
-            if value is not None and value.partition("=")[0] not in choices:
-                raise UserError(f"--{name} {printable(value)} is unknown: choose one of {', '.join(choices)}")
+            if value is not None and value.partition("=")[0] not in words:
+                raise UserError(f"--{name} {printable(value)} is unknown: choose one of {', '.join(words)}")
 
 
 def find(run_dir: Path, wanted: Wanted) -> Iterator[dict[str, Any]]:

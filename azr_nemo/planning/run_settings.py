@@ -7,11 +7,13 @@ from azr_nemo.errors import UserError
 from azr_nemo.planning.aligner_layout import check_settings as check_aligner
 from azr_nemo.rewards.intrinsic.combine import COMBINE
 from azr_nemo.rewards.intrinsic.registry import components
+from azr_nemo.rollout import ROLLOUTS
 from azr_nemo.selfplay.drawing import MIXES, WEIGHTS
 from azr_nemo.settings.compose import compose
 from azr_nemo.settings.field import Registered
 from azr_nemo.settings.listing import page
 from azr_nemo.settings.schema import RunConfig
+from azr_nemo.tasks import KINDS
 from azr_nemo.tasks.styles import STYLES
 
 REGISTERED: Registered = {
@@ -21,6 +23,8 @@ REGISTERED: Registered = {
     "combinations": COMBINE,
     "mixes": MIXES,
     "prompt styles": STYLES,
+    "task types": KINDS,
+    "rollout engines": ROLLOUTS,
     "samplings of references": ("uniform", *WEIGHTS, "depth"),
 }
 

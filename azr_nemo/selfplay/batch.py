@@ -3,7 +3,7 @@
 import torch
 
 from azr_nemo.algorithms.estimators import ESTIMATORS, Rewarded
-from azr_nemo.selfplay.exchange import GROUPS, Attempt, TrainingBatch
+from azr_nemo.selfplay.exchange import Attempt, TrainingBatch, groups
 from azr_nemo.settings.schema import RunConfig
 from azr_nemo.tasks.task import Role
 
@@ -56,7 +56,7 @@ def _mask(rows: list[Attempt]) -> torch.Tensor:
 
 
 def _group(attempt: Attempt) -> int:
-    return GROUPS.index((attempt.prompt.role, attempt.prompt.type))
+    return groups().index((attempt.prompt.role, attempt.prompt.type))
 
 
 def _prompts(rows: list[Attempt]) -> torch.Tensor:

@@ -24,8 +24,6 @@ from azr_nemo.tasks.parsing import storable
 from azr_nemo.tasks.program import body_lines, canonical_input, program_hash
 from azr_nemo.tasks.task import Task, TaskType
 
-TRIPLETS = (TaskType.DEDUCTION, TaskType.ABDUCTION)  # the types whose tasks are one program with one input and one output
-
 COLUMNS = 'id, type, program, inputs, outputs, message, step, is_seed, "references", attempts, solved, lines, thought'
 
 

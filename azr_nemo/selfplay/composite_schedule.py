@@ -6,9 +6,10 @@ What is drawn depends on the step's random state, the step's number and the buff
 import random
 from dataclasses import dataclass
 
-from azr_nemo.selfplay.buffer import TRIPLETS, StoredTask, TaskBuffer
+from azr_nemo.selfplay.buffer import StoredTask, TaskBuffer
 from azr_nemo.selfplay.validation import Validated, Validator
 from azr_nemo.settings.schema import CompositeConfig
+from azr_nemo.tasks import triplets
 from azr_nemo.tasks.composite import as_function, without
 from azr_nemo.tasks.parsing import same_literal
 from azr_nemo.tasks.program import program_hash
@@ -43,7 +44,7 @@ def most(settings: CompositeConfig, step: int) -> int:
 def give(settings: CompositeConfig, buffer: TaskBuffer, kind: TaskType, step: int, rng: random.Random) -> Given:
     """The functions for one prompt. None for induction, which describes programs that exist; and none where the buffer has fewer different
     programs that can stand together than are wanted."""
-    probability = chance(settings, step) if kind in TRIPLETS else 0.0
+    probability = chance(settings, step) if kind in triplets() else 0.0
     if not probability or rng.random() >= probability:
         return Given()
     wanted = rng.randint(settings.functions_min, most(settings, step))

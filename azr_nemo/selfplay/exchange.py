@@ -10,8 +10,10 @@ from torch import Tensor
 
 from azr_nemo.tasks.task import PromptText, Refusal, Role, Task, TaskType, Verdict
 
-# The six TRR++ groups, in the order of their ids.
-GROUPS: tuple[tuple[Role, TaskType], ...] = tuple((role, kind) for role in Role for kind in TaskType)
+
+def groups() -> tuple[tuple[Role, TaskType], ...]:
+    """TRR++'s groups in the order of their ids: six with the three task types of the paper."""
+    return tuple((role, kind) for role in Role for kind in TaskType)
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,7 @@ class TrainingBatch:
     """B rows of one update, in the order of their groups.
 
     prompt_ids, response_ids: B lists of token ids. rollout_logprobs: [B, T], right-padded with 0, nan where a response was not sampled.
-    mask: [B, T] float, 1 on response tokens. advantages: [B, T], 0 where mask is 0. rewards: [B]. groups: [B], indices into GROUPS. T is the
+    mask: [B, T] float, 1 on response tokens. advantages: [B, T], 0 where mask is 0. rewards: [B]. groups: [B], indices into groups(). T is the
     longest response.
     """
 

@@ -17,7 +17,8 @@ from typing import Any, Literal
 
 from azr_nemo.errors import UserError
 from azr_nemo.json_lines import objects
-from azr_nemo.selfplay.buffer import TRIPLETS, StoredTask, TaskBuffer
+from azr_nemo.selfplay.buffer import StoredTask, TaskBuffer
+from azr_nemo.tasks import triplets
 from azr_nemo.tasks.parsing import PARSE_ERRORS, parsed
 from azr_nemo.tasks.task import TaskType
 
@@ -61,7 +62,7 @@ def read_jsonl(path: Path) -> Iterator[Record]:
 def _record(path: Path, number: int, row: dict[str, Any]) -> Record:
     if "type" in row or "program" in row:
         _demand(row, NATIVE_KEYS)
-        if row["type"] not in list(TaskType):
+        if row["type"] not in TaskType.named:
             raise ValueError(f"type is {row['type']!r}, expected {', '.join(TaskType)}")
         types: tuple[TaskType, ...] = (TaskType(row["type"]),)
         program, inputs, outputs = _text(row, "program"), _texts(row, "inputs"), _texts(row, "outputs")
@@ -71,11 +72,11 @@ def _record(path: Path, number: int, row: dict[str, Any]) -> Record:
         program, inputs, outputs = _runnable(row), _texts(row, "inputs"), _texts(row, "outputs")
     else:
         _demand(row, TRIPLET_KEYS)
-        types = TRIPLETS
+        types = triplets()
         program, inputs, outputs = _runnable(row), (_text(row, "input"),), (_text(row, "output"),)
     if len(inputs) != len(outputs) or not inputs:
         raise ValueError(f"{len(inputs)} inputs and {len(outputs)} outputs: expected as many of one as of the other, and at least one")
-    if len(inputs) > 1 and types[0] in TRIPLETS:
+    if len(inputs) > 1 and types[0] in triplets():
         raise ValueError(f"a {types[0]} task has one input, found {len(inputs)}")
     message = _text(row, "message") if "message" in row else ""
     thought = row.get("thought", "")
@@ -118,13 +119,15 @@ def import_lines(program: str) -> list[str]:
     return [ast.unparse(statement) for statement in statements if isinstance(statement, ast.Import | ast.ImportFrom)]
 
 
-def export_jsonl(buffer: TaskBuffer, path: Path, schema: Schema = "native", types: tuple[TaskType, ...] = tuple(TaskType)) -> int:
-    """Writes the buffer's tasks of these types, oldest first, and returns the number of rows. In the reference's schema a program and input
-    that are both a deduction and an abduction task are one row; its own tools want triplets and code_f rows in two files: call it twice.
+def export_jsonl(buffer: TaskBuffer, path: Path, schema: Schema = "native", types: tuple[TaskType, ...] = ()) -> int:
+    """Writes the buffer's tasks of these types (of all, when none is named), oldest first, and returns the number of rows. In the reference's
+    schema a program and input that are both a deduction and an abduction task are one row; its own tools want triplets and code_f rows in two
+    files: call it twice.
 
     Raises UserError when the file cannot be written; an earlier file of that name then stays as it was.
     """
-    rows = [_native(stored) for stored in buffer.tasks(*types)] if schema == "native" else _reference(buffer.tasks(*types))
+    tasks = buffer.tasks(*types)
+    rows = [_native(stored) for stored in tasks] if schema == "native" else _reference(tasks)
     aside = path.with_name(path.name + ".partial")
     try:
         with aside.open("w", encoding="utf-8") as file:
@@ -159,11 +162,11 @@ def _reference(tasks: list[StoredTask]) -> list[dict[str, Any]]:
     rows: dict[tuple, dict[str, Any]] = {}
     for task in (stored.task for stored in tasks):
         row: dict[str, Any] = {"snippet": task.program}
-        if task.type in TRIPLETS:
+        if task.type in triplets():
             row |= {"input": task.input, "output": task.output, "imports": import_lines(task.program)}
             row |= {"original_snippet": task.program, "composite_functions": []}
         else:
             row |= {"inputs": list(task.inputs), "outputs": list(task.outputs), "message": task.message}
             row["imports"] = import_lines(task.program)
-        rows.setdefault((task.type in TRIPLETS, task.program, task.inputs), row)
+        rows.setdefault((task.type in triplets(), task.program, task.inputs), row)
     return list(rows.values())

@@ -10,9 +10,10 @@ from dataclasses import dataclass, field, replace
 from random import Random
 
 from azr_nemo.errors import UserError
-from azr_nemo.selfplay.buffer import TRIPLETS, TaskBuffer
+from azr_nemo.selfplay.buffer import TaskBuffer
 from azr_nemo.selfplay.exchange import Completions, PromptBatch, ask
 from azr_nemo.selfplay.proposer import Proposed, Proposer
+from azr_nemo.tasks import triplets
 from azr_nemo.tasks.task import Task, TaskType
 
 IDENTITY = "def f(x):\n    return x"
@@ -28,7 +29,7 @@ def zero_tasks() -> list[Task]:
 
 def both_ways(triplet: Task) -> list[Task]:
     """One program with its input and output is a deduction and an abduction task (the paper seeds both buffers with the same triplets)."""
-    return [replace(triplet, type=type) for type in TRIPLETS]
+    return [replace(triplet, type=type) for type in triplets()]
 
 
 def add_seeds(buffer: TaskBuffer, tasks: list[Task]) -> int:
@@ -79,7 +80,7 @@ class SeedingLoop:
     def stages(self) -> list[tuple[str, tuple[TaskType, ...]]]:
         """Each stage with the task types that it fills."""
         induction = [("induction", (TaskType.INDUCTION,))] if TaskType.INDUCTION in self.config.selfplay.task_types else []
-        return [("triplets", TRIPLETS), *induction]
+        return [("triplets", triplets()), *induction]
 
     @property
     def rounds(self) -> int:
@@ -133,7 +134,7 @@ class SeedingLoop:
                     refused[proposed.refusal] += 1
                     continue
                 references = proposed.lineage
-                tasks = both_ways(proposed.task) if proposed.type in TRIPLETS else [proposed.task]
+                tasks = both_ways(proposed.task) if proposed.type in triplets() else [proposed.task]
                 ids = [self.buffer.add(task, step=0, seed=True, references=references) for task in tasks]
                 if ids == [None] * len(ids):  # an earlier one of this round became the same task of the other type
                     refused["duplicate"] += 1

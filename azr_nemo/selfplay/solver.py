@@ -12,7 +12,7 @@ from azr_nemo.selfplay.exchange import Attempt, Completion, Prompt, SampleGroup,
 from azr_nemo.selfplay.validation import Verifier
 from azr_nemo.settings.schema import RunConfig
 from azr_nemo.tasks import KINDS
-from azr_nemo.tasks.task import PromptOptions, Refusal, Role, Task, TaskType, Verdict, known_answer
+from azr_nemo.tasks.task import PromptOptions, Refusal, Role, Task, TaskType, Verdict
 
 
 class Solver:
@@ -91,7 +91,8 @@ class Solver:
         if any(verdict.score == 1 for verdict in row.outcomes()):
             return None
         try:
-            text = KINDS[stored.task.type].answer_text(known_answer(stored.task), self.options)
+            kind = KINDS[stored.task.type]
+            text = kind.answer_text(kind.known_answer(stored.task), self.options)
         except ValueError:  # the prompt style cannot say it
             return None
         ids = tuple(self.encode_response(text))

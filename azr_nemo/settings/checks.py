@@ -8,20 +8,20 @@ from azr_nemo.settings.field import Registered, check
 from azr_nemo.settings.schema import ExecutorConfig, LoggingConfig, RunConfig
 
 LONGEST_REMOTE_OUTPUT = 20_000  # characters of one output: four bytes each, packed as text, still fit the server's pipe
-SAMPLERS = {"megatron": ("torch", "transformers", "trtllm", "vllm"), "aligner": ("nemo", "trtllm")}
+ALIGNERS = ("nemo", "trtllm")  # how engine=aligner samples
 
 
 def check_run(config: RunConfig, registered: Registered) -> None:
     """Raises UserError for the first setting whose value makes no sense."""
     check(config, registered)
     check_executor(config.executor)
-    samplers = SAMPLERS[config.engine.name]
+    samplers = ALIGNERS if config.engine.name == "aligner" else tuple(registered["rollout engines"])
     if config.rollout.name not in samplers:
         raise UserError(
             f"rollout={config.rollout.name} is not for engine={config.engine.name}: choose rollout={' or rollout='.join(samplers)}"
         )
     _check_rollout(config)
-    _check_selfplay(config)
+    _check_selfplay(config, registered)
     _check_composite(config)
     _check_wandb(config.logging)
     _check_loss(config)
@@ -45,11 +45,11 @@ def _check_rollout(config: RunConfig) -> None:
             raise UserError(f"rollout.endpoints: {url!r} is not a server's URL, such as http://127.0.0.1:8000")
 
 
-def _check_selfplay(config: RunConfig) -> None:
+def _check_selfplay(config: RunConfig, registered: Registered) -> None:
     """Task types, samples that share a batch out evenly, a buffer that holds the seeds."""
     selfplay = config.selfplay
     if not selfplay.task_types:
-        raise UserError(f"selfplay.task_types={selfplay.task_types}: choose from deduction, abduction, induction")
+        raise UserError(f"selfplay.task_types={selfplay.task_types}: choose from {', '.join(registered['task types'])}")
     proposing = "proposals" if selfplay.proposals else "batch_size"
     for name, samples, of, rows in (
         ("propose_samples", selfplay.propose_samples, proposing, selfplay.proposed),

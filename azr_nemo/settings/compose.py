@@ -19,6 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from azr_nemo.errors import UserError
 from azr_nemo.settings.checks import check_run
+from azr_nemo.settings.extensions import extend
 from azr_nemo.settings.field import Registered, at_home, leaves
 from azr_nemo.settings.schema import RunConfig
 from azr_nemo.settings.words import as_yaml as as_yaml
@@ -52,10 +53,13 @@ def compose(words: list[str], registered: Registered, default_recipe: bool = Tru
     Raises UserError."""
     pairs = split(words, "an override", "optim.lr=1e-5")
     recipe = dict(pairs).get("recipe", DEFAULT_RECIPE if default_recipe else None)
-    groups, overrides, name = _groups(registered), [], ""
+    overrides: list[str] = []
+    name, own = "", dict[Any, Any]()
     if recipe is not None:
-        name, known_as = _recipe(recipe)
+        name, known_as, own = _recipe(recipe)
         overrides.append(f"recipes={known_as}")
+    _extend(pairs, own)
+    groups = _groups(registered)
     for key, value in {key: value for key, value in pairs if key in groups and not value.startswith("{")}.items():
         if value not in groups[key]:
             raise UserError(f"{key}={value} is unknown: there are {', '.join(groups[key])}")
@@ -74,6 +78,7 @@ def compose(words: list[str], registered: Registered, default_recipe: bool = Tru
         raise UserError(_sentence(error, groups)) from None
     assert isinstance(config, RunConfig)
     at_home(config)
+    config.extensions = extend(config.extensions)
     check_run(config, registered)
     return config
 
@@ -85,7 +90,21 @@ def from_yaml(path: Path) -> RunConfig:
     except (OSError, ValueError, yaml.YAMLError, OmegaConfBaseException) as error:
         raise UserError(f"{path} is not a run's configuration: {str(error).splitlines()[0]}") from None
     assert isinstance(config, RunConfig)
+    extend(config.extensions)
     return config
+
+
+def _extend(pairs: list[tuple[str, str]], recipe: dict[Any, Any]) -> None:
+    """Imports the extensions that are given, those of the words before those of a recipe's file: names that they add are known from then on."""
+    node = OmegaConf.structured(RunConfig)
+    try:
+        node.extensions = recipe.get("extensions", [])
+        for key, value in pairs:
+            if key == "extensions":
+                put(node, RunConfig, key, value)
+    except OmegaConfBaseException as error:
+        raise UserError(sentence(error, RunConfig)) from None
+    extend(node.extensions)
 
 
 def _groups(registered: Registered) -> dict[str, list[str]]:
@@ -100,12 +119,12 @@ def _groups(registered: Registered) -> dict[str, list[str]]:
     return {group: sorted(choices) for group, choices in found.items()}
 
 
-def _recipe(value: str) -> tuple[str, str]:
-    """The recipe's name, and what Hydra knows it by; a file is read here."""
+def _recipe(value: str) -> tuple[str, str, dict[Any, Any]]:
+    """The recipe's name, what Hydra knows it by, and what it says where it is the user's own file, which is read here."""
     if not value.endswith((".yaml", ".yml")):
         known = recipes()
         if value in known:
-            return value, value
+            return value, value, {}
         close = [name for name in known if name.startswith(value)] if value else []
         close = close or difflib.get_close_matches(value, known, n=1, cutoff=0.4)
         hint = f"did you mean {close[0]}? " if close else ""
@@ -118,7 +137,7 @@ def _recipe(value: str) -> tuple[str, str]:
     if not isinstance(node, dict):
         raise UserError(f"recipe={value} cannot be read: expected settings, such as `optim:` and below it `  lr: 1e-5`")
     ConfigStore.instance().store(group="recipes", name=OWN, node=node, package="_global_")
-    return path.stem, OWN
+    return path.stem, OWN, node
 
 
 def _sentence(error: Exception, groups: dict[str, list[str]]) -> str:

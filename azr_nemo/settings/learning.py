@@ -103,9 +103,7 @@ class SelfPlayConfig:
     proposals: int = setting(0, "proposals per task type, where they are not as many as the answers; 0: batch_size of them", least=0)
     propose_samples: int = setting(1, "proposals that answer the same prompt; the batch then has that many fewer prompts", least=1)
     solve_samples: int = setting(1, "answers to the same task; the batch then has that many fewer tasks", least=1)
-    task_types: list[str] = setting(
-        ["deduction", "abduction", "induction"], "what is proposed and solved", choices=("deduction", "abduction", "induction")
-    )
+    task_types: list[str] = setting(["deduction", "abduction", "induction"], "what is proposed and solved", registered="task types")
     prompt_style: str = setting(
         "r1",
         "r1: thoughts and answer between tags; completion: fenced blocks, for warm-started models; code: a file that goes on, for models of code; chat, "

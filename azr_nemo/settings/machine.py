@@ -70,7 +70,8 @@ class RolloutConfig:
         "torch: our own decode for Llama, Qwen2 and Qwen3; transformers: anything it knows; trtllm: TensorRT-LLM on the training GPUs, asleep while they "
         "train (not run on hardware yet); vllm: servers of vLLM's own environment (docs/engines.md); with "
         "engine=aligner: nemo, its own generate, or trtllm",
-        choices=("torch", "transformers", "nemo", "trtllm", "vllm"),
+        choices=("nemo",),
+        registered="rollout engines",
     )
     temperature: float = setting(1.0, "of proposals, solutions and estimates; never greedy in training", above=0, most=100)
     # Only these tokens are drawn; log-probabilities are then of what is left (but trtllm's), which the trainer does not know of.

@@ -80,6 +80,10 @@ class RunConfig:
     run_dir: str = setting("runs/${recipe}", "what the run writes", path=True, needed="give the directory that the run writes to")
     seed: int = setting(1, "of everything that is drawn", least=0, most=2**63 - 1)
     platform: str = setting("auto", "auto: cuda where there is a GPU", choices=("auto", "cpu", "cuda"))
+    extensions: list[str] = setting(
+        [],
+        "modules or Python files that are imported before the settings are checked, on every rank, and add task types, ... (docs/extending.md)",
+    )
     resume: str = setting("auto", "auto: the latest checkpoint; never; or a path", path=True, needed="say auto, never or a path")
     model: ModelConfig = section(ModelConfig)
     engine: EngineConfig = section(EngineConfig)

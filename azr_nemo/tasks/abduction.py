@@ -16,6 +16,9 @@ class Abduction(Triplet):
     type = TaskType.ABDUCTION
     shown, asked = "output", "input"
 
+    def known_answer(self, task: Task) -> str:
+        return task.input
+
     def verification(self, task: Task, answer: str, allowed_imports: Sequence[str] = ()) -> Calls | Verdict:
         """The task's own input may say what a seed's may, which is more: `f(3) + f(33)` is one, and a task has a right answer."""
         read = value_arguments(answer, task.program)

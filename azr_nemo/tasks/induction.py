@@ -69,6 +69,9 @@ class Induction:
     def answer_text(self, answer: str, options: PromptOptions) -> str:
         return style(options).write("solve_induction", fence("python", answer), options)
 
+    def known_answer(self, task: Task) -> str:
+        return task.program
+
     def verification(self, task: Task, answer: str, allowed_imports: Sequence[str] = ()) -> Calls | Verdict:
         refusal = check(answer, allowed_imports)
         return Verdict(0.0, refusal.reason) if refusal else Calls(answer, task.inputs[shown(task) :])

@@ -4,18 +4,48 @@ A task type knows its prompts, how to read what the model answered, what must be
 executes anything itself: it returns `Calls` (a program and argument texts), and somebody runs them and hands back the `Result`s.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from azr_nemo.tasks.marked import joined
 
 
-class TaskType(StrEnum):
-    DEDUCTION = "deduction"  # program + input  -> output   (code_o in the reference)
-    ABDUCTION = "abduction"  # program + output -> input    (code_i)
-    INDUCTION = "induction"  # pairs + message  -> program  (code_f)
+class _Types(type):
+    """Of TaskType: iterating over the class gives the task types in the order in which they were named."""
+
+    def __iter__(cls) -> Iterator["TaskType"]:
+        return iter(tuple(TaskType.named.values()))
+
+
+class TaskType(str, metaclass=_Types):
+    """A task type's name: there is one object for each, so that `is` compares them. `TaskType(text)` is the one of that name; raises ValueError."""
+
+    named: ClassVar[dict[str, "TaskType"]] = {}
+    DEDUCTION: ClassVar["TaskType"]  # program + input  -> output   (code_o in the reference)
+    ABDUCTION: ClassVar["TaskType"]  # program + output -> input    (code_i)
+    INDUCTION: ClassVar["TaskType"]  # pairs + message  -> program  (code_f)
+
+    def __new__(cls, name: str) -> "TaskType":
+        if name not in cls.named:
+            raise ValueError(f"{name!r} is no task type: there are {', '.join(cls.named)}")
+        return cls.named[name]
+
+    @classmethod
+    def new(cls, name: str) -> "TaskType":
+        """The task type of this name, a new one where there is none: it stands in metrics' names, prompts and files."""
+        if not name.isidentifier():
+            raise ValueError(f"{name!r} cannot name a task type: letters, digits and underscores")
+        return cls.named.setdefault(name, str.__new__(cls, name))
+
+    @property
+    def value(self) -> str:
+        """The name as a plain str."""
+        return str.__str__(self)
+
+
+TaskType.DEDUCTION, TaskType.ABDUCTION, TaskType.INDUCTION = map(TaskType.new, ("deduction", "abduction", "induction"))
 
 
 class Role(StrEnum):
@@ -43,17 +73,6 @@ class Task:
     @property
     def output(self) -> str:
         return self.outputs[0]
-
-
-def known_answer(task: Task) -> str:
-    """What a right answer says, as the task was made."""
-    match task.type:
-        case TaskType.DEDUCTION:
-            return task.output
-        case TaskType.ABDUCTION:
-            return task.input
-        case TaskType.INDUCTION:
-            return task.program
 
 
 @dataclass(frozen=True)
@@ -139,7 +158,7 @@ class PromptOptions:
 
 
 class TaskKind(Protocol):
-    """One task type. Implemented in deduction.py, abduction.py, induction.py; looked up by `tasks.KINDS[TaskType]`."""
+    """One task type. Implemented in deduction.py, abduction.py, induction.py; looked up in `tasks.KINDS` by its type."""
 
     type: TaskType
 
@@ -160,6 +179,10 @@ class TaskKind(Protocol):
         ...
 
     def solve_prompt(self, task: Task, options: PromptOptions) -> PromptText: ...
+
+    def known_answer(self, task: Task) -> str:
+        """What a right answer says, as the task was made."""
+        ...
 
     def parse_answer(self, response: str, options: PromptOptions) -> str | Refusal:
         """The answer text in a solver's response (prefill included): an output literal, an argument text or a program."""

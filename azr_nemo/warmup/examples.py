@@ -10,7 +10,7 @@ from azr_nemo.tasks import KINDS
 from azr_nemo.tasks.composite import as_function
 from azr_nemo.tasks.parsing import parsed
 from azr_nemo.tasks.program import body_lines, is_held_out
-from azr_nemo.tasks.task import PromptOptions, PromptText, Proposal, Refusal, Role, Task, TaskType, known_answer
+from azr_nemo.tasks.task import PromptOptions, PromptText, Proposal, Refusal, Role, Task, TaskType
 from azr_nemo.warmup.generator import one_pair
 
 
@@ -98,4 +98,4 @@ def _solve(task: Task, options: PromptOptions) -> tuple[PromptText, str]:
     kind = KINDS[task.type]
     if task.type is TaskType.INDUCTION:
         task = replace(task, message="")
-    return kind.solve_prompt(task, options), kind.answer_text(known_answer(task), options)
+    return kind.solve_prompt(task, options), kind.answer_text(kind.known_answer(task), options)

@@ -11,13 +11,13 @@ from rollout_models import CONFIGS, EOS, decode, engine, prompt, random_model, r
 from transformers import AutoConfig
 
 from azr_nemo.errors import UserError
-from azr_nemo.rollout import NAMES, make_rollout
+from azr_nemo.rollout import ROLLOUTS, make_rollout
 from azr_nemo.rollout.engine import SampleRequest
 from azr_nemo.rollout.transformers import TransformersRollout
 from azr_nemo.settings.schema import RolloutConfig
 
 REAL = pytest.mark.skipif("AZR_VLLM_TESTS" not in os.environ, reason="a real vLLM server: `make test-vllm`")
-pytestmark = pytest.mark.parametrize("name", [pytest.param(name, marks=REAL) if name == "vllm" else name for name in NAMES])
+pytestmark = pytest.mark.parametrize("name", [pytest.param(name, marks=REAL) if name == "vllm" else name for name in ROLLOUTS])
 REQUESTS = [
     request(9),
     request(30, samples=3),

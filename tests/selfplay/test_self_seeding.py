@@ -10,13 +10,13 @@ from sample_tasks import FakeExecutor, adder, adder_task, run_adder
 from azr_nemo.errors import UserError
 from azr_nemo.sandbox.executor import ExecutorUnavailable, Limits, Request
 from azr_nemo.sandbox.local.pool import LocalPool
-from azr_nemo.selfplay.buffer import TRIPLETS, TaskBuffer
+from azr_nemo.selfplay.buffer import TaskBuffer
 from azr_nemo.selfplay.exchange import Completion
 from azr_nemo.selfplay.proposer import Proposer
 from azr_nemo.selfplay.self_seeding import SeedingLoop, add_seeds, zero_tasks
 from azr_nemo.selfplay.validation import Validator
 from azr_nemo.settings.schema import RunConfig
-from azr_nemo.tasks import KINDS
+from azr_nemo.tasks import KINDS, triplets
 from azr_nemo.tasks.program import check, parse_arguments
 from azr_nemo.tasks.task import PromptOptions, Proposal, Refusal, TaskType
 
@@ -105,14 +105,14 @@ def test_seeding_reaches_its_target_for_every_type(buffer):
 def test_both_proposers_write_triplets_and_each_triplet_is_a_task_of_both_types(buffer):
     batches, _ = drive(loop(buffer, config()).run(), numbered())
     assert Counter(prompt.type for prompt in batches[0].prompts) == {DEDUCTION: 2, ABDUCTION: 2}
-    programs = [[s.task.program for s in buffer.tasks(type)] for type in TRIPLETS]
+    programs = [[s.task.program for s in buffer.tasks(type)] for type in triplets()]
     assert programs[0] == programs[1]
 
 
 def test_induction_describes_programs_of_the_triplets(buffer):
     drive(loop(buffer, config()).run(), numbered())
-    triplets = {s.task.program for s in buffer.tasks(*TRIPLETS)}
-    assert {s.task.program for s in buffer.tasks(INDUCTION)} <= triplets
+    programs = {s.task.program for s in buffer.tasks(*triplets())}
+    assert {s.task.program for s in buffer.tasks(INDUCTION)} <= programs
     assert all(s.references for s in buffer.tasks(INDUCTION)[1:])
 
 
@@ -174,7 +174,7 @@ def test_a_model_that_writes_nonsense_ends_in_a_sentence_with_counts_and_reasons
 
 
 def test_a_fruitless_round_is_not_repeated_word_for_word(buffer):
-    add_seeds(buffer, [adder_task(i, type) for i in range(6) for type in TRIPLETS])
+    add_seeds(buffer, [adder_task(i, type) for i in range(6) for type in triplets()])
     nonsense = Completion("No.", (1,), (2,), (0.0,), finished=True)
     batches, _ = drive(loop(buffer, config()).run(), lambda type: nonsense, rounds=3)
     assert len({tuple(prompt.text for prompt in batch.prompts) for batch in batches}) == 3

@@ -15,7 +15,7 @@ from azr_nemo.errors import UserError
 from azr_nemo.rewards.intrinsic.registry import BUILT_IN
 from azr_nemo.sandbox.executor import ExecutorUnavailable, Limits
 from azr_nemo.selfplay.buffer import StoredTask, TaskBuffer
-from azr_nemo.selfplay.exchange import GROUPS, Completion
+from azr_nemo.selfplay.exchange import Completion, groups
 from azr_nemo.selfplay.proposer import Proposed, Proposer
 from azr_nemo.selfplay.solver import Solver
 from azr_nemo.selfplay.step import SelfPlay
@@ -124,7 +124,7 @@ def test_every_group_has_rows_with_the_configured_rewards(tmp_path):
         # learnable at one half; a duplicate; malformed; truncated
         assert rewards(result, Role.PROPOSE, kind) == [-1.0, -1.0, -0.5, 0.5]
         assert rewards(result, Role.SOLVE, kind) == [-1.0, -1.0, -0.5, 1.0]
-    assert result.batch.groups.tolist() == [group for group in range(len(GROUPS)) for _ in range(4)]
+    assert result.batch.groups.tolist() == [group for group in range(len(groups())) for _ in range(4)]
     assert result.batch.rewards.tolist() == [attempt.reward for attempt in result.attempts]
 
 
@@ -133,7 +133,7 @@ def test_advantages_average_to_zero_over_the_tokens_of_each_group(tmp_path):
     assert batch.advantages.shape == batch.mask.shape == batch.rollout_logprobs.shape == (24, 5)
     assert batch.mask.sum(dim=1).tolist() == [len(ids) for ids in batch.response_ids]
     assert not batch.advantages[batch.mask == 0].any()
-    for group in range(len(GROUPS)):
+    for group in range(len(groups())):
         rows = batch.groups == group
         assert batch.advantages[rows].abs().max() > 0.1
         assert batch.advantages[rows].sum().abs() < 1e-4
@@ -322,7 +322,7 @@ def test_a_moving_average_is_kept_with_the_tasks(tmp_path):
     play = self_play(tmp_path, with_advantage(name="role_baseline"))
     drive(play)
     first = play.buffer.read_note("baselines")
-    assert sorted(first) == [str(group) for group in range(len(GROUPS))]
+    assert sorted(first) == [str(group) for group in range(len(groups()))]
     drive(play, 2)
     assert play.buffer.read_note("baselines") != first
 

@@ -11,7 +11,7 @@ from azr_nemo.tasks import KINDS
 from azr_nemo.tasks.fences import fence
 from azr_nemo.tasks.styles import STYLES
 from azr_nemo.tasks.styles.chat import SYSTEM, chat_frame
-from azr_nemo.tasks.task import PromptOptions, PromptText, Proposal, Refusal, Task, TaskType, known_answer
+from azr_nemo.tasks.task import PromptOptions, PromptText, Proposal, Refusal, Task, TaskType
 
 CODE = PromptOptions(style="code", pairs=4)
 PROGRAM = "def f(x, y=2):\n    if x:\n        return [x]\n\n    return {'a': (y,)}"
@@ -30,7 +30,7 @@ def said(task: Task, options: PromptOptions) -> list[tuple[PromptText, str]]:
     kind = KINDS[task.type]
     proposal = Proposal(task.type, task.program, task.inputs)
     return [
-        (kind.solve_prompt(task, options), kind.answer_text(known_answer(task), options)),
+        (kind.solve_prompt(task, options), kind.answer_text(kind.known_answer(task), options)),
         (kind.propose_prompt([task], options), kind.proposal_text(proposal, options)),
     ]
 

@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from azr_nemo.observe.pictures import COLOURS, RUNS
+from azr_nemo.observe.pictures import RUNS, colours
 from azr_nemo.observe.report.attempts import LONGEST, Attempt, Tried, shortened
 from azr_nemo.observe.report.charts import held_out, sections
 from azr_nemo.observe.report.figures import Json, verdicts
@@ -56,7 +56,7 @@ def _overview(runs: Sequence[Run], live: bool, limit: int) -> Json:
         "by": f"azr-nemo {version('azr-nemo')}",
         "live": live,
         "portion": PORTION,
-        "types": {kind.value: colour for kind, colour in COLOURS.items()},
+        "types": {kind.value: colour for kind, colour in colours().items()},
         "runs": [_run(run, place, limit) for place, run in enumerate(runs)],
         "differences": differences([run.config for run in runs]),
         "held_out": held_out(runs),

@@ -5,12 +5,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, TypeVar
 
-from azr_nemo.observe.pictures import COLOURS, RAW_STEPS, RUNS, running_mean, window
+from azr_nemo.observe.pictures import RAW_STEPS, RUNS, colours, running_mean, window
 from azr_nemo.observe.report.read import Run, Series, Value, thinned
 from azr_nemo.tasks.task import TaskType
 
-DASHES = {TaskType.DEDUCTION: "solid", TaskType.ABDUCTION: "dash", TaskType.INDUCTION: "dot"}
-SYMBOLS = {TaskType.DEDUCTION: "circle", TaskType.ABDUCTION: "square", TaskType.INDUCTION: "diamond"}
+DASHES = ("solid", "dash", "dot", "dashdot", "longdash")  # a task type each, where colours are runs
+SYMBOLS = ("circle", "square", "diamond", "cross", "x")
 SHARE = {"tickformat": ".0%", "rangemode": "tozero"}
 FROM_ZERO = {"rangemode": "tozero"}
 
@@ -57,7 +57,7 @@ def by_run(id: str, title: str, about: str, runs: Sequence[Run], metrics: dict[s
         trace
         for place, run in enumerate(runs)
         for line, (name, label) in enumerate(metrics.items())
-        for trace in curve(run, place, name, label, len(runs), None, interval, list(DASHES.values())[line % 3], line)
+        for trace in curve(run, place, name, label, len(runs), None, interval, DASHES[line % 3], line)
     ]
     return Chart(id, title, about, data, {"xaxis": axis("step"), "yaxis": y, "showlegend": len(metrics) > 1})
 
@@ -81,9 +81,10 @@ def curve(
     if runs > 1:
         colour = RUNS[place % len(RUNS)]
     else:
-        colour = COLOURS[kind] if kind else RUNS[line % len(RUNS)]
+        colour = colours()[kind] if kind else RUNS[line % len(RUNS)]
     label = f"{run.name} · {label}" if runs > 1 else label
-    style = dash if kind is None else DASHES[kind] if runs > 1 else "solid"
+    number = list(TaskType).index(kind) if kind else 0
+    style = dash if kind is None else DASHES[number % len(DASHES)] if runs > 1 else "solid"
     trace: Json = {
         "type": "scatter",
         "mode": "lines+markers",
@@ -92,7 +93,7 @@ def curve(
         "y": _brief(series.values),
         "connectgaps": False,
         "line": {"color": colour, "dash": style, "width": 2},
-        "marker": {"color": colour, "size": 6, "symbol": SYMBOLS[kind] if kind else "circle"},
+        "marker": {"color": colour, "size": 6, "symbol": SYMBOLS[number % len(SYMBOLS)]},
         "meta": {"run": place, "type": kind.value if kind else None},
     }
     if interval:

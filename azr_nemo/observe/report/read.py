@@ -173,7 +173,9 @@ def _task(id: int, type: str, program: str, inputs: str, outputs: str, message: 
     lines, step, is_seed, references, attempts, solved, thought = rest
     shown = list(json.loads(references))
     pairs = list(json.loads(inputs)), list(json.loads(outputs))
-    return TaskRow(id, TaskType(type), program, *pairs, message, program_hash, lines, step, bool(is_seed), shown, attempts, solved, thought)
+    return TaskRow(
+        id, TaskType.new(type), program, *pairs, message, program_hash, lines, step, bool(is_seed), shown, attempts, solved, thought
+    )
 
 
 def _config(directory: Path, notes: list[str]) -> str:

@@ -12,7 +12,7 @@ COMBINE = ("sum", "multiply", "sum_multiply", "multiply_sum")
 
 def values(components: Sequence[Component], task: Task, references: Sequence[Task], history: History) -> dict[str, float]:
     """min(coef * value, max) of each component that is for tasks of this type, by name. Raises UserError when one fails or gives no number."""
-    return {part.name: _value(part, task, references, history) for part in components if task.type in part.types}
+    return {part.name: _value(part, task, references, history) for part in components if not part.types or task.type in part.types}
 
 
 def combine(learnability: float, parts: Sequence[float], how: str) -> float:

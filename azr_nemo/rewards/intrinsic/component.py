@@ -25,10 +25,10 @@ Reward = Callable[[Task, Sequence[Task], History], float]
 
 @dataclass(frozen=True)
 class Component:
-    """One intrinsic reward as configured: min(coef * value, largest) of the tasks of its types."""
+    """One intrinsic reward as configured: min(coef * value, largest) of the tasks of its types, of all where it names none."""
 
     name: str
     reward: Reward
     coef: float
     largest: float
-    types: frozenset[TaskType] = frozenset(TaskType)
+    types: frozenset[TaskType] = frozenset()

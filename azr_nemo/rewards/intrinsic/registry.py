@@ -15,12 +15,13 @@ from azr_nemo.tasks.task import TaskType
 
 VALUES = frozenset({TaskType.DEDUCTION, TaskType.ABDUCTION})
 PAIRS = frozenset({TaskType.INDUCTION})
+EVERY: frozenset[TaskType] = frozenset()
 
 # Name: how to make it, of which task types it is, and the package that it needs.
 BUILT_IN: dict[str, tuple[Callable[[bool], Reward], frozenset[TaskType], str]] = {
-    "complexity": (lambda _: complexity, frozenset(TaskType), "complexipy"),
+    "complexity": (lambda _: complexity, EVERY, "complexipy"),
     "edit_distance": (lambda _: edit_distance, VALUES, "rapidfuzz"),
-    "halstead": (lambda _: halstead, frozenset(TaskType), "radon"),
+    "halstead": (lambda _: halstead, EVERY, "radon"),
     "answer_diversity": (answer_diversity, VALUES, ""),
     "input_diversity": (input_diversity, PAIRS, ""),
     "output_diversity": (output_diversity, PAIRS, ""),
