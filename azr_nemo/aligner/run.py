@@ -8,7 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from azr_nemo.aligner import cpu
-from azr_nemo.aligner.selfplay import Leading, Silent
+from azr_nemo.aligner.selfplay import Leading
 from azr_nemo.errors import UserError
 from azr_nemo.observe.console import Console
 from azr_nemo.observe.weights_and_biases import require_wandb
@@ -38,7 +38,9 @@ def train(config: RunConfig) -> int:
         for number in SIGNALS:
             signal.signal(number, lambda number, frame: None)  # rank 0 hears the same signal and decides
         # Each rank loads its part of the checkpoint by itself, so each finds out by itself which one is whole.
-        _fit(config, checkpoints, checkpoints.find(config.resume, hashed_below=config.selfplay.steps), None)
+        checkpoint = checkpoints.find(config.resume, hashed_below=config.selfplay.steps)
+        if checkpoint is None or checkpoint.step < config.selfplay.steps:  # rank 0 says so and returns where nothing is left to do
+            _fit(config, checkpoints, checkpoint, None)
         return 0
     with ExitStack() as stack:
         run_dir = stack.enter_context(RunDirectory(Path(config.run_dir)))
@@ -100,7 +102,6 @@ def _fit(config: RunConfig, checkpoints: Checkpoints, checkpoint: Checkpoint | N
     from azr_nemo.aligner.dataset import PromptSource
     from azr_nemo.aligner.leader import LeadingEngine
     from azr_nemo.aligner.nemo_checkpoint import FOLDER, CheckpointCallback, restore
-    from azr_nemo.aligner.rewards import SandboxRewards
     from azr_nemo.aligner.sampler_ranks import Sampler
     from azr_nemo.aligner.trainer import SelfPlayPPOTrainer
 
@@ -126,22 +127,9 @@ def _fit(config: RunConfig, checkpoints: Checkpoints, checkpoint: Checkpoint | N
         if checkpoint:
             leading.console.note(f"resumed after step {checkpoint.step} from {checkpoint.path}")
     ppo = SelfPlayPPOTrainer(
-        config,
-        sampler,
-        selfplay,
-        cfg=gpt_model.ppo_config(config),
-        model=actor,
-        optimizer=optimizer,
-        scheduler=scheduler,
-        train_dataloader_builder=source,
-        val_dataloader_builder=source,
-        collate_fn=None,
-        rm_critic=SandboxRewards(),
-        batch_iterator_cls=None,
-        logger=selfplay or Silent(),
-        ckpt_callback=callback,
+        config, sampler, selfplay, source=source, model=actor, optimizer=optimizer, scheduler=scheduler, callback=callback,
         run_timer=_StopTimer(leading.stop if leading else None),
-    )
+    )  # fmt: skip
     callback.state = ppo.state_dict
     if counters:
         ppo.load_state_dict(counters)

@@ -17,8 +17,12 @@ from torch import Tensor
 from azr_nemo import progress
 from azr_nemo.algorithms.trr_plus_plus import trr_plus_plus
 from azr_nemo.aligner.collectives import broadcast, gather_columns
+from azr_nemo.aligner.dataset import PromptSource
+from azr_nemo.aligner.gpt_model import ppo_config
+from azr_nemo.aligner.nemo_checkpoint import CheckpointCallback
+from azr_nemo.aligner.rewards import SandboxRewards
 from azr_nemo.aligner.sampler_ranks import Sampler
-from azr_nemo.aligner.selfplay import SelfPlayRun
+from azr_nemo.aligner.selfplay import SelfPlayRun, Silent
 from azr_nemo.errors import UserError
 from azr_nemo.megatron.finite_weights import Diverged, require_growth, way_back
 from azr_nemo.selfplay.exchange import TrainingBatch, groups
@@ -47,11 +51,36 @@ PADDING = -1  # of a row that only fills the batch: its group, and its place amo
 
 
 class SelfPlayPPOTrainer(PPOTrainer):
-    """selfplay: rank 0's executor, buffer and logs; None on the other ranks. collaborators: PPOTrainer's own arguments, of which rm_critic is a
-    SandboxRewards and train_dataloader_builder a PromptSource."""
+    """selfplay: rank 0's executor, buffer and logs; None on the other ranks. source: makes the prompts' loaders. model, optimizer, scheduler,
+    callback, run_timer: PPOTrainer's own."""
 
-    def __init__(self, config: RunConfig, sampler: Sampler, selfplay: SelfPlayRun | None, **collaborators: Any):
-        super().__init__(**collaborators)
+    def __init__(
+        self,
+        config: RunConfig,
+        sampler: Sampler,
+        selfplay: SelfPlayRun | None,
+        *,
+        source: PromptSource,
+        model: Any,
+        optimizer: Any,
+        scheduler: Any,
+        callback: CheckpointCallback,
+        run_timer: Any = None,
+    ):
+        super().__init__(
+            cfg=ppo_config(config),
+            model=model,
+            optimizer=optimizer,
+            scheduler=scheduler,
+            train_dataloader_builder=source,
+            val_dataloader_builder=source,
+            collate_fn=None,
+            rm_critic=SandboxRewards(),
+            batch_iterator_cls=None,
+            logger=selfplay or Silent(),
+            ckpt_callback=callback,
+            run_timer=run_timer,
+        )
         self.config, self.sampler, self.selfplay = config, sampler, selfplay
 
     @torch.no_grad()

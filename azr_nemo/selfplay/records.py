@@ -62,7 +62,7 @@ def read_jsonl(path: Path) -> Iterator[Record]:
 def _record(path: Path, number: int, row: dict[str, Any]) -> Record:
     if "type" in row or "program" in row:
         _demand(row, NATIVE_KEYS)
-        if row["type"] not in TaskType.named:
+        if row["type"] not in list(TaskType):
             raise ValueError(f"type is {row['type']!r}, expected {', '.join(TaskType)}")
         types: tuple[TaskType, ...] = (TaskType(row["type"]),)
         program, inputs, outputs = _text(row, "program"), _texts(row, "inputs"), _texts(row, "outputs")

@@ -18,6 +18,9 @@ class _Types(type):
     def __iter__(cls) -> Iterator["TaskType"]:
         return iter(tuple(TaskType.named.values()))
 
+    def __len__(cls) -> int:
+        return len(TaskType.named)
+
 
 class TaskType(str, metaclass=_Types):
     """A task type's name: there is one object for each, so that `is` compares them. `TaskType(text)` is the one of that name; raises ValueError."""

@@ -27,9 +27,8 @@ def make_trainer(config: RunConfig, canned: bool) -> Any:
     from azr_nemo.aligner.dataset import PromptSource
     from azr_nemo.aligner.leader import LeadingEngine
     from azr_nemo.aligner.nemo_checkpoint import CheckpointCallback
-    from azr_nemo.aligner.rewards import SandboxRewards
     from azr_nemo.aligner.sampler_ranks import Sampler
-    from azr_nemo.aligner.selfplay import SelfPlayRun, Silent
+    from azr_nemo.aligner.selfplay import SelfPlayRun
     from azr_nemo.aligner.trainer import SelfPlayPPOTrainer
     from azr_nemo.observe.console import Console
     from azr_nemo.observe.metrics import MetricsLog
@@ -55,22 +54,9 @@ def make_trainer(config: RunConfig, canned: bool) -> Any:
         selfplay = SelfPlayRun(config, make_session(config, engine, executor, buffer), driver, *logs, executor)  # type: ignore[arg-type]
     optimizer = torch.optim.SGD(actor.parameters(), lr=0.5)
     actor._optimizer = optimizer
+    callback = CheckpointCallback(actor, trainer.strategy, scheduler, Checkpoints(folder, 1))
     return SelfPlayPPOTrainer(
-        config,
-        sampler,
-        selfplay,
-        cfg=models.ppo_config(config),
-        model=actor,
-        optimizer=optimizer,
-        scheduler=scheduler,
-        train_dataloader_builder=source,
-        val_dataloader_builder=source,
-        collate_fn=None,
-        rm_critic=SandboxRewards(),
-        batch_iterator_cls=None,
-        logger=selfplay or Silent(),
-        ckpt_callback=CheckpointCallback(actor, trainer.strategy, scheduler, Checkpoints(folder, 1)),
-        run_timer=None,
+        config, sampler, selfplay, source=source, model=actor, optimizer=optimizer, scheduler=scheduler, callback=callback
     )
 
 

@@ -28,7 +28,7 @@ def example(kind: TaskType) -> Task:
 
 @st.composite
 def tasks(draw) -> Task:
-    kind = draw(st.sampled_from(TaskType))
+    kind = draw(st.sampled_from(list(TaskType)))
     program = f"def f(x):  # {draw(COMMENTS)}\n    return x + {draw(NUMBERS)}"
     inputs = draw(st.lists(NUMBERS.map(str) | st.text(max_size=5).map(ascii), min_size=4, max_size=4, unique=True))
     if kind is TaskType.INDUCTION:
