@@ -60,6 +60,7 @@ def main() -> None:
     parser.add_argument("--sequence-parallel", action="store_true")
     parser.add_argument("--recompute", action="store_true")
     parser.add_argument("--distributed-optimizer", action="store_true")
+    parser.add_argument("--fp32-logits", action="store_true")
     parser.add_argument("--repetitions", type=int, default=5, help="medians are of these, after one that is not counted")
     parser.add_argument("--folder", type=Path, help="where the model and a checkpoint are written; a temporary one, in a job of one")
     args = parser.parse_args()
@@ -128,7 +129,7 @@ def report(args: argparse.Namespace, engine: MegatronEngine, architecture: Archi
 
 def configuration(args: argparse.Namespace) -> RunConfig:
     config = RunConfig(platform=args.platform)
-    config.model.dtype = args.dtype
+    config.model.dtype, config.model.fp32_logits = args.dtype, args.fp32_logits
     engine = config.engine
     engine.tensor_parallel, engine.pipeline_parallel = args.tensor_parallel, args.pipeline_parallel
     engine.sequence_parallel, engine.recompute = args.sequence_parallel, args.recompute

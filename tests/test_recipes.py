@@ -103,7 +103,6 @@ def test_every_recipe_and_nothing_else_is_in_the_table():
         (["recipe=qwen2_5_7b-1n4g-aligner", "rollout=trtllm"], r"rollout=trtllm cannot serve models/Qwen2\.5-7B\.nemo: its QKV layers have biases"),
         (["recipe=qwen2_5_7b-1n4g-aligner", "model.architecture=qwen3_4b_base"], r"NeMo 2\.1 does not know Qwen3; use engine=megatron"),
         (["recipe=qwen2_5_7b-1n4g-aligner", "rollout=torch"], r"rollout=torch is not for engine=aligner"),
-        ([QWEN_7B, "rollout.temperature=0.7"], r"rollout\.temperature=0\.7 with rollout=trtllm"),
         ([QWEN_7B, "rollout=vllm", "rollout.endpoints=['http://a:1']"], r"rollout\.endpoints names 1 server, and the run has 2 replicas of 2 ranks"),
         (["rollout=vllm", "rollout.tensor_parallel=3"], r"rollout\.tensor_parallel=3 is for GPUs, and cluster\.gpus_per_node is 0"),
         ([QWEN_7B, "model.architecture=qwen9"], r"model\.architecture=qwen9 is unknown: there are llama3_1_8b"),

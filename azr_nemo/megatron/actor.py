@@ -4,8 +4,9 @@ An optimizer step covers all rows of a batch, or of one of its mini-batches. Its
 all its response tokens, or all its responses, so the result depends neither on the packing nor on the number of data-parallel ranks.
 """
 
+import contextlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from azr_nemo.algorithms.finite import bounded
 from azr_nemo.algorithms.importance_sampling import importance_weights
 from azr_nemo.algorithms.losses import LOSSES, Bounds, Moved
 from azr_nemo.megatron import distributed
-from azr_nemo.megatron.batches import MicroBatch, mini_batches, pack
+from azr_nemo.megatron.batches import MicroBatch, mini_batches, on_device, pack
 from azr_nemo.megatron.finite_weights import Growth
 from azr_nemo.megatron.generation import request_seed
 from azr_nemo.megatron.huggingface import open_weights
@@ -48,14 +49,20 @@ class Actor:
         self.dtype = choose_dtype(config.model.dtype, platform)
         model = build_model(hf_config, platform, config.engine, self.dtype, config.rollout.temperature, config.model.fp32_logits)
         with open_weights(model_dir, hf_config) as weights:
-            weights.refuse_others(import_weights(model, hf_config, weights.get))
+            weights.refuse_others(import_weights(model, hf_config, weights.part))
         ddp = DistributedDataParallelConfig(
-            grad_reduce_in_fp32=True, overlap_grad_reduce=False, use_distributed_optimizer=config.engine.distributed_optimizer
+            grad_reduce_in_fp32=True,
+            # Gradients travel while the last micro-batch still goes backward. Weights do not come back that way (overlap_param_gather): the refit
+            # that follows every step wants all of them at once.
+            overlap_grad_reduce=has_transformer_engine_layers(platform, self.dtype),
+            use_distributed_optimizer=config.engine.distributed_optimizer,
         )
         transformer = bare(model).config
         transformer.finalize_model_grads_func = finalize_model_grads
         with platform.scope():
             self.model = DistributedDataParallel(transformer, ddp, model)
+        if ddp.overlap_grad_reduce:
+            transformer.no_sync_func = self.model.no_sync
         self.supervised = False
         self._growth = Growth(self.model.parameters())
         self.reset_optimizer()
@@ -69,7 +76,9 @@ class Actor:
     def growth(self) -> float:
         """By what factor the latest update made the weights larger, on the rank where it is largest; infinite when one is not finite. The
         weights themselves are looked at, since loss and gradient may be finite where Adam's step is not."""
-        return distributed.largest(self._growth.update())
+        with distributed.waiting():
+            growth = self._growth.update()
+        return distributed.largest(growth)
 
     @property
     def updates(self) -> int:
@@ -80,14 +89,18 @@ class Actor:
         """Log-probabilities [B, T] of the responses' tokens, fp32 on the CPU, 0 beyond a response. Logits are tempered first."""
         longest = max(map(len, responses))
         out = torch.zeros(len(responses), longest)
+        found: list[tuple[MicroBatch, Tensor]] = []
 
         def score(batch: MicroBatch, logprobs: Tensor, entropies: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-            if parallel_state.get_tensor_model_parallel_rank() == 0:
-                out[batch.rows.cpu(), batch.times.cpu()] = logprobs.detach().cpu()
+            found.append((batch, logprobs.detach()))
             return logprobs.sum(), {}
 
         with torch.no_grad():
             self._run(self._pack(prompts, responses, torch.ones(len(responses), longest)), score, (), learn=False)
+        if found and parallel_state.get_tensor_model_parallel_rank() == 0:
+            rows, times = (torch.cat([getattr(batch, name) for batch, _ in found]) for name in ("rows", "times"))
+            with distributed.waiting():
+                out[rows, times] = torch.cat([logprobs for _, logprobs in found]).cpu()
         dist.all_reduce(out)
         return out
 
@@ -100,6 +113,10 @@ class Actor:
         `optim.importance_sampling=on` alone: rollout_kl is the mean of log p_rollout - log p_trainer, before the first step, and rollout_kl_k3
         its low-variance estimate (http://joschu.net/blog/kl-approx.html).
         """
+        with self._gradients():
+            return self._update(batch)
+
+    def _update(self, batch: TrainingBatch) -> dict[str, float]:
         started = time.perf_counter()
         if self.supervised:
             # What a warm start leaves in Adam's moments must not steer self-play, and weights that were warm-started in an earlier run
@@ -129,10 +146,10 @@ class Actor:
 
         def score(rows: MicroBatch, logprobs: Tensor, entropies: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
             def here(values: Tensor) -> Tensor:
-                return values[rows.rows.cpu(), rows.times.cpu()].to(logprobs.device)
+                return on_device(values[rows.rows, rows.times], logprobs.device)
 
             old = logprobs.detach() if old_logprobs is None else here(old_logprobs)
-            losses, stats = LOSSES[optim.loss](Moved(logprobs, old, here(advantages), rows.rows.to(logprobs.device)), bounds)
+            losses, stats = LOSSES[optim.loss](Moved(logprobs, old, here(advantages), on_device(rows.rows, logprobs.device)), bounds)
             # What was not sampled counts as if the rollout engine agreed.
             drawn = here(rollout)
             drawn = torch.where(drawn.isnan(), old, drawn)
@@ -174,7 +191,18 @@ class Actor:
             group["lr"] = self.config.warmup.lr if lr is None else lr
         prompts, responses = [example.prompt_ids for example in examples], [example.response_ids for example in examples]
         mask = torch.ones(len(examples), max(map(len, responses)))
-        return self._step(self._pack(prompts, responses, mask), score, ("loss",))
+        with self._gradients():
+            return self._step(self._pack(prompts, responses, mask), score, ("loss",))
+
+    @contextlib.contextmanager
+    def _gradients(self) -> Iterator[None]:
+        """Inside, gradients have their memory. Outside a GPU has it for sampling, from the first update on, where `engine.offload_gradients` is."""
+        offload = self.config.engine.offload_gradients and self.platform.device.type == "cuda"
+        if offload:
+            self.model.restore_grad_buffers()
+        yield
+        if offload:
+            self.model.offload_grad_buffers()
 
     def _pack(self, prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]], mask: Tensor) -> list[MicroBatch]:
         share, shares = parallel_state.get_data_parallel_rank(), parallel_state.get_data_parallel_world_size()
@@ -207,17 +235,17 @@ class Actor:
             distributed.advance()
             device = self.platform.device
             output = model(
-                batch.tokens.to(device),
-                batch.positions().to(device),
+                on_device(batch.tokens, device),
+                on_device(batch.positions(), device),
                 None,
-                labels=batch.targets.to(device),
-                loss_mask=batch.mask.to(device),
+                labels=on_device(batch.targets, device),
+                loss_mask=on_device(batch.learnt, device),
                 packed_seq_params=batch.packed(device),
             )
 
             def loss(output: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
                 total, sums = score(batch, *output)
-                count = torch.tensor(len(batch.rows), dtype=torch.int, device=device)
+                count = torch.full((), len(batch.rows), dtype=torch.int, device=device)
                 return total, count, {**sums, "tokens": count}
 
             return output, loss
@@ -237,9 +265,10 @@ class Actor:
 
 def _total(statistics: list[dict[str, Tensor]], names: Sequence[str]) -> dict[str, float]:
     sums = torch.zeros(len(names), dtype=torch.float64)
-    # Only last stages have statistics, and a tensor-parallel group's ranks all have the same.
-    if parallel_state.get_tensor_model_parallel_rank() == 0:
-        for entry in statistics:
-            sums += torch.tensor([float(entry[name]) for name in names], dtype=torch.float64)
+    # Only last stages have statistics, and a tensor-parallel group's ranks all have the same. One wait for the device.
+    if statistics and parallel_state.get_tensor_model_parallel_rank() == 0:
+        found = torch.stack([torch.stack([entry[name].double() for name in names]) for entry in statistics]).sum(0)
+        with distributed.waiting():
+            sums += found.cpu()
     dist.all_reduce(sums)
     return dict(zip(names, sums.tolist(), strict=True))

@@ -40,6 +40,11 @@ class MicroBatch:
         """Tokens of each block."""
         return tuple(map(sum, self.blocks))
 
+    @property
+    def learnt(self) -> Tensor:
+        """The positions [n] of the learnt targets, in the order of rows and times."""
+        return self.mask[0].nonzero()[:, 0]
+
     def positions(self) -> Tensor:
         """Position ids [1, s]: every row counts from 0, and goes on where what it shares ends."""
         return torch.cat(
@@ -48,10 +53,16 @@ class MicroBatch:
 
     def packed(self, device: torch.device) -> Blocks:
         """What tells Megatron where blocks begin, and our attention what is seen in them."""
-        starts = torch.tensor([0, *self.lengths]).cumsum(0).to(device, torch.int32)
+        starts = torch.tensor([0, *self.lengths]).cumsum(0).int()
         longest = int(self.positions().max()) + 1
-        seen = tuple(_seen(block).to(device) if len(block) > 2 else None for block in self.blocks)
+        starts = on_device(starts, device)
+        seen = tuple(on_device(_seen(block), device) if len(block) > 2 else None for block in self.blocks)
         return Blocks("thd", cu_seqlens_q=starts, cu_seqlens_kv=starts, max_seqlen_q=longest, max_seqlen_kv=longest, seen=seen)
+
+
+def on_device(tensor: Tensor, device: torch.device) -> Tensor:
+    """A copy of a CPU's tensor there, without waiting for what the device still has to do; on a CPU the tensor itself."""
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
 
 
 def mini_batches(rows: int, count: int, seed: int) -> list[Tensor]:

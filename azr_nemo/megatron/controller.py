@@ -4,6 +4,7 @@ Every rank holds its part of the trainer and a whole rollout engine, refitted fr
 """
 
 import contextlib
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,6 +21,7 @@ from azr_nemo.megatron.actor import Actor
 from azr_nemo.megatron.architecture import check_layout
 from azr_nemo.megatron.checkpoint import load_checkpoint, take_snapshot
 from azr_nemo.megatron.commands import Command, announce, join_ids, receive, split_ids
+from azr_nemo.megatron.core_versions import require_known
 from azr_nemo.megatron.finite_weights import LARGEST_GROWTH, require_growth
 from azr_nemo.megatron.generation import ExpectedLengths, deal, decode_requests, encode_requests, request_seed, sample_everywhere
 from azr_nemo.megatron.huggingface import read_config
@@ -53,6 +55,7 @@ class Worker:
         """note: hears how a rollout engine that starts a server gets on."""
         self.hf_config, self.model_dir = read_config(model_dir), model_dir
         engine = config.engine
+        require_known()
         check_layout(self.hf_config, engine.tensor_parallel, engine.pipeline_parallel, distributed.world_size())
         if engine.sequence_parallel and engine.tensor_parallel == 1:
             raise UserError(
@@ -169,12 +172,16 @@ class MegatronEngine:
             requests.append(self._request(prompt, ids, request_seed(seed, index)))
         version = self.worker.actor.updates
         seen: dict[tuple[int, int], Completion] = {}
+        one_at_a_time = threading.Lock()
 
         def arrived(index: int, k: int, sample: Sample) -> None:
             check_version(sample, version, index, k)
-            seen[index, k] = self._completion(requests[index], sample)
-            if batch.on_completion is not None:
-                batch.on_completion(index, k, seen[index, k])
+            # Many ranks' samples come at once: only what the step does with one has to wait for the one before.
+            completion = self._completion(requests[index], sample)
+            with one_at_a_time:
+                seen[index, k] = completion
+                if batch.on_completion is not None:
+                    batch.on_completion(index, k, completion)
 
         kinds = [(prompt.role, prompt.type) for prompt in batch.prompts]
         expected = [self._lengths.of(kind, request.max_new_tokens) for kind, request in zip(kinds, requests, strict=True)]

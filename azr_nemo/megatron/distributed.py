@@ -2,6 +2,7 @@
 
 import atexit
 import contextlib
+import math
 import os
 from collections.abc import Iterator
 from datetime import timedelta
@@ -15,6 +16,9 @@ from azr_nemo.megatron.platform import Platform
 from azr_nemo.megatron.watchdog import Watchdog
 
 WATCHDOG_S = 7200.0
+# Of the watchdog's bound: what a collective waits, in every group. The watchdog knows whom to name; a long generation with progress must not end in a
+# blind timeout.
+PATIENCE = 4
 # What the message of a collective that broke speaks of; any other error of a rank is its own.
 BROKEN = ("gloo", "nccl", "connection", "timed out", "socket", "store")
 
@@ -38,8 +42,7 @@ def start(platform: Platform, tensor_parallel_size: int, pipeline_parallel_size:
         torch.cuda.set_device(platform.device)
     if not dist.is_initialized():
         world = int(os.environ.get("WORLD_SIZE", "1"))
-        # The watchdog is the bound, since it knows whom to name; a long generation with progress must not end in a blind timeout.
-        timeout = timedelta(seconds=4 * watchdog_s)
+        timeout = timedelta(seconds=PATIENCE * watchdog_s)
         if world == 1:
             os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
             _store, rank = dist.HashStore(), 0
@@ -48,7 +51,7 @@ def start(platform: Platform, tensor_parallel_size: int, pipeline_parallel_size:
         _starts += 1  # a job may start again with the store of the first time, whose keys must not be mistaken for its own
         store = dist.PrefixStore(f"start/{_starts}", _store)
         dist.init_process_group(platform.backend, store=dist.PrefixStore("group", store), rank=rank, world_size=world, timeout=timeout)
-        _watchdog = Watchdog(store, rank, world, watchdog_s)
+        _watchdog = Watchdog(store, rank, world, watchdog_s, on_device=platform.device.type == "cuda")
         _samples_group = dist.new_group(backend="gloo", timeout=timeout)
         atexit.register(stop)
     if parallel_state.model_parallel_is_initialized():
@@ -59,7 +62,9 @@ def start(platform: Platform, tensor_parallel_size: int, pipeline_parallel_size:
             return
         parallel_state.destroy_model_parallel()
     with platform.scope():
-        parallel_state.initialize_model_parallel(tensor_parallel_size, pipeline_parallel_size)
+        parallel_state.initialize_model_parallel(
+            tensor_parallel_size, pipeline_parallel_size, distributed_timeout_minutes=math.ceil(PATIENCE * watchdog_s / 60)
+        )
         # Megatron forks its CUDA random state around dropout; there is no dropout here, and the inference tracker's fork is a no-op.
         tensor_parallel.model_parallel_cuda_manual_seed(1, inference_rng_tracker=platform.device.type == "cpu", force_reset_rng=True)
 

@@ -112,7 +112,7 @@ def sample_everywhere(
 ) -> list[list[Sample]] | None:
     """Samples all requests, each rank its pieces. Collective. Rank 0 gets every result, result[i][k] of request i; the others None.
 
-    on_sample(i, k, sample) is called on rank 0 as each sample ends, on whatever rank: one call at a time, but from several threads.
+    on_sample(i, k, sample) is called on rank 0 as each sample ends, on whatever rank, from a thread of that rank's: several at a time.
     """
     mine = [piece for piece in pieces if piece.rank == dist.get_rank()]
     own = [replace(requests[piece.index], samples=piece.count, first=piece.first) for piece in mine]
@@ -194,7 +194,6 @@ class _Receiver:
     def __init__(self, requests: Sequence[SampleRequest], on_sample: OnSample | None) -> None:
         self._samples: list[list[Sample | None]] = [[None] * request.samples for request in requests]
         self._on_sample = on_sample
-        self._lock = threading.Lock()
         self._error: BaseException | None = None
         self._lost = threading.Event()
         self._threads = [
@@ -207,10 +206,9 @@ class _Receiver:
             thread.start()
 
     def take(self, index: int, k: int, sample: Sample) -> None:
-        with self._lock:
-            self._samples[index][k] = sample
-            if self._on_sample is not None and self._error is None:
-                self._on_sample(index, k, sample)
+        self._samples[index][k] = sample
+        if self._on_sample is not None and self._error is None:
+            self._on_sample(index, k, sample)
 
     def join(self) -> None:
         """Waits for the last word of every rank, or until a rank is lost: it breaks its connection, or the watchdog ends the run."""

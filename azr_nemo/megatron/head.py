@@ -32,7 +32,7 @@ class _TokenScores(torch.autograd.Function):
         group: dist.ProcessGroup | None,
         fp32_logits: bool,
     ) -> tuple[Tensor, Tensor]:
-        logits = hidden.float() @ weight.float().t() if fp32_logits else hidden @ weight.t()
+        logits = wide_product(hidden, weight.t()) if fp32_logits else hidden @ weight.t()
         # A target of another rank's part of the vocabulary counts 0 here and is added in by the reduction.
         local = targets - first
         owned = (local >= 0) & (local < weight.size(0))
@@ -40,13 +40,14 @@ class _TokenScores(torch.autograd.Function):
         # Per row: largest logit, sum of exp(x - top), sum of exp(x - top) * (x - top), the target's logit.
         top, mass, moment, chosen = (hidden.new_zeros(hidden.size(0), dtype=torch.float32) for _ in range(4))
         for rows in _blocks(logits):
-            x = logits[rows].float() / temperature
+            x = logits[rows].to(torch.float32, copy=True).div_(temperature)
             top[rows] = x.amax(-1)
             chosen[rows] = x.gather(-1, local[rows, None])[:, 0]
             x.sub_(top[rows, None])
             powers = x.exp()
             mass[rows] = powers.sum(-1)
             moment[rows] = powers.mul_(x).sum(-1)
+            del x, powers  # two blocks at a time, as the next one begins
         chosen = torch.where(owned, chosen, 0.0)
         if group is not None and group.size() > 1:
             own = top.clone()
@@ -68,14 +69,44 @@ class _TokenScores(torch.autograd.Function):
         hidden, weight, logits, local, owned, normaliser, entropy = ctx.saved_tensors
         for rows in _blocks(logits):
             # d logp_t / dx_j = [j = t] - p_j;  d entropy / dx_j = -p_j (log p_j + entropy)
-            logp = (logits[rows].float() / ctx.temperature).sub_(normaliser[rows, None])
+            logp = logits[rows].to(torch.float32, copy=True).div_(ctx.temperature).sub_(normaliser[rows, None])
             p = logp.exp()
             logp.add_(entropy[rows, None]).mul_(-grad_entropy[rows, None]).sub_(grad_logprob[rows, None]).mul_(p)
             logp.scatter_add_(-1, local[rows, None], torch.where(owned[rows], grad_logprob[rows], 0.0)[:, None])
-            logits[rows] = logp.div_(ctx.temperature).to(logits.dtype)
-        # In the logits' dtype, and rounded to the parameter's at the end alone.
-        grad_hidden, grad_weight = logits @ weight.to(logits.dtype), logits.t() @ hidden.to(logits.dtype)
+            del p
+            logits[rows].copy_(logp.div_(ctx.temperature))
+            del logp
+        if logits.dtype == weight.dtype:
+            grad_hidden, grad_weight = logits @ weight, logits.t() @ hidden
+        else:
+            grad_hidden, grad_weight = wide_gradients(logits, weight, hidden, split=logits.device.type == "cuda")
         return grad_hidden.to(hidden.dtype), grad_weight.to(weight.dtype), None, None, None, None, None
+
+
+def wide_product(left: Tensor, right: Tensor) -> Tensor:
+    """left @ right in fp32. Of bfloat16 factors a GPU's tensor cores give just that: each product is exact in fp32, in which they are added up."""
+    if left.device.type == "cuda" and left.dtype == right.dtype == torch.bfloat16:
+        return torch.mm(left, right, out_dtype=torch.float32)
+    return left.float() @ right.float()
+
+
+def wide_gradients(logits: Tensor, weight: Tensor, hidden: Tensor, split: bool) -> tuple[Tensor, Tensor]:
+    """logits @ weight and logits.t() @ hidden, both fp32, of fp32 logits [n, V] and narrower weight [V, H] and hidden [n, H].
+
+    split: the logits are taken as the sum of two numbers of the narrow dtype, 16 digits of bfloat16 together, so that a GPU multiplies on its tensor
+    cores; a few rows at a time, as the halves are as large as the logits.
+    """
+    grad_hidden = torch.empty_like(hidden, dtype=torch.float32)
+    grad_weight = torch.zeros_like(weight, dtype=torch.float32)
+    for rows in _blocks(logits):
+        parts = [logits[rows]]
+        if split:
+            high = parts[0].to(weight.dtype)
+            parts = [high, (parts[0] - high).to(weight.dtype)]
+        grad_hidden[rows] = sum(wide_product(part, weight) for part in parts)
+        for part in parts:
+            grad_weight.add_(wide_product(part.t(), hidden[rows]))
+    return grad_hidden, grad_weight
 
 
 def token_scores(
@@ -103,9 +134,10 @@ def _blocks(logits: Tensor) -> list[slice]:
 
 
 class ScoringGPT(GPTModel):
-    """GPTModel whose last stage, when given labels and a mask, returns (log-probabilities, entropies) of the masked-in tokens.
+    """GPTModel whose last stage, when given labels [1, s] and, as loss_mask, the positions [n] of those that are learnt, returns
+    (log-probabilities, entropies), both [n].
 
-    Their order is position-major, that of `mask.t().nonzero()`. Without labels it returns logits, as GPTModel does.
+    Positions and no mask: of a mask the host would have to ask the device how many there are. Without labels it returns logits, as GPTModel does.
     """
 
     temperature: float = 1.0
@@ -127,12 +159,12 @@ class ScoringGPT(GPTModel):
         group = self.pg_collection.tp
         first = group.rank() * weight.size(0)
         # Rows that only pad the vocabulary are left out, so they take no probability and no gradient.
-        weight = weight[: max(0, min(weight.size(0), self.true_vocab - first))]
-        chosen = loss_mask.t()
+        if (own := max(0, self.true_vocab - first)) < weight.size(0):
+            weight = weight[:own]  # only then: a slice's gradient is one more table
         if self.config.sequence_parallel:
             # Every rank has its part of the positions and needs all of them for its part of the vocabulary.
-            hidden = gather_from_sequence_parallel_region(hidden_states, group=group)[chosen]
+            hidden = gather_from_sequence_parallel_region(hidden_states, group=group)[:, 0].index_select(0, loss_mask)
         else:
-            hidden = copy_to_tensor_model_parallel_region(hidden_states[chosen], group=group)
-        targets = labels.t()[chosen]
+            hidden = copy_to_tensor_model_parallel_region(hidden_states[:, 0].index_select(0, loss_mask), group=group)
+        targets = labels[0].index_select(0, loss_mask)
         return token_scores(hidden, weight, targets, first=first, temperature=self.temperature, group=group, fp32_logits=self.fp32_logits)

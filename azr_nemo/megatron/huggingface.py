@@ -40,6 +40,21 @@ def read_config(model_dir: Path) -> PretrainedConfig:
 
 
 @dataclass(frozen=True)
+class StoredTensor:
+    """A tensor of a file, of which only what is indexed is read. Indexing raises UserError for what is not finite."""
+
+    weights: "Weights"
+    name: str
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(self.weights.handles[self.name].get_slice(self.name).get_shape())
+
+    def __getitem__(self, index: tuple[slice, ...]) -> Tensor:
+        return require_finite(self.weights.handles[self.name].get_slice(self.name)[index], self.name, self.weights.model_dir)
+
+
+@dataclass(frozen=True)
 class Weights:
     """The tensors in the safetensors files of a Hugging Face directory, but for copies of what the model has anyway. handles: by name."""
 
@@ -52,10 +67,18 @@ class Weights:
 
     def get(self, name: str) -> Tensor:
         """One tensor (memory-mapped, nothing else is loaded). Raises UserError when it is missing or not finite."""
+        self._require(name)
+        return require_finite(self.handles[name].get_tensor(name), name, self.model_dir)
+
+    def part(self, name: str) -> StoredTensor:
+        """One tensor, to be read in parts. Raises UserError when it is missing."""
+        self._require(name)
+        return StoredTensor(self, name)
+
+    def _require(self, name: str) -> None:
         if name not in self.handles:
             hint = ', which may lack "tie_word_embeddings": true' if name == HEAD else ""
             raise UserError(f"{self.model_dir} has no tensor {name}: its files do not match its config.json{hint}")
-        return require_finite(self.handles[name].get_tensor(name), name, self.model_dir)
 
     def refuse_others(self, used: Iterable[str]) -> None:
         """Raises UserError for a tensor that is not among the used ones: it would be lost in silence."""

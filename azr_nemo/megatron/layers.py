@@ -19,6 +19,7 @@ from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
 from azr_nemo.megatron.batches import Blocks
+from azr_nemo.megatron.core_versions import mlp_parts
 
 # Rows up to this many tokens attend by plain products on a CPU: torch's fused backward pass is made for long ones, and takes about four
 # times as long at 150 tokens. The price is scores kept for the backward pass, 5 MB a row and layer at 512 tokens and 9 heads. Rows that share a
@@ -157,5 +158,5 @@ def decoder_spec(config: TransformerConfig, transformer_engine: bool, recompute:
     attention.core_attention = CausalAttention
     if config.qk_layernorm:
         attention.q_layernorm = attention.k_layernorm = RMSNorm
-    parts.mlp.submodules.activation_func = SwiGLU
+    mlp_parts(parts).activation_func = SwiGLU
     return TransformerBlockSubmodules(layer_specs=[layer] * get_num_layers_to_build(config), layer_norm=RMSNorm)

@@ -1,5 +1,7 @@
 """From a Hugging Face configuration to this rank's part of a Megatron GPTModel."""
 
+from importlib.util import find_spec
+
 import torch
 import torch.nn.functional as F
 from megatron.core import parallel_state
@@ -50,7 +52,11 @@ def build_model(
 
 
 def transformer_config(config: PretrainedConfig, platform: Platform, engine: EngineConfig, dtype: torch.dtype) -> TransformerConfig:
-    """Megatron's configuration of the model. Fusions stay off: they want APEX or a compiler, and the layers here do without."""
+    """Megatron's configuration of the model. What TransformerEngine's layers can fuse is fused; our own do without.
+
+    Not fused: dropout (there is none), the softmax (TransformerEngine's attention has its own), layer normalisation (RMSNorm is in the product
+    that follows it).
+    """
     model = read_architecture(config)
     transformer_engine = has_transformer_engine_layers(platform, dtype)
     recompute = {}
@@ -85,11 +91,14 @@ def transformer_config(config: PretrainedConfig, platform: Platform, engine: Eng
         init_method=_leave,
         output_layer_init_method=_leave,
         embedding_init_method=_leave,
-        bias_activation_fusion=False,
+        # Compiled SwiGLU that keeps its input alone.
+        bias_activation_fusion=transformer_engine,
+        # The kernel takes where rows begin from the device; the unfused path asks for it twice a layer and waits.
+        apply_rope_fusion=transformer_engine,
+        # Products add weights' gradients to the fp32 buffer at once. The embedding's and head's layers want APEX's kernel for it.
+        gradient_accumulation_fusion=transformer_engine and find_spec("fused_weight_gradient_mlp_cuda") is not None,
         bias_dropout_fusion=False,
         masked_softmax_fusion=False,
-        gradient_accumulation_fusion=False,
-        apply_rope_fusion=False,
         persist_layer_norm=False,
         batch_p2p_sync=False,
         # Micro-batches differ in length; Megatron then also asks for this dispatcher, dense model or not.

@@ -1,7 +1,7 @@
 """Megatron's Adam with decoupled weight decay, fp32 master weights for bfloat16 models, and its learning-rate schedule."""
 
-import importlib.util
 import math
+from importlib.util import find_spec
 
 import torch
 from megatron.core.distributed import DistributedDataParallel
@@ -20,7 +20,7 @@ def make_optimizer(model: DistributedDataParallel, config: RunConfig, dtype: tor
     Raises UserError when the distributed optimizer is asked for without TransformerEngine.
     """
     optim = config.optim
-    if config.engine.distributed_optimizer and importlib.util.find_spec("transformer_engine") is None:
+    if config.engine.distributed_optimizer and find_spec("transformer_engine") is None:
         # With torch's AdamW Megatron 0.16 cannot take back the step counts that it saved.
         raise UserError("engine.distributed_optimizer=true needs TransformerEngine, which is not installed: set it to false")
     optimizer = get_megatron_optimizer(

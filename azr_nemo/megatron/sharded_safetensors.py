@@ -1,4 +1,4 @@
-"""A format for Megatron's dist_checkpointing: each rank writes its slices to a safetensors file, whose header describes them.
+"""The format of a checkpoint's tensors: each rank writes its slices to a safetensors file, whose header describes them.
 
 Megatron's own format keeps its index as a pickle, which runs code when it is loaded, and forks writer processes behind a spawned manager.
 Here nothing is pickled and nothing forks: slices are copied to host memory and written from there by a thread, and loading reads only the
@@ -8,7 +8,7 @@ bytes that a rank's slices overlap, so a checkpoint can be loaded at any paralle
 import json
 import os
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,13 +17,6 @@ from typing import Any, Self
 import torch
 import torch.distributed as dist
 from megatron.core.dist_checkpointing.core import CheckpointingException
-from megatron.core.dist_checkpointing.dict_utils import dict_list_map_inplace, nested_values
-from megatron.core.dist_checkpointing.mapping import ShardedTensor, is_main_replica
-from megatron.core.dist_checkpointing.strategies.base import (
-    LoadShardedStrategy,
-    StrategyAction,
-    register_default_strategy,
-)
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -31,10 +24,10 @@ from torch import Tensor
 from azr_nemo import progress
 from azr_nemo.file_hashes import Written
 from azr_nemo.megatron.finite_weights import require_finite
+from azr_nemo.megatron.slabs import Slab
 
 BACKEND, VERSION = "safetensors", 1
 LAYOUT = "layout"  # the metadata's one entry
-# Of a checkpoint: how Megatron finds out what to load it with.
 METADATA = {"sharded_backend": BACKEND, "sharded_backend_version": VERSION, "common_backend": "torch", "common_backend_version": 1}
 
 
@@ -47,16 +40,16 @@ class Slices:
     layout: str
 
     @classmethod
-    def of(cls, sharded_state_dict: dict[str, Any], copy: bool) -> Self:
-        """copy: into host memory of their own, so that they stay what they are while training goes on."""
+    def of(cls, slabs: Iterable[Slab], copy: bool) -> Self:
+        """copy: into host memory of their own, so that they stay what they are while training goes on; tensors of a GPU are copied in any case,
+        once."""
         tensors: dict[str, Tensor] = {}
         slices: dict[str, dict[str, Any]] = {}
-        for tensor in nested_values(sharded_state_dict):
-            if isinstance(tensor, ShardedTensor) and is_main_replica(tensor.replica_id):
-                name = str(len(tensors))
-                data = _prepended(tensor).detach().to("cpu", copy=copy, memory_format=torch.contiguous_format)
-                tensors[name] = data.contiguous()
-                slices[name] = {"key": tensor.key, "offset": tensor.global_offset, "shape": tensor.global_shape}
+        for slab in slabs:
+            name = str(len(tensors))
+            data = slab.data.detach().to("cpu", copy=copy, memory_format=torch.contiguous_format)
+            tensors[name] = data.contiguous()
+            slices[name] = {"key": slab.key, "offset": slab.offset, "shape": slab.whole}
         return cls(tensors, json.dumps({"slices": slices, "ranks": dist.get_world_size()}))
 
     def write(self, folder: Path, rank: int) -> tuple[Path, Written]:
@@ -92,34 +85,27 @@ class _Stored:
     global_shape: tuple[int, ...]
 
 
-class SafetensorsLoad(LoadShardedStrategy):
-    """Fills the asked-for slices, in place, from whichever stored ones overlap them."""
+def require_format(folder: Path) -> None:
+    """Raises CheckpointingException for a checkpoint in another format, or in another version of this one."""
+    found = json.loads((folder / "metadata.json").read_text(encoding="utf-8"))
+    if (backend := found.get("sharded_backend")) != BACKEND:
+        raise CheckpointingException(f"its tensors are stored as {backend}, not as {BACKEND}")
+    if (version := found.get("sharded_backend_version")) != VERSION:
+        raise CheckpointingException(f"its format has version {version}, not {VERSION}")
 
-    def check_backend_compatibility(self, loaded_backend: str) -> None:
-        if loaded_backend != BACKEND:
-            raise CheckpointingException(f"its tensors are stored as {loaded_backend}, not as {BACKEND}")
 
-    def check_version_compatibility(self, loaded_version: int) -> None:
-        if loaded_version != VERSION:
-            raise CheckpointingException(f"its format has version {loaded_version}, not {VERSION}")
+def load(slabs: Sequence[Slab], folder: Path) -> None:
+    """Sets the memory of each slab from whichever stored slices overlap it. Collective.
 
-    def load(self, sharded_state_dict: dict[str, Any], checkpoint_dir: str | Path) -> dict[str, Any]:
-        """Raises CheckpointingException for a missing file, tensor or part of one and for a tensor too many, and SafetensorError for a damaged file."""
-        with ExitStack() as stack:
-            stored = _open(Path(checkpoint_dir), stack)
-            _refuse_others(stored, {tensor.key for tensor in nested_values(sharded_state_dict)})
-            progress.expect(len(list(nested_values(sharded_state_dict))), "tensors")
-            return dict_list_map_inplace(lambda tensor: _fill(tensor, stored.get(tensor.key, [])), sharded_state_dict)
-
-    def load_tensors_metadata(self, checkpoint_dir: str | Path) -> dict[str, ShardedTensor]:
-        """The stored tensors by key, without data, as if unsharded."""
-        with ExitStack() as stack:
-            described = {}
-            for key, parts in _open(Path(checkpoint_dir), stack).items():
-                dtype = parts[0].file.get_tensor(parts[0].name).dtype
-                whole = torch.empty(parts[0].global_shape, dtype=dtype, device="meta")
-                described[key] = ShardedTensor.from_rank_offsets(key, whole).without_data()
-            return described
+    Raises CheckpointingException for a missing file, tensor or part of one and for a tensor of the model too many, and SafetensorError for a
+    damaged file."""
+    with ExitStack() as stack:
+        stored = _open(folder, stack)
+        _refuse_others(stored, {slab.key for slab in slabs})
+        progress.expect(len(slabs), "tensors")
+        for slab in slabs:
+            _fill(slab, stored.get(slab.key, []))
+            progress.advance()
 
 
 def _open(folder: Path, stack: ExitStack) -> dict[str, list[_Stored]]:
@@ -146,32 +132,25 @@ def _refuse_others(stored: dict[str, list[_Stored]], own: set[str]) -> None:
         raise CheckpointingException(f"it has a tensor {others[0]}, which this model does not have")
 
 
-def _prepended(tensor: ShardedTensor) -> Tensor:
-    # A layer's parameter is a slice of one tensor that stacks all layers: the stacking axes come first and have length 1 here.
-    return tensor.data.view((1,) * tensor.prepend_axis_num + tuple(tensor.local_shape))
-
-
 @torch.no_grad()
-def _fill(wanted: ShardedTensor, stored: list[_Stored]) -> Tensor:
+def _fill(wanted: Slab, stored: list[_Stored]) -> None:
     if not stored:
         raise CheckpointingException(f"it has no tensor {wanted.key}")
-    if stored[0].global_shape != tuple(wanted.global_shape) and not wanted.allow_shape_mismatch:
-        raise CheckpointingException(f"its tensor {wanted.key} has shape {stored[0].global_shape}, not {tuple(wanted.global_shape)}")
-    wanted.init_data("cpu")
-    target = _prepended(wanted)
-    found = 0
+    if stored[0].global_shape != wanted.whole and not wanted.padded:
+        raise CheckpointingException(f"its tensor {wanted.key} has shape {stored[0].global_shape}, not {wanted.whole}")
+    target, found = wanted.data, 0
+    if wanted.padded:
+        target.zero_()
     for part in stored:
-        for here, there in _overlap(target, wanted.global_offset, part):
+        for here, there in _overlap(target, wanted.offset, part):
             piece = part.file.get_slice(part.name)[there]
             if piece.dtype != target.dtype:
                 raise CheckpointingException(f"its tensor {wanted.key} is {piece.dtype}, not {target.dtype}")
-            target[here] = piece.to(target.device)
+            target[here].copy_(piece)
             found += piece.numel()
-    # A vocabulary padded for another layout may be shorter than this one's: what is beyond it is padding, and stays as it is.
-    if found != target.numel() and not wanted.allow_shape_mismatch:
+    # A vocabulary padded for another layout may be shorter than this one's: what is beyond it is padding, and stays zero.
+    if found != target.numel() and not wanted.padded:
         raise CheckpointingException(f"a part of its tensor {wanted.key} is missing")
-    progress.advance()
-    return wanted.data
 
 
 def _overlap(target: Tensor, offset: tuple[int, ...], part: _Stored) -> Iterator[tuple[tuple[slice, ...], tuple[slice, ...]]]:
@@ -183,7 +162,3 @@ def _overlap(target: Tensor, offset: tuple[int, ...], part: _Stored) -> Iterator
         here.append(slice(low - start, high - start))
         there.append(slice(low - stored_start, high - stored_start))
     yield tuple(here), tuple(there)
-
-
-# Megatron finds how to load a checkpoint by the names in its metadata.json.
-register_default_strategy(StrategyAction.LOAD_SHARDED, BACKEND, VERSION, SafetensorsLoad())

@@ -28,6 +28,9 @@ FAREWELL_S = 30.0  # for one that is on its way out
 BETWEEN, WAITING = "its own work between commands", "waiting for a command"
 # A rank whose innermost frames are of these waits for another rank.
 COLLECTIVES = ("torch.distributed", "megatron.core.pipeline_parallel.p2p_communication", "megatron.core.tensor_parallel.mappings")
+# On a GPU a collective returns at once, and the rank stands where it next needs the device: wherever numbers are read or kernels are queued. What these
+# do takes no time of its own, so who stands in one of them waits for the device, and through it for another rank.
+ON_DEVICE = ("torch", "megatron", "transformer_engine")
 
 
 @dataclass(frozen=True)
@@ -43,10 +46,11 @@ class State:
 
 
 class Watchdog:
-    """Watches the ranks of one job; idle in a job of one. limit_s: within it the run ends after a rank died or hung."""
+    """Watches the ranks of one job; idle in a job of one. limit_s: within it the run ends after a rank died or hung. on_device: ranks compute on GPUs."""
 
-    def __init__(self, store: dist.Store, rank: int, ranks: int, limit_s: float) -> None:
+    def __init__(self, store: dist.Store, rank: int, ranks: int, limit_s: float, on_device: bool = False) -> None:
         self.rank, self.ranks = rank, ranks
+        self._waits_in = COLLECTIVES + (ON_DEVICE if on_device else ())
         self.interval = min(1.0, limit_s / 40)
         self.patience_s = 0.85 * limit_s
         self.silent_s = min(SILENT_S, self.patience_s)
@@ -144,7 +148,7 @@ class Watchdog:
                 beat += 1
                 state = self._state
                 if not (state.left or state.failure):
-                    waiting = state.waiting or _in_collective(sys._current_frames().get(self._main or 0))
+                    waiting = state.waiting or _stands_in(sys._current_frames().get(self._main or 0), self._waits_in)
                     store.set(f"state/{self.rank}", json.dumps({**state.__dict__, "waiting": waiting, "beat": beat}))
                     self._seen[self.rank] = json.dumps({**state.__dict__, "waiting": waiting})
                 for rank in {*heard, *self._neighbours}:
@@ -256,11 +260,13 @@ def _state(text: str) -> State:
     return State(**fields)
 
 
-def _in_collective(frame: FrameType | None) -> bool:
+def _stands_in(frame: FrameType | None, modules: tuple[str, ...]) -> bool:
+    """Whether one of the innermost frames is of these modules, or of modules below them."""
     for _ in range(3):
         if frame is None:
             return False
-        if str(frame.f_globals.get("__name__", "")).startswith(COLLECTIVES):
+        name = str(frame.f_globals.get("__name__", ""))
+        if any(name == module or name.startswith(f"{module}.") for module in modules):
             return True
         frame = frame.f_back
     return False

@@ -6,6 +6,7 @@ of tensor or pipeline parallelism. Megatron fuses q, k and v per kv head and gat
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import torch
 import torch.distributed as dist
@@ -34,12 +35,22 @@ def split_qkv(fused: Tensor, heads: int, kv_heads: int) -> list[Tensor]:
     return [part.reshape(-1, *rest) for part in grouped.split([queries * head_dim, head_dim, head_dim], 1)]
 
 
+class Sliceable(Protocol):
+    """A tensor, or one in a file that is read where it is indexed."""
+
+    @property
+    def shape(self) -> Any: ...
+
+    def __getitem__(self, index: Any, /) -> Tensor: ...
+
+
 @dataclass(frozen=True)
 class _Piece:
     """One Megatron parameter and the Hugging Face tensors in it.
 
-    stage: the pipeline stage that owns it. parameter: this rank's slice, None on other stages. dim: the axis that tensor parallelism cuts,
-    None where every rank holds all of it. fuse, split: between the Hugging Face tensors and the fused, uncut parameter of shape `shape`.
+    stage: the pipeline stage that owns it. parameter: this rank's slice, None on other stages. dim: the axis that tensor parallelism cuts, of
+    every Hugging Face tensor in it into equal parts, None where every rank holds all of it. fuse: from one rank's parts of the Hugging Face tensors
+    to its slice. split: from the fused, uncut parameter of shape `shape` to the tensors.
     """
 
     shapes: dict[str, tuple[int, ...]]
@@ -63,22 +74,23 @@ def export_weights(model: torch.nn.Module, config: PretrainedConfig) -> Iterator
     device = next(gpt.parameters()).device
     for piece in _pieces(model, config):
         if piece.parameter is not None:
-            full = piece.parameter.detach()
-            if piece.dim is not None and tensor_group.size() > 1:
-                slices = [torch.empty_like(full) for _ in range(tensor_group.size())]
-                dist.all_gather(slices, full.contiguous(), group=tensor_group)
-                full = torch.cat(slices, piece.dim)
+            full = piece.parameter.detach().contiguous()
         else:
-            full = torch.empty(piece.shape, dtype=gpt.config.params_dtype, device=device)
+            shape = [n // tensor_group.size() if axis == piece.dim else n for axis, n in enumerate(piece.shape)]
+            full = torch.empty(shape, dtype=gpt.config.params_dtype, device=device)
+        # Slices first: between stages each tensor-parallel rank sends its own, and the nodes' links carry a tensor once.
         if len(pipeline_ranks) > 1:
-            full = full.contiguous()
             dist.broadcast(full, src=pipeline_ranks[piece.stage], group=parallel_state.get_pipeline_model_parallel_group())
+        if piece.dim is not None and tensor_group.size() > 1:
+            slices = full.new_empty(tensor_group.size() * full.size(0), *full.shape[1:])
+            dist.all_gather_into_tensor(slices, full, group=tensor_group)
+            full = slices if piece.dim == 0 else torch.cat(slices.chunk(tensor_group.size()), piece.dim)
         yield from zip(piece.shapes, piece.split(full), strict=True)
 
 
 @torch.no_grad()
-def import_weights(model: torch.nn.Module, config: PretrainedConfig, get: Callable[[str], Tensor]) -> set[str]:
-    """Sets every parameter of this rank from `get(hugging_face_name) -> full tensor`; only the tensors that this rank needs are asked for.
+def import_weights(model: torch.nn.Module, config: PretrainedConfig, get: Callable[[str], Sliceable]) -> set[str]:
+    """Sets every parameter of this rank from `get(hugging_face_name)`, the full tensor or what reads parts of it: only this rank's are asked for.
 
     Returns the names of all that the model is made of, those of other ranks too.
 
@@ -95,9 +107,12 @@ def import_weights(model: torch.nn.Module, config: PretrainedConfig, get: Callab
             tensor = get(name)
             if tuple(tensor.shape) != shape:
                 raise UserError(f"the model's tensor {name} has shape {tuple(tensor.shape)}, but its config.json implies {shape}")
-            parts.append(tensor)
-        full = piece.fuse(parts)
-        piece.parameter.copy_(full if piece.dim is None else full.chunk(size, piece.dim)[rank])
+            # A vocabulary's last part is shorter where padding fills it up.
+            each = -(-shape[piece.dim] // size) if piece.dim is not None else 0
+            parts.append(
+                tensor[tuple(slice(rank * each, (rank + 1) * each) if axis == piece.dim else slice(None) for axis in range(len(shape)))]
+            )
+        piece.parameter.copy_(piece.fuse(parts))
         progress.advance()
     return {name for piece in pieces for name in piece.shapes}
 
@@ -133,9 +148,9 @@ def _layer(a: Architecture, size: int, index: int, stage: int, layer: torch.nn.M
     prefix = f"model.layers.{index}."
     attention, mlp = prefix + "self_attn.", prefix + "mlp."
     yield _plain(prefix + "input_layernorm.weight", (a.hidden,), stage, None, norm("input_layernorm", "self_attention.linear_qkv"))
-    yield _qkv(a, attention, "weight", (a.hidden,), stage, parameter("self_attention.linear_qkv.weight"))
+    yield _qkv(a, size, attention, "weight", (a.hidden,), stage, parameter("self_attention.linear_qkv.weight"))
     if a.qkv_bias:
-        yield _qkv(a, attention, "bias", (), stage, parameter("self_attention.linear_qkv.bias"))
+        yield _qkv(a, size, attention, "bias", (), stage, parameter("self_attention.linear_qkv.bias"))
     if a.qk_norm:
         for which in "qk":
             weight = parameter(f"self_attention.{which}_layernorm.weight")
@@ -155,14 +170,14 @@ def _vocabulary(a: Architecture, size: int, name: str, stage: int, parameter: Te
     padded = a.padded_vocab(size)
 
     def fuse(parts: list[Tensor]) -> Tensor:
-        return torch.cat([parts[0], parts[0].new_zeros(padded - a.vocab, a.hidden)])
+        return torch.cat([parts[0], parts[0].new_zeros(padded // size - parts[0].size(0), a.hidden)])
 
     return _Piece({name: (a.vocab, a.hidden)}, stage, parameter, (padded, a.hidden), 0, fuse, split=lambda full: [full[: a.vocab]])
 
 
-def _qkv(a: Architecture, prefix: str, kind: str, rest: tuple[int, ...], stage: int, parameter: Tensor | None) -> _Piece:
+def _qkv(a: Architecture, size: int, prefix: str, kind: str, rest: tuple[int, ...], stage: int, parameter: Tensor | None) -> _Piece:
     def fuse(parts: list[Tensor]) -> Tensor:
-        return fuse_qkv(parts[0], parts[1], parts[2], a.kv_heads)
+        return fuse_qkv(parts[0], parts[1], parts[2], a.kv_heads // size)
 
     def split(full: Tensor) -> list[Tensor]:
         return split_qkv(full, a.heads, a.kv_heads)
@@ -175,11 +190,8 @@ def _qkv(a: Architecture, prefix: str, kind: str, rest: tuple[int, ...], stage: 
 def _gate_up(a: Architecture, size: int, prefix: str, stage: int, parameter: Tensor | None) -> _Piece:
     """Megatron's order: for each tensor-parallel rank its rows of gate, then its rows of up."""
 
-    def fuse(parts: list[Tensor]) -> Tensor:
-        return torch.stack([part.view(size, a.ffn // size, a.hidden) for part in parts], 1).flatten(0, 2)
-
     def split(full: Tensor) -> list[Tensor]:
         return [part.reshape(a.ffn, a.hidden) for part in full.view(size, 2, a.ffn // size, a.hidden).unbind(1)]
 
     shapes: dict[str, tuple[int, ...]] = {f"{prefix}{which}_proj.weight": (a.ffn, a.hidden) for which in ("gate", "up")}
-    return _Piece(shapes, stage, parameter, (2 * a.ffn, a.hidden), 0, fuse, split)
+    return _Piece(shapes, stage, parameter, (2 * a.ffn, a.hidden), 0, fuse=torch.cat, split=split)

@@ -83,10 +83,6 @@ def _check_replicas(config: RunConfig, shape: "PretrainedConfig", ranks: int) ->
     node = int(os.environ.get("LOCAL_WORLD_SIZE", config.cluster.gpus_per_node or ranks))
     if node % size:
         raise UserError(f"rollout.tensor_parallel={size} does not divide the {node} GPUs of a node: a replica lies within one node")
-    if rollout.name == "trtllm" and rollout.temperature != 1:
-        raise UserError(
-            f"rollout.temperature={rollout.temperature:g} with rollout=trtllm: its log-probabilities are of temperature 1, so use that"
-        )
 
 
 def describe(config: RunConfig) -> list[str]:

@@ -27,7 +27,8 @@ HOLES = 0.85
 class Memory:
     """Bytes of one rank. activations: what autograd keeps; scratch: what a training step needs beside it for moments, the head's logits above
     all. replica: the rollout engine's weights. cache: keys and values. reserved: the cache stays while the trainer learns (trtllm, vllm).
-    holes: of each byte that comes and goes, how many more a CPU's heap takes."""
+    holes: of each byte that comes and goes, how many more a CPU's heap takes. offloaded: of the gradients, what is not there while sampling.
+    snapshot: host memory while a checkpoint is written, of this rank's part of it; on the device a checkpoint takes nothing."""
 
     weights: int
     gradients: int
@@ -38,6 +39,8 @@ class Memory:
     cache: int
     reserved: bool = False
     holes: float = 0.0
+    offloaded: int = 0
+    snapshot: int = 0
 
     @property
     def state(self) -> int:
@@ -55,7 +58,7 @@ class Memory:
 
     @property
     def generating(self) -> int:
-        return self.state + round(self.cache * (1 + self.holes))
+        return self.state - self.offloaded + round(self.cache * (1 + self.holes))
 
     @property
     def peak(self) -> int:
@@ -89,7 +92,11 @@ def stage_memory(size: Sizing, stage: int) -> Memory:
         cache = decode_bytes(size)
     activations, scratch = training_bytes(size, stage)
     holes = 0.0 if size.accelerated else HOLES
-    return Memory(weights, gradients, (masters + moments) // shards, activations, scratch, replica, cache, reserved, holes)
+    offloaded = gradients if size.offload_gradients and size.accelerated and not size.padded else 0
+    optimizer = (masters + moments) // shards
+    return Memory(
+        weights, gradients, optimizer, activations, scratch, replica, cache, reserved, holes, offloaded, snapshot=weights + optimizer
+    )
 
 
 def kept_by_layer(size: Sizing, tokens: int) -> int:
@@ -99,17 +106,19 @@ def kept_by_layer(size: Sizing, tokens: int) -> int:
     queries, keys = model.heads * model.head_dim // cut, model.kv_heads * model.head_dim // cut
     numbers = 4 * hidden  # both normalisations keep their input, both projections behind them theirs
     numbers += queries + 2 * keys  # the fused projection's output, of which the values are a view
-    numbers += queries + keys + 4 * model.head_dim  # queries and keys after their rotation, its cosines and sines for both
+    numbers += queries + keys  # both after their rotation
+    if not size.accelerated:
+        numbers += 4 * model.head_dim  # its cosines and sines, for both; the fused kernel keeps what all layers share
     numbers += queries  # the output projection's input
     scales = 2.0
     if model.qk_norm:
         numbers += queries
         scales += (model.heads + model.kv_heads) / cut
     if size.accelerated:
-        # TransformerEngine's attention keeps its output, which the projection takes as it is, and one fp32 number a head. Its layers have the
-        # feed-forward product unfused: input (2), silu, the other half, and the product.
+        # TransformerEngine's attention keeps its output, which the projection takes as it is, and one fp32 number a head. The fused SwiGLU keeps its
+        # input (2), the projection behind it the product.
         scales += model.heads / cut
-        numbers += 5 * model.ffn // cut
+        numbers += 3 * model.ffn // cut
     else:
         numbers += 3 * model.ffn // cut
         if size.batch.row <= SHORT:
@@ -136,23 +145,29 @@ def training_bytes(size: Sizing, stage: int) -> tuple[int, int]:
     backward = batch.tokens * 4 * model.ffn // layout.tensor
     if not size.accelerated and batch.row <= SHORT:
         backward = max(backward, (2 * model.heads * batch.row**2 - 3 * batch.tokens * model.ffn) // layout.tensor)
-    matrix = 2 * model.ffn * model.hidden // layout.tensor
-    layer = (batch.tokens * 2 * hidden + backward + matrix) * size.width
+    # Weights' gradients: the largest, until it is added up in fp32; a GPU's products add them up themselves, and keep one dummy of each shape.
+    largest = 2 * model.ffn * model.hidden // layout.tensor
+    heads = 2 * model.heads + 2 * model.kv_heads
+    dummies = (
+        (3 * model.ffn + heads * model.head_dim) * model.hidden // layout.tensor * size.width if size.accelerated and not size.padded else 0
+    )
+    layer = (batch.tokens * 2 * hidden + backward + (0 if dummies else largest)) * size.width
     if size.recompute:
         layer += one  # one layer at a time is computed again
     if not last:
-        return activations, layer
+        return activations, layer + dummies
     table = vocabulary_parameters(model, layout.tensor) * size.width
     states = batch.learnt * model.hidden * size.width
     logits = batch.learnt * (model.padded_vocab(layout.tensor) // layout.tensor)
     block = logits if size.padded else min(logits, BLOCKS[size.accelerated])
-    head = logits * size.width + 2 * FP32 * block + states + table
+    # Two blocks while probabilities are taken; later the gradients of hidden states and table, and where the table is padded one of the whole of it.
+    head = logits * size.width + states + max(2 * FP32 * block, states + table * (1 + (model.padded_vocab(layout.tensor) > model.vocab)))
     if size.fp32_logits and size.width < FP32:
         # Logits, and the gradients of hidden states and table before they are rounded, are twice as wide.
         head += logits * (FP32 - size.width) + 2 * (states + table)
     # A tied embedding's gradient from the head waits for the one from the first layer.
     waiting = table if model.tied and first else 0
-    return activations + states, max(head, layer + waiting)
+    return activations + states, max(head, layer + waiting) + dummies
 
 
 def replica_bytes(size: Sizing) -> int:

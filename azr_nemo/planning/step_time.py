@@ -52,6 +52,9 @@ def cpu(cores: int = 0, width: int = 4) -> Hardware:
     return Hardware(f"CPU, {cores} cores", flops, 20e9, 5e9, 1e9, training=0.5, prefill=0.4, decode=0.22, launch_s=0.0, latency_s=100e-6)
 
 
+# Of a replica in a process of its own: weights come in buckets of so many bytes, each a remote call and a reload of what it holds; waking maps its
+# memory again. Estimates.
+BUCKET_BYTES, HANDOVER_S, WAKING_S = 2**30, 0.1, 1.0
 OPTIMIZER_BYTES = 34  # read and written for a parameter: gradient twice, master, both moments twice, weight
 
 
@@ -164,13 +167,16 @@ def gradient_seconds(size: Sizing, hardware: Hardware) -> float:
 
 
 def refit_seconds(size: Sizing, hardware: Hardware) -> float:
-    """The weight stream: gathered over tensor-parallel ranks, sent through the stages, and copied into the replica."""
+    """The weight stream: slices sent through the stages, gathered over tensor-parallel ranks, copied into the replica, bucket by bucket where that
+    is another process."""
     layout, whole = size.layout, total_parameters(size.model) * size.width
     seconds = 3 * whole / (hardware.bandwidth * hardware.reading)
     if layout.tensor > 1:
         seconds += whole * (layout.tensor - 1) / layout.tensor / _link(size, hardware, layout.tensor)
     if layout.pipeline > 1:
-        seconds += whole / _link(size, hardware, layout.ranks)
+        seconds += whole / layout.tensor / _link(size, hardware, layout.ranks)
+    if size.rollouts.pooled and not size.padded:
+        seconds += -(-whole // BUCKET_BYTES) * HANDOVER_S + WAKING_S
     return seconds
 
 

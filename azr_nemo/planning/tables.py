@@ -21,7 +21,7 @@ def parts_table(plan: Plan) -> Table:
     shards = f", shared by {layout.data} data-parallel ranks" if size.distributed_optimizer else ""
     masters = "fp32 masters and " if size.width == 2 else ""
     table.add_row("weights", gb(found.weights), f"{numbers}, tensor parallel {layout.tensor}, pipeline parallel {layout.pipeline}")
-    table.add_row("gradients", gb(found.gradients), "fp32")
+    table.add_row("gradients", gb(found.gradients), "fp32, given back while sampling" if found.offloaded else "fp32")
     table.add_row("optimizer", gb(found.optimizer), f"{masters}Adam's two moments{shards}")
     kept = "each layer's input" if size.recompute else "all that the backward pass needs"
     table.add_row("activations", gb(found.activations), f"{kept}, of a micro-batch of {batch.tokens} tokens, the largest possible")
@@ -37,6 +37,8 @@ def parts_table(plan: Plan) -> Table:
         else f"of up to {rollouts.rows} rows" + ("" if found.reserved else "; not while learning")
     )
     table.add_row("keys and values", gb(found.cache), cache)
+    if size.accelerated and not size.padded:
+        table.add_row("checkpoint", gb(0), f"while one is written; {gb(found.snapshot)} GB of the host's memory for each rank")
     table.add_row("peak", gb(found.peak), "while learning" if found.training >= found.generating else "while generating", style="bold")
     return table
 

@@ -8,8 +8,12 @@ import torch.distributed as dist
 
 from azr_nemo.errors import UserError
 
-# The training job's, which the workers must not take for their own.
-LAUNCHER = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "GROUP_RANK", "ROLE_RANK")
+# The training job's, which the workers must not take for their own: names, and how other names begin.
+LAUNCHER = (
+    "RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "GROUP_RANK", "GROUP_WORLD_SIZE", "ROLE_RANK",
+    "ROLE_NAME", "ROLE_WORLD_SIZE", "OMP_NUM_THREADS", "CUDA_DEVICE_MAX_CONNECTIONS",
+)  # fmt: skip
+LAUNCHERS = ("TORCHELASTIC_", "NCCL_", "TORCH_NCCL_")
 
 
 def replica(size: int) -> tuple[dist.ProcessGroup | None, bool]:
@@ -34,7 +38,8 @@ def gpus(first: int, size: int) -> str:
 @contextmanager
 def environment(devices: str) -> Iterator[None]:
     """What the replica's Ray and its workers inherit: its GPUs, and nothing of the training job's launcher."""
-    kept = {name: os.environ.pop(name, None) for name in ("CUDA_VISIBLE_DEVICES", *LAUNCHER)}
+    begun = [name for name in os.environ if name.startswith(LAUNCHERS)]
+    kept = {name: os.environ.pop(name, None) for name in ("CUDA_VISIBLE_DEVICES", *LAUNCHER, *begun)}
     os.environ["CUDA_VISIBLE_DEVICES"] = devices
     try:
         yield

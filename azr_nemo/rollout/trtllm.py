@@ -1,11 +1,15 @@
-"""Rollouts by TensorRT-LLM 1.x (`AsyncLLM`, PyTorch backend, Ray orchestrator) on the GPUs that train. Not run on hardware yet.
+"""Rollouts by TensorRT-LLM 1.3 (`AsyncLLM`, PyTorch backend, Ray orchestrator) on the GPUs that train. Not run on hardware yet.
+
+From 1.3.0rc15 on, whose `AsyncLLM` sleeps and takes weights in buckets, and before 1.4, which has no TRTLLMSampler any more. That sampler gives each
+request a generator of its own seed and tempers logits before it takes log-probabilities, as the trainer does; the default one, TorchSampler, has one
+generator a replica, which begins at 42, and log-probabilities of temperature 1 (NVIDIA/TensorRT-LLM pull requests 9675, 12514, 17172).
 
 A replica is `rollout.tensor_parallel` neighbouring ranks of a node. The first of them leads: it holds the AsyncLLM, with a Ray of its own that
 sees those GPUs alone, so no Ray cluster has to be started. Weights reach the replica's workers as CUDA IPC handles, a bucket at a time: a
 handle opens only on the GPU that it was made on, so each rank makes those of its own. While training, the replica sleeps; `refit` wakes it.
 
 What is called here was read in TensorRT-LLM's `AsyncLLM` and `rlhf_utils.WorkerExtension` and in NeMo-RL's use of them;
-tests/rollout/test_trtllm.py holds the signatures.
+tests/rollout/trtllm_contract.json holds the signatures and where each was read.
 """
 
 import asyncio
@@ -17,6 +21,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from packaging.version import Version
 from torch import Tensor
 from torch.multiprocessing.reductions import reduce_tensor
 from transformers import PretrainedConfig
@@ -27,7 +32,10 @@ from azr_nemo.rollout.replica import environment, gpus, replica
 from azr_nemo.rollout.stops import Decode, check, cut
 from azr_nemo.settings.schema import RolloutConfig
 
+OLDEST, TOO_NEW = Version("1.3.0rc15"), Version("1.4.0.dev0")
 BUCKET_BYTES = 2**30  # of weights that are on their way to the workers: copies beside the trainer's own
+ALIGNED = 256  # bytes, of each tensor's place in a bucket
+OBJECT_STORE_BYTES = 2**29  # of a replica's Ray, through which handles and requests go, never weights
 PATIENCE_S = 7200.0  # how long one call of TensorRT-LLM may take
 SWITCHES = {
     "TLLM_DISABLE_MPI": "1",  # Ray starts the workers
@@ -53,14 +61,20 @@ class TrtllmRollout(RolloutEngine):
     ):
         """Starts the replica with random weights. Raises UserError when TensorRT-LLM or a GPU is missing."""
         os.environ.update(SWITCHES)
+        needed = f"rollout=trtllm needs TensorRT-LLM from {OLDEST} on and before {TOO_NEW.base_version}"
+        advice = "run in NVIDIA's TensorRT-LLM release image, or use rollout=torch"
         try:
+            import tensorrt_llm
+
+            found = Version(tensorrt_llm.__version__)
+            if not OLDEST <= found < TOO_NEW:
+                raise UserError(f"{needed}, but {found} is installed: {advice}")
+            import ray
             from tensorrt_llm import AsyncLLM, SamplingParams
             from tensorrt_llm._torch.utils import get_device_uuid
             from tensorrt_llm.llmapi.llm_args import CudaGraphConfig, ExecutorMemoryType, KvCacheConfig, SleepConfig
         except ImportError as error:
-            raise UserError(
-                f"rollout=trtllm needs TensorRT-LLM 1.x ({error}): run in NVIDIA's TensorRT-LLM release image, or use rollout=torch"
-            ) from None
+            raise UserError(f"{needed} ({error}): {advice}") from None
         if device.type != "cuda":
             raise UserError(f"rollout=trtllm decodes on GPUs, but this rank is on the {device.type}: use rollout=torch")
         self._sampling_params, self._eos_ids, self._text = SamplingParams, eos_ids, decode
@@ -72,6 +86,7 @@ class TrtllmRollout(RolloutEngine):
         self._fitted = self._asleep = False
         self._version = 0
         self._llm: Any = None
+        self._bucket = _Bucket()
         if not self._leads:
             return
         self._folder = tempfile.TemporaryDirectory(prefix="azr-nemo-trtllm-")  # a model directory without weights: refit brings them
@@ -86,6 +101,7 @@ class TrtllmRollout(RolloutEngine):
                 skip_tokenizer_init=True,
                 dtype=str(dtype).removeprefix("torch."),
                 tensor_parallel_size=config.tensor_parallel,
+                sampler_type="TRTLLMSampler",
                 max_seq_len=self._longest,
                 max_input_len=self._longest,
                 max_batch_size=config.max_batch_rows,
@@ -101,6 +117,12 @@ class TrtllmRollout(RolloutEngine):
             return llm
 
         with environment(gpus(device.index, config.tensor_parallel)):
+            # Ray takes a machine for its own, and a node has several of these: TensorRT-LLM finds this one and starts none.
+            ray.init(
+                address="local", num_cpus=config.tensor_parallel + 1, num_gpus=config.tensor_parallel, object_store_memory=OBJECT_STORE_BYTES,
+                include_dashboard=False, namespace="trtllm", runtime_env={"env_vars": {"RAY_EXPERIMENTAL_NOSET_CUDA_VISIBLE_DEVICES": "1"}},
+            )  # fmt: skip
+            self._end_ray = ray.shutdown
             self._llm = self._call(start())
 
     @torch.no_grad()
@@ -111,29 +133,26 @@ class TrtllmRollout(RolloutEngine):
         if self._asleep and self._leads:
             self._call(self._llm.resume(self._tags))
         self._asleep = False
-        bucket: list[tuple[str, Tensor]] = []
-        size = 0
         for name, tensor in weights:
-            bucket.append((name, tensor.detach().clone()))  # the stream's own may be gone with its next
-            size += tensor.nbytes
-            if size >= BUCKET_BYTES:
-                self._send(bucket)
-                bucket, size = [], 0
-        if bucket:
-            self._send(bucket)
+            if not self._bucket.has_room(tensor):
+                self._send()
+            self._bucket.put(name, tensor.detach())  # a copy: the stream's own may be gone with its next
+        self._send()
+        self._bucket = _Bucket()  # its memory is the cache's
         if self._leads:
             self._call(self._llm.update_weights(None))  # ends the update; the cache of prefixes is emptied too
         self._wait_for_leader()
         self._fitted, self._version = True, version
 
-    def _send(self, bucket: list[tuple[str, Tensor]]) -> None:
-        parts: list[Any] = [{self._uuid: [(name, reduce_tensor(tensor)) for name, tensor in bucket]}]
+    def _send(self) -> None:
+        parts: list[Any] = [{self._uuid: [(name, reduce_tensor(tensor)) for name, tensor in self._bucket.tensors]}]
         if self._group is not None:
             mine, parts = parts[0], [None] * self._group.size()
             dist.all_gather_object(parts, mine, group=self._group)
         if self._leads:
             self._call(self._llm.update_weights({uuid: entries for part in parts for uuid, entries in part.items()}))
         self._wait_for_leader()  # until then the tensors must live
+        self._bucket.clear()
 
     def sleep(self) -> None:
         """Gives up the memory of weights and cache. Collective, as `refit` is."""
@@ -187,8 +206,7 @@ class TrtllmRollout(RolloutEngine):
             pad_id=self._eos_ids[0] if self._eos_ids else 0,
             stop_token_ids=[*self._eos_ids, *request.stop_token_ids],
             include_stop_str_in_output=True,
-            logprobs=0,  # of the sampled token alone
-            logprobs_simple_format=True,
+            logprobs=1,  # the likeliest token's, and the sampled one's beside it
             detokenize=False,
         )
 
@@ -201,6 +219,39 @@ class TrtllmRollout(RolloutEngine):
     def _wait_for_leader(self) -> None:
         if self._group is not None:
             dist.barrier(group=self._group)
+
+    def close(self) -> None:
+        """Ends the replica and its Ray."""
+        if self._llm is not None:
+            self._llm.shutdown()
+            self._end_ray()
+            self._llm = None
+
+
+class _Bucket:
+    """One buffer that tensors are copied into, one behind the other, so that a refit opens one handle again and again instead of making memory for
+    each tensor."""
+
+    def __init__(self) -> None:
+        self.tensors: list[tuple[str, Tensor]] = []
+        self._memory: Tensor | None = None
+        self._end = 0
+
+    def has_room(self, tensor: Tensor) -> bool:
+        """For it behind what is there; an empty bucket has room for any."""
+        return not self.tensors or (self._memory is not None and self._end + tensor.nbytes <= self._memory.nbytes)
+
+    def put(self, name: str, tensor: Tensor) -> None:
+        if self._memory is None or self._end + tensor.nbytes > self._memory.nbytes:
+            assert not self.tensors
+            self._memory = None  # before the larger one is made
+            self._memory = torch.empty(max(BUCKET_BYTES, tensor.nbytes), dtype=torch.uint8, device=tensor.device)
+        place = self._memory[self._end : self._end + tensor.nbytes].view(tensor.dtype).view(tensor.shape)
+        self.tensors.append((name, place.copy_(tensor)))
+        self._end += -(-tensor.nbytes // ALIGNED) * ALIGNED
+
+    def clear(self) -> None:
+        self.tensors, self._end = [], 0
 
 
 def _sample(completion: Any, version: int) -> Sample:

@@ -124,6 +124,15 @@ def test_a_sample_of_another_rank_is_heard_while_rank_0_is_still_drawing(wire: W
     assert results == EchoRollout().generate(requests)
 
 
+def test_what_is_done_with_one_ranks_sample_does_not_wait_for_anothers(wire: Wire) -> None:
+    requests = [SampleRequest((7,), 1, 8, 1.0, 3), SampleRequest((9,), 1, 8, 1.0, 4)]
+    pieces = [Piece(0, 0, 0, 1), Piece(1, 1, 0, 1)]
+    both = threading.Barrier(2, timeout=20)  # broken where one is done after the other
+    other = on_rank_1(wire, lambda: sample_everywhere(EchoRollout(), requests, pieces))
+    sample_everywhere(EchoRollout(), requests, pieces, lambda *_: both.wait())
+    other.join(20)
+
+
 def test_an_error_in_a_callback_reaches_whoever_asked_for_the_samples(wire: Wire) -> None:
     requests = [SampleRequest((7,), 1, 8, 1.0, 3), SampleRequest((9,), 2, 8, 1.0, 4)]
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from azr_nemo.megatron import head
-from azr_nemo.megatron.head import token_scores
+from azr_nemo.megatron.head import token_scores, wide_gradients
 
 
 def reference(hidden: Tensor, weight: Tensor, targets: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
@@ -81,6 +81,19 @@ def test_fp32_logits_are_closer_to_the_truth_in_bfloat16(temperature: float) -> 
     coarse, fine = errors(fp32_logits=False), errors(fp32_logits=True)
     assert all(f < c for f, c in zip(fine, coarse, strict=True)), (fine, coarse)
     assert max(fine[:2]) < 1e-4 < 1e-3 < min(coarse[:2])  # scores are fp32; gradients are rounded to bfloat16 at the end
+
+
+@pytest.mark.parametrize("split", [False, True])
+def test_gradients_of_fp32_logits_lose_nothing_that_bfloat16_factors_have(split: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(head.BLOCK, "cpu", 1000)  # several blocks
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(50, 300, generator=generator) * 10 ** torch.linspace(-6, 3, 50)[:, None]
+    weight, hidden = torch.randn(300, 40, generator=generator).bfloat16(), torch.randn(50, 40, generator=generator).bfloat16()
+    found = wide_gradients(logits, weight, hidden, split)
+    for mine, theirs in zip(found, (logits.double() @ weight.double(), logits.double().t() @ hidden.double()), strict=True):
+        assert float((mine - theirs).norm() / theirs.norm()) < 2**-16
+    rough = logits.bfloat16().double() @ weight.double()
+    assert float((rough - logits.double() @ weight.double()).norm() / rough.norm()) > 2**-11
 
 
 @pytest.mark.parametrize("fp32_logits", [False, True])

@@ -164,7 +164,7 @@ def test_a_layer_keeps_what_autograd_keeps(family: str, lengths: tuple[int, ...]
                 batch.positions(),
                 None,
                 labels=batch.targets,
-                loss_mask=batch.mask,
+                loss_mask=batch.learnt,
                 packed_seq_params=batch.packed(platform.device),
             )
         return sum(storage.nbytes() for storage in storages.values())

@@ -1,7 +1,6 @@
-"""The TensorRT-LLM engine against stand-ins that bind every call to the signatures of TensorRT-LLM 1.3: a contract, not a run on hardware.
+"""The TensorRT-LLM engine against stand-ins that bind every call to signatures read in TensorRT-LLM's source: a contract, not a run on hardware.
 
-Where the signatures were read: tensorrt_llm's `_torch/async_llm.py`, `llmapi/llm_args.py`, `llmapi/rlhf_utils.py`, `sampling_params.py`,
-`examples/ray_orchestrator/rl_perf_repro.py`, and NeMo-RL's `trtllm_worker_async.py`.
+trtllm_contract.json has the signatures and the commit at which each file was read.
 """
 
 import asyncio
@@ -29,24 +28,17 @@ from azr_nemo.settings.schema import RolloutConfig
 END = 1
 CUDA = torch.device("cuda", 0)
 CONFIG = RolloutConfig(name="trtllm", max_prompt_tokens=16, max_propose_tokens=8, max_solve_tokens=4, max_batch_rows=4, memory_fraction=0.4)
-# The arguments of AsyncLLM that are used: fields of TorchLlmArgs, which refuses others.
-ARGUMENTS = {
-    "model", "load_format", "skip_tokenizer_init", "dtype", "tensor_parallel_size", "max_seq_len", "max_input_len", "max_batch_size",
-    "max_num_tokens", "kv_cache_config", "cuda_graph_config", "sleep_config", "placement_groups", "placement_bundle_indices",
-    "per_worker_gpu_share", "orchestrator_type", "ray_worker_extension_cls", "backend",
-}  # fmt: skip
+CONTRACT = json.loads((Path(__file__).parent / "trtllm_contract.json").read_text())
 
 
-def signature(**defaults):
-    """What a call with these keywords alone must look like; names without a default are required."""
-    kinds = inspect.Parameter.KEYWORD_ONLY
-    return inspect.Signature([inspect.Parameter(n, kinds, default=inspect.Parameter.empty if d is ... else d) for n, d in defaults.items()])
-
-
-SAMPLING = signature(
-    end_id=None, pad_id=None, max_tokens=32, stop=None, stop_token_ids=None, include_stop_str_in_output=False, n=1, top_k=None, top_p=None, min_p=None,
-    seed=None, temperature=None, logprobs=None, prompt_logprobs=None, logprobs_simple_format=False, ignore_eos=False, detokenize=True,
-)  # fmt: skip
+def signature(name):
+    """What a call must look like, by keywords alone; a default of "required" is none."""
+    return inspect.Signature(
+        [
+            inspect.Parameter(n, inspect.Parameter.KEYWORD_ONLY, default=inspect.Parameter.empty if d == "required" else d)
+            for n, d in CONTRACT[name]["parameters"].items()
+        ]
+    )
 
 
 class ExecutorMemoryType(enum.StrEnum):
@@ -67,19 +59,19 @@ class Settings:
 
 
 class KvCacheConfig(Settings):
-    known = signature(free_gpu_memory_fraction=0.9, max_tokens=None, enable_block_reuse=True)
+    known = signature("KvCacheConfig")
 
 
 class CudaGraphConfig(Settings):
-    known = signature(batch_sizes=None, max_batch_size=0, enable_padding=False)
+    known = signature("CudaGraphConfig")
 
 
 class SleepConfig(Settings):
-    known = signature(restore_modes=None)
+    known = signature("SleepConfig")
 
 
 class SamplingParams(Settings):
-    known = SAMPLING
+    known = signature("SamplingParams")
 
 
 class AsyncLLM:
@@ -90,8 +82,9 @@ class AsyncLLM:
 
     def __init__(self, *args, **kwargs):
         assert not args
-        assert set(kwargs) <= ARGUMENTS, set(kwargs) - ARGUMENTS
-        self.arguments, self.seen = kwargs, {name: os.environ.get(name) for name in ("CUDA_VISIBLE_DEVICES", "RANK", *trtllm.SWITCHES)}
+        signature("AsyncLLM").bind(**kwargs)  # fields of its arguments, which refuse others
+        assert Ray.running is not None  # one of its own would take all of the machine
+        self.arguments, self.seen = kwargs, {name: os.environ.get(name) for name in ("CUDA_VISIBLE_DEVICES", *LEAKING, *trtllm.SWITCHES)}
         self.config = json.loads((Path(kwargs["model"]) / "config.json").read_text())
         self.weights, self.partial, self.asleep, self.calls = {}, {}, False, []
         self.running = self.most = 0
@@ -100,6 +93,9 @@ class AsyncLLM:
     async def setup_async(self):
         self.calls.append("setup")
         return self
+
+    def shutdown(self):
+        self.calls.append("shutdown")
 
     async def release(self, tags: list[str]):
         assert not self.asleep
@@ -151,10 +147,30 @@ def rebuilt(tensor, *_):
     return tensor
 
 
-def install(monkeypatch, llm=AsyncLLM):
+LEAKING = ("RANK", "OMP_NUM_THREADS", "CUDA_DEVICE_MAX_CONNECTIONS", "NCCL_DEBUG", "TORCHELASTIC_RUN_ID")
+
+
+class Ray:
+    """ray: what it was started with, while it runs."""
+
+    running = None
+
+    @staticmethod
+    def init(**given):
+        assert Ray.running is None
+        Ray.running = signature("ray.init").bind(**given).arguments
+
+    @staticmethod
+    def shutdown():
+        Ray.running = None
+
+
+def install(monkeypatch, llm=AsyncLLM, version="1.3.0rc22"):
     """Puts the stand-ins where TensorRT-LLM would be, and a handle that opens without CUDA where torch's would be."""
+    monkeypatch.setattr(Ray, "running", None)
     names = {
-        "tensorrt_llm": {"AsyncLLM": llm, "SamplingParams": SamplingParams},
+        "ray": {"init": Ray.init, "shutdown": Ray.shutdown},
+        "tensorrt_llm": {"AsyncLLM": llm, "SamplingParams": SamplingParams, "__version__": version},
         "tensorrt_llm._torch": {},
         "tensorrt_llm._torch.utils": {"get_device_uuid": lambda device: f"GPU-{device}"},
         "tensorrt_llm.llmapi": {},
@@ -175,7 +191,7 @@ def install(monkeypatch, llm=AsyncLLM):
 def rollout(monkeypatch):
     install(monkeypatch)
     monkeypatch.setattr(os, "environ", dict(os.environ))
-    os.environ.update(RANK="0", CUDA_VISIBLE_DEVICES="4,5")
+    os.environ.update(dict.fromkeys(LEAKING, "0"), CUDA_VISIBLE_DEVICES="4,5")
     return make_rollout(CONFIG, tiny.config(tiny.tokenizer()), torch.bfloat16, [END, 7], CUDA)
 
 
@@ -189,12 +205,21 @@ def test_a_replica_is_started_with_what_the_settings_say(rollout):
     assert llm.arguments["kv_cache_config"].given == {"free_gpu_memory_fraction": 0.4}
     assert (llm.arguments["max_seq_len"], llm.arguments["max_batch_size"], llm.arguments["dtype"]) == (24, 4, "bfloat16")
     assert llm.config["model_type"] == "llama"
-    assert llm.seen == {"CUDA_VISIBLE_DEVICES": "4", "RANK": None, **trtllm.SWITCHES}
-    assert (os.environ["CUDA_VISIBLE_DEVICES"], os.environ["RANK"]) == ("4,5", "0")
+    assert llm.arguments["sampler_type"] == "TRTLLMSampler"  # the one whose seeds and temperatures are a request's own
+    assert llm.seen == {"CUDA_VISIBLE_DEVICES": "4", **dict.fromkeys(LEAKING), **trtllm.SWITCHES}
+    assert (os.environ["CUDA_VISIBLE_DEVICES"], *(os.environ[name] for name in LEAKING)) == ("4,5", *"00000")
+
+
+def test_a_replicas_ray_takes_no_more_than_it_needs_and_ends_with_it(rollout):
+    assert (Ray.running["num_gpus"], Ray.running["num_cpus"], Ray.running["object_store_memory"]) == (1, 2, trtllm.OBJECT_STORE_BYTES)
+    rollout.close()
+    rollout.close()
+    assert Ray.running is None
+    assert AsyncLLM.last.calls[-1:] == ["shutdown"]
 
 
 def test_refit_generate_and_sleep_go_round(rollout, monkeypatch):
-    monkeypatch.setattr(trtllm, "BUCKET_BYTES", 100)  # two tensors a bucket
+    monkeypatch.setattr(trtllm, "BUCKET_BYTES", 500)  # two tensors a bucket, each in a place of its own
     llm = AsyncLLM.last
     requests = [SampleRequest((5, 6), 2, 4, 1.0, 11), SampleRequest((9,), 1, 8, 1.0, 12, first=3)]
     ended: list = []
@@ -226,6 +251,16 @@ def test_tensors_are_copied_before_the_streams_next_one(rollout):
     assert [float(tensor[0]) for tensor in AsyncLLM.last.weights["GPU-0"].values()] == [0, 1, 2]
 
 
+def test_a_refit_uses_one_buffer_again_and_again_however_large_a_tensor_is(rollout, monkeypatch):
+    monkeypatch.setattr(trtllm, "BUCKET_BYTES", 600)
+    places, make = [], trtllm.reduce_tensor
+    monkeypatch.setattr(trtllm, "reduce_tensor", lambda tensor: places.append(tensor.untyped_storage().data_ptr()) or make(tensor))
+    stream = [("a", torch.ones(4)), ("b", torch.ones(1000)), ("c", torch.full((3,), 7, dtype=torch.bfloat16)), ("d", torch.ones(999))]
+    rollout.refit(iter(stream))
+    assert all(torch.equal(AsyncLLM.last.weights["GPU-0"][name], tensor) for name, tensor in stream)
+    assert len(set(places[1:])) == 1
+
+
 def test_sampling_is_asked_for_as_the_protocol_wants_it(rollout, monkeypatch):
     asked = []
     monkeypatch.setattr(AsyncLLM, "answer", staticmethod(lambda prompt, params: asked.append(params) or ([3, 4], [-1.0, -2.0], "length")))
@@ -236,6 +271,7 @@ def test_sampling_is_asked_for_as_the_protocol_wants_it(rollout, monkeypatch):
     assert (hot["temperature"], hot["top_k"], hot["max_tokens"], hot["stop_token_ids"]) == (1.0, 0, 2, [END, 7])
     assert (cold["temperature"], cold["top_k"]) == (0.0, 1)
     assert hot["include_stop_str_in_output"]
+    assert hot["logprobs"] == 1
     assert hot["seed"] != other["seed"]
     later = SampleRequest((5,), 1, 2, 1.0, 11, first=1)
     rollout.generate([later])
@@ -279,7 +315,9 @@ def test_a_request_beyond_the_replicas_length_is_refused(rollout):
         rollout.generate([SampleRequest((5,) * 17, 1, 8, 1.0, 1)])
 
 
-def test_a_call_that_never_ends_is_a_sentence(rollout, monkeypatch):
+def test_a_call_that_never_ends_is_a_sentence(monkeypatch):
+    install(monkeypatch)
+    monkeypatch.setattr(os, "environ", dict(os.environ))
     monkeypatch.setattr(trtllm, "PATIENCE_S", 0.05)
     monkeypatch.setattr(AsyncLLM, "setup_async", lambda self: asyncio.sleep(60))
     with pytest.raises(UserError, match="TensorRT-LLM did not answer within"):
@@ -290,11 +328,21 @@ def test_without_tensorrt_llm_or_a_gpu_there_is_a_sentence(monkeypatch):
     monkeypatch.setattr(os, "environ", dict(os.environ))
     config = tiny.config(tiny.tokenizer())
     monkeypatch.setitem(sys.modules, "tensorrt_llm", None)
-    with pytest.raises(UserError, match=r"rollout=trtllm needs TensorRT-LLM 1\.x \(.*\): run in NVIDIA's"):
+    with pytest.raises(
+        UserError, match=r"rollout=trtllm needs TensorRT-LLM from 1\.3\.0rc15 on and before 1\.4\.0 \(.*\): run in NVIDIA's"
+    ):
         make_rollout(CONFIG, config, torch.bfloat16, [END], CUDA)
     install(monkeypatch)
     with pytest.raises(UserError, match="this rank is on the cpu: use rollout=torch"):
         make_rollout(CONFIG, config, torch.bfloat16, [END], torch.device("cpu"))
+
+
+@pytest.mark.parametrize("version", ["1.2.1", "1.3.0rc14", "1.4.0rc1", "1.4.0"])
+def test_a_release_without_what_is_called_is_refused(monkeypatch, version):
+    monkeypatch.setattr(os, "environ", dict(os.environ))
+    install(monkeypatch, version=version)
+    with pytest.raises(UserError, match=rf"from 1\.3\.0rc15 on and before 1\.4\.0, but {version} is installed: run in NVIDIA's"):
+        make_rollout(CONFIG, tiny.config(tiny.tokenizer()), torch.bfloat16, [END], CUDA)
 
 
 def test_a_replicas_gpus_are_its_own(monkeypatch):
