@@ -17,7 +17,7 @@ from azr_nemo.observe.timing import clock_text, remaining
 from azr_nemo.observe.view import Phase, View
 from azr_nemo.tasks.task import Role, TaskType
 
-PHASES = ("propose", "execute", "estimate", "solve", "update", "refit", "evaluate", "save")
+PHASES = ("propose", "execute", "estimate", "solve", "sample", "update", "refit", "evaluate", "save")
 BEAT_S = 2.0  # how often the view may tell of phases that do not move
 VIEWS: dict[str, Callable[[TextIO], View]] = {"rich": RichView, "plain": PlainView, "json": JsonView}
 

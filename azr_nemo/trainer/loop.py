@@ -13,7 +13,7 @@ from azr_nemo.runs.run_directory import Outcome, RunDirectory
 from azr_nemo.selfplay.exchange import TrainingBatch
 from azr_nemo.settings.schema import RunConfig
 from azr_nemo.trainer.assembly import Run, assembled, follow, introduce
-from azr_nemo.trainer.reporting import Guard, StepReport, rollouts, step_metrics
+from azr_nemo.trainer.reporting import Guard, StepReport, rollouts, staleness, step_metrics
 from azr_nemo.trainer.seeding import ask_for_seeds, load_seed_files
 from azr_nemo.trainer.stopping import StoppedAtOnce, StopRequest
 
@@ -127,7 +127,7 @@ def run_steps(run: Run, done: int) -> Outcome:
 def learn(run: Run, step: int, batch: TrainingBatch) -> dict[str, float]:
     """The update and its metrics. Raises UserError, naming the checkpoint to go on from, when the weights do not stand it."""
     try:
-        return run.driver.update(batch)
+        return {f"train/{name}": value for name, value in run.driver.update(batch).items()} | staleness(batch, step - 1)
     except Diverged as error:
         raise UserError(way_back(error, step, run.saver.latest())) from error
 
