@@ -78,7 +78,8 @@ def open_sinks(config: RunConfig, run_dir: Path, console: Console) -> list[Sink]
 def step_metrics(
     result: StepResult, trained: Mapping[str, float], held_out: Mapping[str, float], measured: Mapping[str, float], sampled: int
 ) -> dict[str, float]:
-    """All that a step measured. trained: of its update. measured: times of its phases and the executor's throughput; sampled: response tokens, of all phases."""
+    """All that a step measured. trained: of its update. measured: times of its phases and the executor's throughput. sampled: response tokens, of
+    all phases."""
     generating = sum(measured.get(f"time/{phase}_s", 0.0) for phase in GENERATING)
     return {
         **result.metrics,
