@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Self, TextIO
 
 from azr_nemo.errors import UserError
+from azr_nemo.observe.lanes import Span, lanes_text
 from azr_nemo.observe.lines import JsonView, PlainView
 from azr_nemo.observe.terminal import RichView
 from azr_nemo.observe.text import printable
@@ -87,6 +88,11 @@ class Console:
         text = "\n  ".join(filter(None, [step_text(step, self._steps, metrics, eta), phases_text(metrics)]))
         with self._lock:
             self._view.step(step, text, metrics, eta)
+
+    def lanes(self, spans: list[Span]) -> None:
+        """Who did what when in a finished step."""
+        with self._lock:
+            self._view.lanes(lanes_text(spans))
 
     def note(self, text: str) -> None:
         """A sentence about something that happened (saved, resumed, stopped)."""
