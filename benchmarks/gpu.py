@@ -168,6 +168,7 @@ def rows_of(args: argparse.Namespace, vocabulary: int) -> TrainingBatch:
     return TrainingBatch(
         prompt_ids=ids(args.prompt), response_ids=ids(args.response), rollout_logprobs=torch.zeros(shape), mask=torch.ones(shape),
         advantages=torch.randn(shape, generator=draw), rewards=torch.zeros(args.rows), groups=torch.zeros(args.rows, dtype=torch.long),
+        versions=torch.full((args.rows,), 1_000_000),  # drawn by the newest weights
     )  # fmt: skip
 
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from azr_nemo.algorithms.finite import bounded
+from azr_nemo.algorithms.responses import response_sums
 
 
 def gspo_loss(
@@ -23,10 +24,8 @@ def gspo_loss(
     logprobs, old_logprobs, advantages: [n] response tokens. responses: [n], integers, equal for the tokens of one response, all of which must
     be here.
     """
-    _, place, lengths = responses.unique(return_inverse=True, return_counts=True)
-    gap = (logprobs - old_logprobs).detach()
-    mean = torch.zeros_like(lengths, dtype=gap.dtype).index_add(0, place, gap) / lengths
-    ratio = torch.exp(bounded(mean[place] + (logprobs - logprobs.detach())))
+    sums, lengths = response_sums((logprobs - old_logprobs).detach(), responses)
+    ratio = torch.exp(bounded(sums / lengths + (logprobs - logprobs.detach())))
     surrogate = -advantages * ratio
     clamped = -advantages * ratio.clamp(1 - clip_low, 1 + clip_high)
     return torch.maximum(surrogate, clamped), {"ratio": ratio.detach(), "clipped": (clamped > surrogate).float()}

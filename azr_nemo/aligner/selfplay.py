@@ -12,7 +12,7 @@ from azr_nemo.observe.timing import MemoryMeter, PhaseClock
 from azr_nemo.runs.checkpoints import Checkpoint
 from azr_nemo.sandbox.metered import MeteredExecutor
 from azr_nemo.selfplay.buffer import TaskBuffer
-from azr_nemo.selfplay.step import StepResult
+from azr_nemo.selfplay.exchange import StepResult
 from azr_nemo.settings.schema import RunConfig
 from azr_nemo.trainer.driver import Driver
 from azr_nemo.trainer.reporting import StepReport, open_sinks, rollouts

@@ -6,8 +6,9 @@ all its response tokens, or all its responses, so the result depends neither on 
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -19,10 +20,6 @@ from torch import Tensor
 from transformers import PretrainedConfig
 
 from azr_nemo import progress
-from azr_nemo.algorithms.aggregation import token_weights
-from azr_nemo.algorithms.finite import bounded
-from azr_nemo.algorithms.importance_sampling import importance_weights
-from azr_nemo.algorithms.losses import LOSSES, Bounds, Moved
 from azr_nemo.megatron import distributed
 from azr_nemo.megatron.batches import MicroBatch, mini_batches, on_device, pack
 from azr_nemo.megatron.finite_weights import Growth
@@ -32,6 +29,7 @@ from azr_nemo.megatron.layers import SHORT
 from azr_nemo.megatron.model import bare, build_model, has_transformer_engine_layers
 from azr_nemo.megatron.optimizer import make_optimizer, make_scheduler
 from azr_nemo.megatron.platform import Platform, choose_dtype
+from azr_nemo.megatron.policy import PolicyScore
 from azr_nemo.megatron.weight_stream import import_weights
 from azr_nemo.selfplay.exchange import Example, TrainingBatch
 from azr_nemo.settings.schema import RunConfig
@@ -110,8 +108,9 @@ class Actor:
         With a single step the policy that is improved is the one being evaluated: its old log-probabilities are its current ones, detached,
         and cost no second forward pass. Every ratio is then 1 and no clip bites. With several, they are computed first. Metrics are means over
         the steps, each a mean over its response tokens; tokens is their sum. The rollout engine's log-probabilities enter the loss with
-        `optim.importance_sampling=on` alone: rollout_kl is the mean of log p_rollout - log p_trainer, before the first step, and rollout_kl_k3
-        its low-variance estimate (http://joschu.net/blog/kl-approx.html).
+        `optim.importance_sampling=on`, and of rows that older weights have drawn (policy.py). Of the rows that the current ones have
+        drawn, rollout_kl is the mean of log p_rollout - log p_trainer, before the first step, and rollout_kl_k3 its low-variance estimate
+        (http://joschu.net/blog/kl-approx.html).
         """
         with self._gradients():
             return self._update(batch)
@@ -123,62 +122,27 @@ class Actor:
             # must continue exactly like these.
             self.reset_optimizer()
             self.supervised = False
+        ages = (int(self.scheduler.num_steps) - batch.versions).clamp(min=0)
         self.scheduler.step(1)
         passes = 1 if self.config.optim.mini_batches == 1 else 2
         progress.expect(passes * len(batch.prompt_ids) // parallel_state.get_data_parallel_world_size(), "rows")
         if passes == 1:
-            steps = [self._learn(batch, None)]
+            steps = [self._learn(batch, None, ages)]
         else:
             old = self.logprobs(batch.prompt_ids, batch.response_ids)
             # The scheduler counts self-play steps and is in the checkpoint, so a resumed run deals the rows as one that was not interrupted.
             seed = request_seed(self.config.seed, self.scheduler.num_steps)
             parts = mini_batches(len(batch.prompt_ids), self.config.optim.mini_batches, seed)
-            steps = [self._learn(batch.take(rows), old[rows]) for rows in parts]
-        means = {name: sum(step[name] for step in steps) / len(steps) for name in steps[0]}
+            steps = [self._learn(batch.take(rows), old[rows], ages[rows]) for rows in parts]
+        means = {
+            name: _mean([step[name] for step in steps if name in step]) for name in dict.fromkeys(name for step in steps for name in step)
+        }
         return {**means, "tokens": sum(step["tokens"] for step in steps), "update_s": time.perf_counter() - started}
 
-    def _learn(self, batch: TrainingBatch, old_logprobs: Tensor | None) -> dict[str, float]:
-        """One optimizer step over all rows. old_logprobs: [B, T], or None where they are the current ones."""
-        optim = self.config.optim
-        bounds = Bounds(optim.clip_low, optim.clip_high, optim.dual_clip)
-        advantages, rollout = batch.advantages.float(), batch.rollout_logprobs.float()
-        weights = token_weights(batch.mask.float(), optim.aggregation)
-
-        def score(rows: MicroBatch, logprobs: Tensor, entropies: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-            def here(values: Tensor) -> Tensor:
-                return on_device(values[rows.rows, rows.times], logprobs.device)
-
-            old = logprobs.detach() if old_logprobs is None else here(old_logprobs)
-            losses, stats = LOSSES[optim.loss](Moved(logprobs, old, here(advantages), on_device(rows.rows, logprobs.device)), bounds)
-            # What was not sampled counts as if the rollout engine agreed.
-            drawn = here(rollout)
-            drawn = torch.where(drawn.isnan(), old, drawn)
-            # log p_trainer - log p_rollout, of tokens drawn from the rollout policy
-            difference = bounded(old - drawn)
-            sums = {
-                "entropy": entropies,
-                "clip_fraction": stats["clipped"],
-                "rollout_kl": -difference,
-                "rollout_kl_k3": difference.exp() - 1 - difference,
-            }
-            if optim.importance_sampling != "off":
-                importance, capped = importance_weights(old, drawn, optim.importance_cap)
-                sums |= {"is_weight_mean": importance, "is_capped": capped}
-                if optim.importance_sampling == "on":
-                    losses = losses * importance
-            weight = here(weights)
-            policy = (losses * weight).sum()
-            loss = policy - optim.entropy * (entropies * weight).sum()
-            return loss, {
-                "loss": loss.detach(),
-                "pg_loss": policy.detach(),
-                **{name: values.detach().sum() for name, values in sums.items()},
-            }
-
-        names = ["loss", "pg_loss", "entropy", "clip_fraction", "rollout_kl", "rollout_kl_k3"]
-        if optim.importance_sampling != "off":
-            names += ["is_weight_mean", "is_capped"]
-        return self._step(self._pack(batch.prompt_ids, batch.response_ids, batch.mask), score, names)
+    def _learn(self, batch: TrainingBatch, old_logprobs: Tensor | None, ages: Tensor) -> dict[str, float]:
+        """One optimizer step over all rows. old_logprobs: [B, T], or None where they are the current ones. ages: [B], of the rows, in updates."""
+        score = PolicyScore(batch, old_logprobs, ages, self.config.optim)
+        return self._step(self._pack(batch.prompt_ids, batch.response_ids, batch.mask), score, score.names, score.tokens)
 
     def supervise(self, examples: list[Example], lr: float | None = None) -> dict[str, float]:
         """One optimizer step of cross-entropy on the responses, at learning rate lr, or the warm start's peak."""
@@ -212,7 +176,10 @@ class Actor:
         block = 0 if has_transformer_engine_layers(self.platform, self.dtype) else SHORT
         return pack(prompts, responses, mask, engine.micro_batch_tokens, share, shares, multiple, block)
 
-    def _step(self, batches: list[MicroBatch], score: Score, names: Sequence[str]) -> dict[str, float]:
+    def _step(
+        self, batches: list[MicroBatch], score: Score, names: Sequence[str], counts: Mapping[str, float] = MappingProxyType({})
+    ) -> dict[str, float]:
+        """One optimizer step. counts: of how many tokens a metric is the mean where it is not of all; without any it is left out."""
         started = time.perf_counter()
         with self.platform.scope():
             self.model.zero_grad_buffer()
@@ -224,7 +191,7 @@ class Actor:
         with self.platform.scope():
             _, norm, _ = self.optimizer.step()
         rates = [group["lr"] for group in self.optimizer.param_groups]
-        means = {name: value / tokens for name, value in sums.items()}
+        means = {name: value / counts.get(name, tokens) for name, value in sums.items() if counts.get(name, tokens)}
         return {**means, "grad_norm": float(norm), "lr": max(rates), "tokens": tokens, "update_s": time.perf_counter() - started}
 
     def _run(self, batches: list[MicroBatch], score: Score, names: Sequence[str], learn: bool) -> dict[str, float]:
@@ -261,6 +228,10 @@ class Actor:
                 forward_only=not learn,
             )
         return _total(statistics, (*names, "tokens"))
+
+
+def _mean(values: list[float]) -> float:
+    return sum(values) / len(values)
 
 
 def _total(statistics: list[dict[str, Tensor]], names: Sequence[str]) -> dict[str, float]:

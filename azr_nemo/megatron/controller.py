@@ -300,14 +300,14 @@ def _sound(metrics: dict[str, float], setting: str) -> dict[str, float]:
 
 def _pack_rows(batch: TrainingBatch) -> tuple[Tensor, ...]:
     numbers = (batch.rollout_logprobs.float(), batch.mask.float(), batch.advantages.float())
-    return (*join_ids(batch.prompt_ids), *join_ids(batch.response_ids), *numbers)
+    return (*join_ids(batch.prompt_ids), *join_ids(batch.response_ids), *numbers, batch.versions)
 
 
 def _unpack_rows(tensors: tuple[Tensor, ...]) -> TrainingBatch:
-    prompts, prompt_lengths, responses, response_lengths, rollout, mask, advantages = tensors
+    prompts, prompt_lengths, responses, response_lengths, rollout, mask, advantages, versions = tensors
     rows = len(prompt_lengths)
     return TrainingBatch(
         split_ids(prompts, prompt_lengths), split_ids(responses, response_lengths), rollout, mask, advantages,
         # Rewards and groups have done their work in the advantages.
-        torch.zeros(rows), torch.zeros(rows, dtype=torch.long),
+        torch.zeros(rows), torch.zeros(rows, dtype=torch.long), versions,
     )  # fmt: skip

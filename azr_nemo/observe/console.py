@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Self, TextIO
 
 from azr_nemo.errors import UserError
+from azr_nemo.observe.lanes import Span, lanes_text
 from azr_nemo.observe.lines import JsonView, PlainView
 from azr_nemo.observe.terminal import RichView
 from azr_nemo.observe.text import printable
@@ -17,7 +18,7 @@ from azr_nemo.observe.timing import clock_text, remaining
 from azr_nemo.observe.view import Phase, View
 from azr_nemo.tasks.task import Role, TaskType
 
-PHASES = ("propose", "execute", "estimate", "solve", "update", "refit", "evaluate", "save")
+PHASES = ("propose", "execute", "estimate", "solve", "sample", "update", "refit", "evaluate", "save")
 BEAT_S = 2.0  # how often the view may tell of phases that do not move
 VIEWS: dict[str, Callable[[TextIO], View]] = {"rich": RichView, "plain": PlainView, "json": JsonView}
 
@@ -87,6 +88,11 @@ class Console:
         text = "\n  ".join(filter(None, [step_text(step, self._steps, metrics, eta), phases_text(metrics)]))
         with self._lock:
             self._view.step(step, text, metrics, eta)
+
+    def lanes(self, spans: list[Span]) -> None:
+        """Who did what when in a finished step."""
+        with self._lock:
+            self._view.lanes(lanes_text(spans))
 
     def note(self, text: str) -> None:
         """A sentence about something that happened (saved, resumed, stopped)."""

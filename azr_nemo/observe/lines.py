@@ -63,6 +63,9 @@ class PlainView:
             self._print("(three numbers: deduction/abduction/induction)")
         self._print(text)
 
+    def lanes(self, text: str) -> None:
+        """Too many lines for a log; the report has them."""
+
     def note(self, text: str) -> None:
         self._print(text)
 
@@ -110,6 +113,9 @@ class JsonView:
 
     def step(self, step: int, text: str, metrics: Mapping[str, float], eta: float | None) -> None:
         self._print("step", step=step, eta_s=eta, metrics=metrics)
+
+    def lanes(self, text: str) -> None:
+        """Too many lines for a log; the report has them."""
 
     def note(self, text: str) -> None:
         self._print("note", text=text)

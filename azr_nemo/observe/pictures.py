@@ -15,7 +15,7 @@ RUNS = (
 )  # a run each, where several are overlaid, else a task type each
 PHASES = {
     "warm_start": "#999999", "seed": "#BBBBBB", "propose": "#0072B2", "estimate": "#56B4E9", "solve": "#009E73", "execute": "#F0E442",
-    "update": "#D55E00", "refit": "#882255", "evaluate": "#E69F00", "save": "#CC79A7", "other": "#666666",
+    "sample": "#117733", "update": "#D55E00", "refit": "#882255", "evaluate": "#E69F00", "save": "#CC79A7", "other": "#666666",
 }  # fmt: skip
 
 

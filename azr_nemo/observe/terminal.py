@@ -85,8 +85,8 @@ class _Info(ProgressColumn):
 
 
 class RichView:
-    """A panel of the latest numbers, the overall bar of steps, under it one bar for each open phase. Every text is shown as it is, never read
-    as markup. out: where it is drawn, for a recording; else a terminal on `stream`."""
+    """A panel of the latest numbers, the lanes of the last step, the overall bar of steps, under it one bar for each open phase. Every text is
+    shown as it is, never read as markup. out: where it is drawn, for a recording; else a terminal on `stream`."""
 
     def __init__(self, stream: TextIO, out: rich.console.Console | None = None) -> None:
         if isinstance(
@@ -101,13 +101,16 @@ class RichView:
         self._bars: dict[Phase, TaskID] = {}
         self._overall: TaskID | None = None
         self._latest: dict[str, float] = {}
+        self._lanes = ""
         self._eta: float | None = None
         self._explained = False
         self._live = Live(get_renderable=self.picture, console=self._out, transient=True, refresh_per_second=REFRESH_HZ)
 
     def picture(self) -> RenderableType:
         """What is drawn below the lines at this moment."""
-        return self._progress if self._overall is None else Group(run_panel(self._latest), self._progress)
+        if self._overall is None:
+            return self._progress
+        return Group(run_panel(self._latest), *([Text(self._lanes, no_wrap=True)] if self._lanes else []), self._progress)
 
     def title(self, title: str, lines: list[str], steps: int, done: int) -> None:
         self._print(Panel(Text("\n".join(lines)), title=Text(title, style="bold"), title_align="left", border_style="blue"))
@@ -137,6 +140,9 @@ class RichView:
         self._eta = eta
         if self._overall is not None:
             self._progress.update(self._overall, completed=step)
+
+    def lanes(self, text: str) -> None:
+        self._lanes = text
 
     def note(self, text: str) -> None:
         self._print(Text(text))

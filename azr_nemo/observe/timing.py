@@ -20,7 +20,7 @@ class PhaseClock:
 
     def __init__(self, now: Callable[[], float] = time.perf_counter, memory: Callable[[], dict[str, float]] = dict) -> None:
         """memory: the peaks in GiB since its last call, by kind (MemoryMeter.lap)."""
-        self._now, self._memory = now, memory
+        self.now, self._memory = now, memory
         self._mark = now()
         self._open: list[str] = []
         self._seconds: defaultdict[str, float] = defaultdict(float)
@@ -60,7 +60,7 @@ class PhaseClock:
         }
 
     def _charge(self, peaks: bool = True) -> None:
-        now = self._now()
+        now = self.now()
         phase = self._open[-1] if self._open else "other"
         self._seconds[phase] += now - self._mark
         self._mark = now

@@ -9,6 +9,7 @@ from azr_nemo.rewards.intrinsic.combine import COMBINE
 from azr_nemo.rewards.intrinsic.registry import components
 from azr_nemo.rollout import ROLLOUTS
 from azr_nemo.selfplay.drawing import MIXES, WEIGHTS
+from azr_nemo.selfplay.schedules import DRAWS_FIRST, SCHEDULES
 from azr_nemo.settings.compose import compose
 from azr_nemo.settings.field import Registered
 from azr_nemo.settings.listing import page
@@ -25,6 +26,7 @@ REGISTERED: Registered = {
     "prompt styles": STYLES,
     "task types": KINDS,
     "rollout engines": ROLLOUTS,
+    "schedules": SCHEDULES,
     "samplings of references": ("uniform", *WEIGHTS, "depth"),
 }
 
@@ -35,6 +37,7 @@ def load_settings(overrides: list[str], default_recipe: bool = True) -> RunConfi
     config = compose(overrides, REGISTERED, default_recipe)
     components(config.reward)
     _check_samples(config)
+    _check_schedule(config)
     if config.engine.name == "aligner":
         check_aligner(config)
     return config
@@ -53,6 +56,23 @@ def _check_samples(config: RunConfig) -> None:
                 f"advantage.name={config.advantage.name} compares what answers the same prompt: set selfplay.{name} to 2 or more, "
                 f"a divisor of selfplay.{of}"
             )
+
+
+def _check_schedule(config: RunConfig) -> None:
+    """Tasks that are to be solved must be there when they are drawn, and rows of older weights need a trainer that knows of them."""
+    selfplay = config.selfplay
+    if selfplay.schedule in DRAWS_FIRST and MIXES[selfplay.solve_from].needs_this_step:
+        others = [name for name, mix in MIXES.items() if not mix.needs_this_step]
+        raise UserError(
+            f"selfplay.schedule={selfplay.schedule} draws the solver's tasks before this step's proposals are tasks, and "
+            f"selfplay.solve_from={selfplay.solve_from} takes those first: choose selfplay.solve_from={', '.join(others)}, or "
+            "selfplay.schedule=sequential"
+        )
+    if selfplay.schedule == "pipelined" and config.engine.name == "aligner":
+        raise UserError(
+            "selfplay.schedule=pipelined learns from rows of older weights by their sampler's log-probabilities, which engine=aligner does not know: "
+            "choose merged or sequential"
+        )
 
 
 if __name__ == "__main__":

@@ -90,7 +90,8 @@ class Work:
 class Sizing:
     """A run in numbers. width: bytes of the model's dtype. gpus_per_node: 0 on a CPU. capacity: bytes of a rank's GPU, or of
     this machine's memory. padded: rows are padded and every position reaches the output layer, as in NeMo-Aligner. mini_batches: optimizer steps
-    of an update. fp32_logits: the head's products are in fp32. offload_gradients: a GPU has none while sampling."""
+    of an update. fp32_logits: the head's products are in fp32. offload_gradients: a GPU has none while sampling. schedule: which phases of a
+    step share a batch."""
 
     model: Architecture
     layout: Layout
@@ -108,6 +109,7 @@ class Sizing:
     mini_batches: int = 1
     fp32_logits: bool = False
     offload_gradients: bool = True
+    schedule: str = "sequential"
 
     @property
     def accelerated(self) -> bool:
@@ -175,6 +177,7 @@ def sizing(config: RunConfig, model: Architecture, mean_prompt: int = 0, mean_re
         mini_batches=config.optim.mini_batches,
         fp32_logits=config.model.fp32_logits,
         offload_gradients=engine.offload_gradients,
+        schedule=config.selfplay.schedule,
     )
 
 

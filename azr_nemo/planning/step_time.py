@@ -60,12 +60,10 @@ OPTIMIZER_BYTES = 34  # read and written for a parameter: gradient twice, master
 
 @dataclass(frozen=True)
 class StepTime:
-    """Seconds of each phase. update: products, pipeline's idling and tensor-parallel traffic; gradients: their reduction and the optimizer.
-    mfu: of the update, of all GPUs' peak, recomputation not counted."""
+    """Seconds of each batch that is sampled, by the names of its phases. update: products, pipeline's idling and tensor-parallel traffic; gradients:
+    their reduction and the optimizer. mfu: of the update, of all GPUs' peak, recomputation not counted."""
 
-    propose: float
-    estimate: float
-    solve: float
+    batches: dict[str, float]
     update: float
     gradients: float
     refit: float
@@ -75,7 +73,7 @@ class StepTime:
 
     @property
     def generation(self) -> float:
-        return self.propose + self.estimate + self.solve
+        return sum(self.batches.values())
 
     @property
     def total(self) -> float:
@@ -88,9 +86,7 @@ def step_time(size: Sizing, hardware: Hardware) -> StepTime:
     update = update_seconds(size, hardware)
     operations = training_operations(size, recomputed=False)
     return StepTime(
-        propose=generation_seconds(size, hardware, work.propose, 1, work.longest_propose, work.mean_propose),
-        estimate=generation_seconds(size, hardware, work.estimate, work.estimate_samples, work.longest_solve, work.mean_solve),
-        solve=generation_seconds(size, hardware, work.solve, work.solve_samples, work.longest_solve, work.mean_solve),
+        batches={name: batch_seconds(size, hardware, *phases) for name, phases in batches(size).items()},
         update=update,
         gradients=gradient_seconds(size, hardware),
         refit=refit_seconds(size, hardware),
@@ -101,19 +97,64 @@ def step_time(size: Sizing, hardware: Hardware) -> StepTime:
     )
 
 
+@dataclass(frozen=True)
+class Asked:
+    """Prompts of one phase, each with so many samples of `mean` tokens on average; one at least is taken to reach `longest`."""
+
+    prompts: int
+    samples: int
+    longest: int
+    mean: int
+
+
+def batches(size: Sizing) -> dict[str, tuple[Asked, ...]]:
+    """What a step samples together, as its schedule has it: the phases of each batch, by their names."""
+    work = size.work
+    asked = {
+        "propose": Asked(work.propose, 1, work.longest_propose, work.mean_propose),
+        "estimate": Asked(work.estimate, work.estimate_samples, work.longest_solve, work.mean_solve),
+        "solve": Asked(work.solve, work.solve_samples, work.longest_solve, work.mean_solve),
+    }
+    return {" + ".join(phases): tuple(asked[phase] for phase in phases) for phases in BATCHES[size.schedule]}
+
+
+# The phases of each batch of a step (azr_nemo/selfplay/schedules.py).
+BATCHES = {
+    "sequential": (("propose",), ("estimate",), ("solve",)),
+    "merged": (("propose", "solve"), ("estimate",)),
+    "pipelined": (("estimate", "solve", "propose"),),
+}
+
+
 def generation_seconds(size: Sizing, hardware: Hardware, prompts: int, samples: int, longest: int, mean: int) -> float:
-    """One phase: every replica samples its share of the prompts, `samples` each, `mean` tokens on average. One sample at least is taken to reach
-    `longest`, so a phase has no fewer decode steps than that."""
-    model, rollouts = size.model, size.rollouts
-    replicas = max(1, size.layout.ranks // rollouts.tensor)
-    mine = -(-prompts // replicas)
-    rows = min(rollouts.rows, mine * samples)
-    context = size.work.mean_prompt + mean // 2
-    if rollouts.pooled:
+    """One phase alone in its batch."""
+    return batch_seconds(size, hardware, Asked(prompts, samples, longest, mean))
+
+
+def batch_seconds(size: Sizing, hardware: Hardware, *phases: Asked) -> float:
+    """One batch: every replica samples its share of the prompts. A batch has no fewer decode steps than its longest sample has tokens."""
+    replicas = max(1, size.layout.ranks // size.rollouts.tensor)
+    shares = [-(-asked.prompts // replicas) for asked in phases]
+    samples = [share * asked.samples for share, asked in zip(shares, phases, strict=True)]
+    tokens = sum(count * asked.mean for count, asked in zip(samples, phases, strict=True))
+    context = size.work.mean_prompt + round(
+        sum(count * (asked.mean // 2) for count, asked in zip(samples, phases, strict=True)) / sum(samples)
+    )
+    steps = max(*(asked.longest for asked in phases), -(-tokens // decoded_together(size, sum(samples), context)))
+    return steps * decode_seconds(size, hardware, tokens / steps, context) + prefill_seconds(size, hardware, sum(shares))
+
+
+def decoded_together(size: Sizing, samples: int, context: int) -> int:
+    """Of so many samples on one replica, those whose keys and values it holds at a time. context: tokens of each, prompt included."""
+    rows = min(size.rollouts.rows, samples)
+    if size.rollouts.pooled:
         rows = max(1, min(rows, memory(size).cache // max(1, cache_bytes(size, context))))
-    tokens = mine * samples * mean
-    steps = max(longest, -(-tokens // rows))
-    live = tokens / steps
+    return rows
+
+
+def decode_seconds(size: Sizing, hardware: Hardware, live: float, context: int) -> float:
+    """One token of each of `live` rows on one replica: weights, keys and values are read, and all are multiplied."""
+    model, rollouts = size.model, size.rollouts
     weights = multiplied_parameters(model) + model.vocab * model.hidden
     attention = 4 * model.layers * model.heads * model.head_dim
     read = weights * size.width / rollouts.tensor + live * cache_bytes(size, context)
@@ -124,9 +165,15 @@ def generation_seconds(size: Sizing, hardware: Hardware, prompts: int, samples: 
     if rollouts.tensor > 1:
         between = _link(size, hardware, rollouts.tensor)
         step += 2 * model.layers * (hardware.latency_s + 2 * live * model.hidden * size.width / between)
-    prompt = size.work.mean_prompt
-    prefill = mine * prompt * (2 * multiplied_parameters(model) + attention * prompt / 2) / rollouts.tensor
-    return steps * step + prefill / (hardware.flops * hardware.prefill)
+    return step
+
+
+def prefill_seconds(size: Sizing, hardware: Hardware, prompts: int) -> float:
+    """So many prompts on one replica."""
+    model, prompt = size.model, size.work.mean_prompt
+    attention = 4 * model.layers * model.heads * model.head_dim
+    operations = prompts * prompt * (2 * multiplied_parameters(model) + attention * prompt / 2) / size.rollouts.tensor
+    return operations / (hardware.flops * hardware.prefill)
 
 
 def training_operations(size: Sizing, recomputed: bool) -> float:

@@ -50,12 +50,13 @@ def time_table(plan: Plan) -> Table:
         f"a step on {size.layout.ranks} x {hardware.name}, computed, not measured" if size.accelerated else f"a step on a {hardware.name}"
     )
     table = Table("phase", "s", "of what", title=title)
-    table.add_row(
-        "propose", f"{time.propose:.1f}", f"{work.propose} proposals of {work.mean_propose} tokens (at most {work.longest_propose})"
-    )
-    estimates = f"at most {work.estimate} x {work.estimate_samples} samples of {work.mean_solve} tokens (at most {work.longest_solve})"
-    table.add_row("estimate", f"{time.estimate:.1f}", estimates)
-    table.add_row("solve", f"{time.solve:.1f}", f"{work.solve} x {work.solve_samples} solutions")
+    of_what = {
+        "propose": f"{work.propose} proposals of {work.mean_propose} tokens (at most {work.longest_propose})",
+        "estimate": f"at most {work.estimate} x {work.estimate_samples} samples of {work.mean_solve} tokens (at most {work.longest_solve})",
+        "solve": f"{work.solve} x {work.solve_samples} solutions",
+    }
+    for name, seconds in time.batches.items():
+        table.add_row(name, f"{seconds:.1f}", "; ".join(of_what[phase] for phase in name.split(" + ")))
     share = (
         f"{hardware.training:.0%} of {hardware.flops / 1e12:.3g} TFLOP/s a rank"
         if size.accelerated

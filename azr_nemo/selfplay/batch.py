@@ -46,6 +46,7 @@ def training_batch(rows: list[Attempt], config: RunConfig) -> TrainingBatch:
         advantages=torch.tensor([row.advantage for row in rows])[:, None] * mask,
         rewards=torch.tensor([row.reward for row in rows]),
         groups=torch.tensor([_group(row) for row in rows]),
+        versions=torch.tensor([row.completion.weight_version for row in rows]),
     )
 
 

@@ -15,6 +15,11 @@ class Mix:
     oldest: int | None = 0
     others: str = "uniform"
 
+    @property
+    def needs_this_step(self) -> bool:
+        """Whether tasks that are proposed in the very step come first."""
+        return self.share > 0 and self.newest == 0
+
     def steps(self, step: int, window: int) -> range:
         """The steps whose tasks come first, ascending. Seeds are of step 0."""
         oldest = window - 1 if self.oldest is None else self.oldest

@@ -48,8 +48,14 @@ class PromptBatch:
     generation; the engine still sends back everything: one list of completions per prompt."""
 
     prompts: list[Prompt]
-    phase: str  # propose | estimate | solve: for progress and timing
+    phase: str  # propose | estimate | solve, or sample for several of them at once: for progress and timing
     on_completion: Callable[[int, int, Completion], None] | None = None
+    shares: tuple[tuple[str, int], ...] = ()  # of several phases: how many of the prompts, in their order, are of which
+
+    @property
+    def lanes(self) -> tuple[tuple[str, int], ...]:
+        """The phases in it and how many prompts each has."""
+        return self.shares or ((self.phase, len(self.prompts)),)
 
 
 @dataclass(frozen=True)
@@ -57,8 +63,8 @@ class TrainingBatch:
     """B rows of one update, in the order of their groups.
 
     prompt_ids, response_ids: B lists of token ids. rollout_logprobs: [B, T], right-padded with 0, nan where a response was not sampled.
-    mask: [B, T] float, 1 on response tokens. advantages: [B, T], 0 where mask is 0. rewards: [B]. groups: [B], indices into groups(). T is the
-    longest response.
+    mask: [B, T] float, 1 on response tokens. advantages: [B, T], 0 where mask is 0. rewards: [B]. groups: [B], indices into groups().
+    versions: [B] int64, how many updates the weights had had that drew the row. T is the longest response.
     """
 
     prompt_ids: list[tuple[int, ...]]
@@ -68,6 +74,7 @@ class TrainingBatch:
     advantages: Tensor
     rewards: Tensor
     groups: Tensor
+    versions: Tensor
 
     def take(self, rows: Tensor) -> "TrainingBatch":
         """These rows alone, by their numbers (int64), in this order; T stays."""
@@ -80,6 +87,7 @@ class TrainingBatch:
             advantages=self.advantages[rows],
             rewards=self.rewards[rows],
             groups=self.groups[rows],
+            versions=self.versions[rows],
         )
 
 
@@ -173,6 +181,17 @@ class Attempt:
     advantage: float | None = None  # of each token of the response; None for what was not compared with others, as it is not trained on
     phase: str = "solve"  # propose | estimate | solve
     task_id: int | None = None  # of the task in the buffer: the one that a proposal became, or that was answered
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What a step leaves: the batch to train on, its attempts in the order of their groups (the batch may leave some out), the step's metrics,
+    and every attempt, those that are not trained on too: proposals, estimates, solutions."""
+
+    batch: TrainingBatch
+    attempts: list[Attempt]
+    metrics: dict[str, float]
+    rollouts: list[Attempt]
 
 
 def ask(rows: list[SampleGroup], phase: str) -> Generator[PromptBatch, Completions, None]:

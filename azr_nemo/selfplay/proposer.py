@@ -52,6 +52,7 @@ class Proposed:
     row: SampleGroup
     references: list[StoredTask]
     given: Given = field(default_factory=Given)  # the functions that it must build on
+    lines: int | None = None  # the body length that it was asked for
     task: Task | None = None
     refusal: str = ""  # why there is no task, or `duplicate`
     novel: bool = False  # its program was not known before
@@ -63,6 +64,12 @@ class Proposed:
     @property
     def type(self) -> TaskType:
         return self.row.prompt.type
+
+    @property
+    def known_task(self) -> Task:
+        """The task that it became."""
+        assert self.task is not None
+        return self.task
 
     @property
     def lineage(self) -> tuple[int, ...]:
@@ -107,7 +114,7 @@ class Proposer:
 
     @staticmethod
     def _ask_again(proposed: Proposed) -> Proposed:
-        return Proposed(SampleGroup(proposed.row.prompt, proposed.row.read), proposed.references, proposed.given)
+        return Proposed(SampleGroup(proposed.row.prompt, proposed.row.read), proposed.references, proposed.given, proposed.lines)
 
     def row(self, kind: TaskType, rng: random.Random, step: int = 0) -> Proposed:
         """One proposal of this type, its references and functions drawn from the buffer as it stands; seeding, step 0, asks for these too."""
@@ -117,8 +124,11 @@ class Proposer:
             options = replace(options, functions=given.texts)
         else:
             given = Given()
-        text = self._prompt(kind, references, options)
-        shown = [stored.task for stored in references]
+        return self.proposed(kind, self._prompt(kind, references, options), references, given, options.lines)
+
+    def proposed(self, kind: TaskType, text: PromptText, references: list[StoredTask], given: Given, lines: int | None) -> Proposed:
+        """The proposal that answers this prompt: how it is read depends on what the prompt shows and asks for."""
+        options, shown = replace(self.options, functions=given.texts, lines=lines), [stored.task for stored in references]
         prompt = Prompt(text, Role.PROPOSE, kind, 1, self.config.rollout.max_propose_tokens, self.config.rollout.temperature)
 
         def read(completion: Completion) -> Future:
@@ -127,7 +137,7 @@ class Proposer:
             proposal = KINDS[kind].parse_proposal(text.prefill + completion.text, shown, options)
             return settled(proposal) if isinstance(proposal, Refusal) else self.validator.submit(proposal)
 
-        return Proposed(SampleGroup(prompt, read), references, given)
+        return Proposed(SampleGroup(prompt, read), references, given, lines)
 
     def _references(self, kind: TaskType, rng: random.Random) -> tuple[list[StoredTask], PromptOptions]:
         """Deduction and abduction see several tasks of their own type; induction describes one program of either."""
@@ -179,11 +189,36 @@ class Proposer:
             keys.add(key)
             programs.add(program)
 
-    def attempts(self, proposals: list[Proposed]) -> list[Attempt]:
-        """What each of these proposals, which `earns`, earns: learnability, and the intrinsic rewards that are on, when it is valid and new,
-        the configured penalties otherwise. To be called before the tasks enter the buffer."""
+    def rewarded(self, proposals: list[Proposed], step: int) -> list[Attempt]:
+        """What each settled and estimated proposal that `earns` earns: learnability, and the intrinsic rewards that are on, when it is valid and
+        new, the configured penalties otherwise. Then the new tasks enter the buffer, as those of this step."""
+        for proposed in proposals:
+            proposed.verdicts = tuple(proposed.estimates.outcomes()) if proposed.estimates else ()
         history = BufferHistory(self.buffer)
-        return [self._attempt(proposed, history) for proposed in proposals]
+        earning = [proposed for proposed in proposals if proposed.earns]
+        attempts = [self._attempt(proposed, history) for proposed in earning]
+        self._store([proposed for proposed in proposals if proposed.fresh], step)
+        for proposed, attempt in zip(earning, attempts, strict=True):
+            attempt.task_id = proposed.task_id
+        return attempts
+
+    def _store(self, fresh: list[Proposed], step: int) -> None:
+        """Every valid new task that `selfplay.valid_program_filter` lets through enters the buffer, with the references it came from."""
+        with self.buffer.transaction():
+            for proposed in fresh:
+                if not self._kept(proposed.solve_rate):
+                    continue
+                proposed.task_id = self.buffer.add(proposed.known_task, step, references=proposed.lineage)
+                if proposed.task_id is not None:
+                    self.buffer.record(proposed.task_id, sum(v.score == 1 for v in proposed.verdicts), len(proposed.verdicts))
+
+    def _kept(self, solve_rate: float) -> bool:
+        match self.config.selfplay.valid_program_filter:
+            case "non_one":
+                return solve_rate < 1
+            case "non_extremes":
+                return 0 < solve_rate < 1
+        return True
 
     def _attempt(self, proposed: Proposed, history: BufferHistory) -> Attempt:
         reward = self.config.reward

@@ -84,6 +84,13 @@ class Solver:
             for k, verdict in enumerate(row.outcomes())
         ]
 
+    def record(self, solved: list[tuple[SampleGroup, StoredTask]]) -> None:
+        """Counts in the buffer how often each task was tried, and solved."""
+        with self.buffer.transaction():
+            for row, stored in solved:
+                verdicts = row.outcomes()
+                self.buffer.record(stored.id, sum(v.score == 1 for v in verdicts), len(verdicts))
+
     def known(self, row: SampleGroup, stored: StoredTask) -> Attempt | None:
         """The task's known answer as one more attempt, if none of the row's was right: the output that the executor gave, the input or the
         program that was proposed. Off-policy guidance as in LUFFY (arXiv 2504.14945), from the executor in the place of a stronger model. None
@@ -100,6 +107,7 @@ class Solver:
             ids = ids[:-1]  # its stop string ends it
         if len(ids) > self.config.rollout.max_solve_tokens:
             return None
-        completion = Completion(text, row.completions[0].prompt_ids, ids, (math.nan,) * len(ids), finished=True)
+        first = row.completions[0]
+        completion = Completion(text, first.prompt_ids, ids, (math.nan,) * len(ids), finished=True, weight_version=first.weight_version)
         reward = solver_reward(Verdict(1.0, "right"), self.config.reward)
         return Attempt(row.prompt, completion, reward, "known", stored.task, task_id=stored.id)

@@ -1,78 +1,80 @@
 """One step of Absolute Zero (arXiv 2505.03335, Algorithm 1), as a generator that never calls a model.
 
 It yields prompts and is sent completions; whoever drives it owns the model. The same code runs under any engine, in a test with canned
-completions, and on one rank of a cluster.
+completions, and on one rank of a cluster. Phases in another order, or in one batch, are in schedules.py.
 """
 
 import random
-from collections.abc import Generator
-from dataclasses import dataclass
+from collections.abc import Callable, Generator
+from typing import TypeAlias, TypeVar
 
 from azr_nemo.selfplay.batch import give_advantages, in_group_order, training_batch
-from azr_nemo.selfplay.exchange import Attempt, Completions, PromptBatch, TrainingBatch, ask
+from azr_nemo.selfplay.buffer import StoredTask
+from azr_nemo.selfplay.exchange import Attempt, Completions, PromptBatch, SampleGroup, StepResult, ask
+from azr_nemo.selfplay.in_flight import Ahead
 from azr_nemo.selfplay.measure import measure
 from azr_nemo.selfplay.proposer import Proposed, Proposer
 from azr_nemo.selfplay.solver import Solver
 
+T = TypeVar("T")
+Phase: TypeAlias = Generator[PromptBatch, Completions, T]
+Estimated: TypeAlias = tuple[list[Attempt], list[Attempt]]  # of the proposers, of the estimates
+Solved: TypeAlias = list[tuple[SampleGroup, StoredTask]]
 BASELINES = "baselines"  # the buffer's note of moving averages, by group: they are saved and restored with the tasks
-
-
-@dataclass(frozen=True)
-class StepResult:
-    """What a step leaves: the batch to train on, its attempts in the order of their groups (the batch may leave some out), the step's metrics,
-    and every attempt, those that are not trained on too: proposals, estimates, solutions."""
-
-    batch: TrainingBatch
-    attempts: list[Attempt]
-    metrics: dict[str, float]
-    rollouts: list[Attempt]
 
 
 class SelfPlay:
     """The two roles over one buffer."""
 
-    def __init__(self, proposer: Proposer, solver: Solver):
-        self.proposer, self.solver = proposer, solver
-        self.buffer, self.config = proposer.buffer, proposer.config
+    def __init__(self, proposer: Proposer, solver: Solver, schedule: "Callable[[SelfPlay, int], Phase[StepResult]] | None" = None):
+        self.proposer, self.solver, self.schedule = proposer, solver, schedule or sequential
+        self.buffer, self.config, self.ahead = proposer.buffer, proposer.config, Ahead(proposer)
 
-    def step(self, number: int) -> Generator[PromptBatch, Completions, StepResult]:
+    def step(self, number: int) -> Phase[StepResult]:
         """Step `number` (from 1). What it draws depends on the run's seed, the number and the buffer alone, so a resumed run repeats it."""
-        rng = random.Random(f"{self.config.seed}/step/{number}")
+        return self.schedule(self, number)
 
-        # PROPOSE: references from the buffer as it stands; the executor validates while later proposals are still being written.
+    def rng(self, number: int, phase: str = "") -> random.Random:
+        return random.Random(f"{self.config.seed}/step/{number}{phase and '/'}{phase}")
+
+    def propose(self, number: int, rng: random.Random) -> Phase[list[Proposed]]:
+        """PROPOSE: references from the buffer as it stands; the executor validates while later proposals are still being written."""
         proposals = self.proposer.rows(rng, number)
         yield from ask([proposed.row for proposed in proposals], "propose")
+        return proposals
+
+    def estimate(self, number: int, proposals: list[Proposed]) -> Phase[Estimated]:
+        """ESTIMATE: how often does the solver, as it is now, solve each new task? n samples of each at the rollout temperature: never greedily, or
+        every solve rate would be 0 or 1. The proposer is rewarded and the tasks enter the buffer; attempts of proposer and estimates."""
         self.proposer.settle(proposals)
-
-        # ESTIMATE: how often does the solver, as it is now, solve each new task?
         fresh = [proposed for proposed in proposals if proposed.fresh]
-        yield from self.estimate(fresh)
-        earning = [proposed for proposed in proposals if proposed.earns]
-        proposed_rows = self.proposer.attempts(earning)
-        self.store(fresh, number)
-        for proposed, attempt in zip(earning, proposed_rows, strict=True):
-            attempt.task_id = proposed.task_id
-        estimated_rows = [
-            attempt for p in fresh if p.estimates and p.task for attempt in self.solver.attempts(p.estimates, p.task, p.task_id, "estimate")
-        ]
+        for proposed in fresh:
+            proposed.estimates = self.solver.row(proposed.known_task, self.config.rollout.estimate_samples)
+        if fresh:
+            yield from ask([proposed.estimates for proposed in fresh if proposed.estimates], "estimate")
+        proposed_rows = self.proposer.rewarded(proposals, number)
+        estimated_rows = [a for p in fresh if p.estimates for a in self.solver.attempts(p.estimates, p.known_task, p.task_id, "estimate")]
+        return proposed_rows, estimated_rows
 
-        # SOLVE: tasks of this step and of the buffer.
+    def solve(self, number: int, rng: random.Random) -> Phase[Solved]:
+        """SOLVE: tasks of the buffer, by `selfplay.solve_from` those of this step first."""
         tasks = self.solver.draw(number, rng)
         rows = [self.solver.row(stored.task, self.config.selfplay.solve_samples) for stored in tasks]
         yield from ask(rows, "solve")
-        solved_rows = [a for row, stored in zip(rows, tasks, strict=True) for a in self.solver.attempts(row, stored.task, stored.id)]
-        with self.buffer.transaction():
-            for row, stored in zip(rows, tasks, strict=True):
-                self.buffer.record(stored.id, sum(v.score == 1 for v in row.outcomes()), len(row.outcomes()))
+        solved = list(zip(rows, tasks, strict=True))
+        self.solver.record(solved)
+        return solved
 
-        # LEARN: verified rewards -> advantages, by default with one baseline per (role, task type) -> one update of the one model.
+    def learn(self, proposals: list[Proposed], estimated: Estimated, solved: Solved) -> StepResult:
+        """LEARN: verified rewards -> advantages, by default with one baseline per (role, task type) -> one update of the one model."""
+        settings, (proposed_rows, estimated_rows) = self.config.selfplay, estimated
+        solved_rows = [attempt for row, stored in solved for attempt in self.solver.attempts(row, stored.task, stored.id)]
         trained = list(solved_rows)
-        if self.config.selfplay.known_answers:
-            known = [self.solver.known(row, stored) for row, stored in zip(rows, tasks, strict=True)]
-            trained += [attempt for attempt in known if attempt]
-        if self.config.selfplay.train_propose:
+        if settings.known_answers:
+            trained += [known for row, stored in solved if (known := self.solver.known(row, stored))]
+        if settings.train_propose:
             trained += proposed_rows
-        if self.config.selfplay.reuse_estimates:
+        if settings.reuse_estimates:
             trained += estimated_rows
         metrics = measure(proposals, proposed_rows, solved_rows, self.buffer)
         trained = in_group_order(trained)
@@ -84,32 +86,11 @@ class SelfPlay:
         metrics["train/rows"] = len(batch.prompt_ids)
         return StepResult(batch, trained, metrics, [*proposed_rows, *estimated_rows, *solved_rows])
 
-    def estimate(self, fresh: list[Proposed]) -> Generator[PromptBatch, Completions, None]:
-        """Samples each new task n times at the rollout temperature: never greedily, or every solve rate would be 0 or 1."""
-        for proposed in fresh:
-            assert proposed.task is not None
-            proposed.estimates = self.solver.row(proposed.task, self.config.rollout.estimate_samples)
-        if fresh:
-            yield from ask([proposed.estimates for proposed in fresh if proposed.estimates], "estimate")
-        for proposed in fresh:
-            assert proposed.estimates is not None
-            proposed.verdicts = tuple(proposed.estimates.outcomes())
 
-    def store(self, fresh: list[Proposed], step: int) -> None:
-        """Every valid new task that `selfplay.valid_program_filter` lets through enters the buffer, with the references it came from."""
-        with self.buffer.transaction():
-            for proposed in fresh:
-                if not self._kept(proposed.solve_rate):
-                    continue
-                assert proposed.task is not None
-                proposed.task_id = self.buffer.add(proposed.task, step, references=proposed.lineage)
-                if proposed.task_id is not None:
-                    self.buffer.record(proposed.task_id, sum(v.score == 1 for v in proposed.verdicts), len(proposed.verdicts))
-
-    def _kept(self, solve_rate: float) -> bool:
-        match self.config.selfplay.valid_program_filter:
-            case "non_one":
-                return solve_rate < 1
-            case "non_extremes":
-                return 0 < solve_rate < 1
-        return True
+def sequential(play: SelfPlay, number: int) -> Phase[StepResult]:
+    """The paper's order: what was proposed in this step is estimated, and may be solved in it."""
+    rng = play.rng(number)
+    proposals = yield from play.propose(number, rng)
+    estimated = yield from play.estimate(number, proposals)
+    solved = yield from play.solve(number, rng)
+    return play.learn(proposals, estimated, solved)

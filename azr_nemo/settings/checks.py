@@ -71,6 +71,11 @@ def _check_loss(config: RunConfig) -> None:
         raise UserError(f"optim.dual_clip={optim.dual_clip} is for optim.loss=ppo: set it to 0 with optim.loss={optim.loss}")
     if optim.dual_clip and optim.dual_clip <= 1:
         raise UserError(f"optim.dual_clip={optim.dual_clip} must be above 1, or 0 for off")
+    if optim.importance_reject != "none" and optim.importance_sampling == "off":
+        raise UserError(
+            f"optim.importance_reject={optim.importance_reject} is part of importance sampling, which is off: set optim.importance_sampling=on, or "
+            "metrics to measure only"
+        )
     if selfplay.rows % optim.mini_batches:
         raise UserError(
             f"optim.mini_batches={optim.mini_batches} does not divide the {selfplay.rows} rows of a step "

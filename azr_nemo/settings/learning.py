@@ -75,6 +75,17 @@ class OptimConfig:
         choices=("off", "metrics", "on"),
     )
     importance_cap: float = setting(2.0, "the largest such weight", above=0)
+    importance_level: str = setting(
+        "token", "of that weight: of the token, or of the whole response, the product of its tokens'", choices=("token", "sequence")
+    )
+    importance_reject: str = setting(
+        "none",
+        "what is not learnt from where its ratio of trainer to rollout engine is outside the band: single tokens, or responses by their product "
+        "(sequence) or their geometric mean; as importance_sampling says, done or only measured",
+        choices=("none", "token", "sequence", "geometric"),
+    )
+    importance_low: float = setting(0.5, "lower end of that band; the geometric mean of a long response wants 0.999 or so", above=0, most=1)
+    importance_high: float = setting(2.0, "upper end of it; 1.001 or so", least=1)
     entropy: float = setting(0.001, "weight of the entropy bonus", least=0)
 
 
@@ -126,6 +137,12 @@ class SelfPlayConfig:
         "current, half buffer; previous_mixed: half previous, half buffer; buffer: uniform over all of it; newer: newer is likelier; learnable: solved "
         "about half the time",
         registered="mixes",
+    )
+    schedule: str = setting(
+        "sequential",
+        "which phases of a step share a batch: sequential, none; merged, propose and solve; pipelined, the estimates of what the step before proposed, "
+        "solve, and the next step's propose, whose rows are one update old when they are learnt from (docs/algorithm.md)",
+        registered="schedules",
     )
     solve_window: int = setting(2, "of solve_from=recent: how many steps, this one included", least=1)
     reuse_estimates: bool = setting(False, "train on the estimates too")

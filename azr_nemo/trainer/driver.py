@@ -7,6 +7,7 @@ from typing import TypeVar
 
 from azr_nemo import progress
 from azr_nemo.observe.console import Console
+from azr_nemo.observe.lanes import Lanes
 from azr_nemo.observe.timing import PhaseClock
 from azr_nemo.selfplay.exchange import Completion, Completions, Engine, PromptBatch, TrainingBatch
 
@@ -14,11 +15,12 @@ T = TypeVar("T")
 
 
 class Driver:
-    """Engine, clock and console of a run. tokens: response tokens sampled since it was last set to 0."""
+    """Engine, clock, lanes and console of a run. tokens: response tokens sampled since it was last set to 0."""
 
     def __init__(self, engine: Engine, clock: PhaseClock, console: Console, seed: int):
         self.engine, self.clock, self.console, self.seed = engine, clock, console, seed
         self.tokens = 0
+        self.lanes = Lanes(clock.now)
 
     def drive(self, generator: Generator[PromptBatch, Completions, T], label: str, place: int = 0) -> T:
         """Runs the generator to its end and returns what it returns. Samples depend on the run's seed, the label and the batch's place
@@ -36,23 +38,34 @@ class Driver:
 
     def update(self, batch: TrainingBatch) -> dict[str, float]:
         """The update and the refit of the rollout engine; its metrics. The refit is a phase of its own, as the engine times it."""
+        began = self.lanes.now()
         with self.clock.phase("update"), self.console.phase("update") as phase, progress.heard_by(phase):
             metrics = self.engine.update(batch)
-        self.clock.move("update", "refit", metrics.get("refit_s", 0.0))
+        refit_s, ended = metrics.get("refit_s", 0.0), self.lanes.now()
+        self.clock.move("update", "refit", refit_s)
+        self.lanes.add("update", began, ended - refit_s)
+        self.lanes.add("refit", ended - refit_s, ended)
         return metrics
 
     def _sample(self, batch: PromptBatch, seed: int) -> Completions:
         total = sum(prompt.samples for prompt in batch.prompts)
+        lanes = [lane for lane, count in batch.lanes for _ in range(count)]
+        began = self.lanes.now()
+        latest = dict.fromkeys(lanes, began)
         with self.clock.phase(batch.phase), self.console.phase(batch.phase, total) as phase, progress.heard_by(phase):
 
             def arrived(index: int, sample: int, completion: Completion) -> None:
                 with self.clock.phase("execute", peaks=False):  # reading an answer and handing it to the executor
                     phase.advance(1)
                     self.tokens += len(completion.response_ids)
+                    latest[lanes[index]] = self.lanes.now()
                     if batch.on_completion:
                         batch.on_completion(index, sample, completion)
 
-            return self.engine.generate(replace(batch, on_completion=arrived), seed)
+            completions = self.engine.generate(replace(batch, on_completion=arrived), seed)
+        for lane, ended in latest.items():
+            self.lanes.add(lane, began, ended)
+        return completions
 
 
 def sampling_seed(seed: int, label: str, place: int) -> int:

@@ -7,13 +7,14 @@ from azr_nemo.errors import UserError
 from azr_nemo.megatron.distributed import rank, world_size
 from azr_nemo.megatron.finite_weights import Diverged, way_back
 from azr_nemo.observe.console import Console
+from azr_nemo.observe.lanes import append_lanes, rewind_lanes
 from azr_nemo.planning.dry_run import check_run
 from azr_nemo.runs.checkpoints import Checkpoint, Checkpoints
 from azr_nemo.runs.run_directory import Outcome, RunDirectory
 from azr_nemo.selfplay.exchange import TrainingBatch
 from azr_nemo.settings.schema import RunConfig
 from azr_nemo.trainer.assembly import Run, assembled, follow, introduce
-from azr_nemo.trainer.reporting import Guard, StepReport, rollouts, step_metrics
+from azr_nemo.trainer.reporting import Guard, StepReport, rollouts, staleness, step_metrics
 from azr_nemo.trainer.seeding import ask_for_seeds, load_seed_files
 from azr_nemo.trainer.stopping import StoppedAtOnce, StopRequest
 
@@ -76,6 +77,7 @@ def begin(run: Run) -> None:
     run.buffer.remove_after(0)
     run.metrics.rewind(-1)
     run.rollouts.rewind(-1)
+    rewind_lanes(run.run_dir, -1)
     load_seed_files(run.config, run.buffer, run.executor, run.console)
     ask_for_seeds(run.session.proposer, run.driver, run.stop.check)
     StepReport(run.config, run.metrics, run.console).start(evaluate(run, 0, always=True))
@@ -93,6 +95,7 @@ def resume(run: Run, checkpoint: Checkpoint) -> None:
         raise UserError(f"{error}; if it is damaged, resume={before} goes on from the one before it" if before else str(error)) from error
     run.metrics.rewind(checkpoint.step)
     run.rollouts.rewind(checkpoint.step)
+    rewind_lanes(run.run_dir, checkpoint.step)
     run.console.note(f"resumed after step {checkpoint.step} from {checkpoint.path}")
 
 
@@ -106,6 +109,7 @@ def run_steps(run: Run, done: int) -> Outcome:
     report = StepReport(run.config, run.metrics, run.console)
     for step in range(done + 1, run.config.selfplay.steps + 1):
         run.driver.tokens = 0
+        run.driver.lanes.lap()
         result = run.driver.drive(run.session.selfplay.step(step), f"step/{step}")
         sampled = run.driver.tokens
         trained = learn(run, step, result.batch)
@@ -113,6 +117,8 @@ def run_steps(run: Run, done: int) -> Outcome:
         held_out = evaluate(run, step, always=last)
         report.step(step, step_metrics(result, trained, held_out, {**run.clock.lap(), **run.executor.lap()}, sampled), result.attempts)
         run.rollouts.write(step, rollouts(result))
+        run.console.lanes(spans := run.driver.lanes.lap())
+        append_lanes(run.run_dir, step, spans)
         if worse := guard.stop_reason(step, held_out):
             run.console.note(worse)
         stopped = run.stop.requested
@@ -127,7 +133,7 @@ def run_steps(run: Run, done: int) -> Outcome:
 def learn(run: Run, step: int, batch: TrainingBatch) -> dict[str, float]:
     """The update and its metrics. Raises UserError, naming the checkpoint to go on from, when the weights do not stand it."""
     try:
-        return run.driver.update(batch)
+        return {f"train/{name}": value for name, value in run.driver.update(batch).items()} | staleness(batch, step - 1)
     except Diverged as error:
         raise UserError(way_back(error, step, run.saver.latest())) from error
 

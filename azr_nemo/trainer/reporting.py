@@ -11,10 +11,11 @@ from azr_nemo.observe.metrics import MetricsLog, Sink
 from azr_nemo.observe.overview import Reading, best, fell, overview, reading
 from azr_nemo.observe.rollout_log import Rollout
 from azr_nemo.observe.weights_and_biases import WeightsAndBiases
-from azr_nemo.selfplay.exchange import Attempt
-from azr_nemo.selfplay.step import StepResult
+from azr_nemo.selfplay.exchange import Attempt, StepResult, TrainingBatch
 from azr_nemo.settings.schema import RunConfig
 from azr_nemo.tasks.task import Role, TaskType
+
+GENERATING = ("propose", "estimate", "solve", "sample", "evaluate")  # the phases in which responses are drawn
 
 
 def sampled(attempts: Sequence[Attempt], rng: random.Random) -> list[Attempt]:
@@ -77,16 +78,23 @@ def open_sinks(config: RunConfig, run_dir: Path, console: Console) -> list[Sink]
 def step_metrics(
     result: StepResult, trained: Mapping[str, float], held_out: Mapping[str, float], measured: Mapping[str, float], sampled: int
 ) -> dict[str, float]:
-    """All that a step measured. measured: times of its phases and the executor's throughput; sampled: response tokens, of all phases."""
-    generating = sum(measured.get(f"time/{phase}_s", 0.0) for phase in ("propose", "estimate", "solve", "evaluate"))
+    """All that a step measured. trained: of its update. measured: times of its phases and the executor's throughput. sampled: response tokens, of
+    all phases."""
+    generating = sum(measured.get(f"time/{phase}_s", 0.0) for phase in GENERATING)
     return {
         **result.metrics,
-        **{f"train/{name}": value for name, value in trained.items()},
+        **trained,
         **held_out,
         **measured,
         "throughput/generated_tokens_per_s": sampled / max(generating, 1e-9),
         "throughput/trained_tokens_per_s": float(result.batch.mask.sum()) / max(measured.get("time/update_s", 0.0), 1e-9),
     }
+
+
+def staleness(batch: TrainingBatch, updates: int) -> dict[str, float]:
+    """How many updates old the rows are for weights that have had so many."""
+    ages = (updates - batch.versions).float()
+    return {"staleness/mean": float(ages.mean()), "staleness/max": float(ages.max())}
 
 
 def rollouts(result: StepResult) -> list[Rollout]:

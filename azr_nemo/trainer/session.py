@@ -12,6 +12,7 @@ from azr_nemo.sandbox.executor import Executor
 from azr_nemo.selfplay.buffer import TaskBuffer
 from azr_nemo.selfplay.exchange import Engine
 from azr_nemo.selfplay.proposer import Proposer
+from azr_nemo.selfplay.schedules import SCHEDULES
 from azr_nemo.selfplay.solver import Solver
 from azr_nemo.selfplay.step import SelfPlay
 from azr_nemo.selfplay.validation import Validator, Verifier
@@ -68,7 +69,7 @@ def make_session(config: RunConfig, engine: Engine, executor: Executor, buffer: 
         from azr_nemo.evaluation.command import make_validation  # only then is its extra needed
 
         evaluations.append(make_validation(config, engine.tokenizer, executor, fits))
-    return Session(SelfPlay(proposer, solver), evaluations)
+    return Session(SelfPlay(proposer, solver, SCHEDULES[config.selfplay.schedule]), evaluations)
 
 
 def buffer_path(run_dir: Path) -> Path:

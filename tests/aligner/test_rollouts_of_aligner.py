@@ -6,8 +6,7 @@ from azr_nemo.aligner.selfplay import SelfPlayRun
 from azr_nemo.observe.metrics import MetricsLog, read_metrics
 from azr_nemo.observe.rollout_log import RolloutLog, read_rollouts
 from azr_nemo.selfplay.batch import give_advantages, training_batch
-from azr_nemo.selfplay.exchange import Attempt, Completion, Prompt
-from azr_nemo.selfplay.step import StepResult
+from azr_nemo.selfplay.exchange import Attempt, Completion, Prompt, StepResult
 from azr_nemo.settings.schema import RunConfig
 from azr_nemo.tasks.task import PromptText, Role, TaskType
 

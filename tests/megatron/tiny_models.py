@@ -25,6 +25,7 @@ SIZES = {
 }
 # 257 is odd on purpose: two tensor-parallel ranks must pad it.
 VOCAB = 257
+NEWEST = 1_000_000  # a version that no test's weights reach: a row that they have just drawn
 CONFIGS: dict[str, Callable[[], PretrainedConfig]] = {
     "llama-tied": lambda: LlamaConfig(**SIZES, vocab_size=VOCAB, tie_word_embeddings=True),
     "llama-untied": lambda: LlamaConfig(
@@ -93,6 +94,7 @@ def training_batch(rows: int = 7, seed: int = 0) -> TrainingBatch:
         advantages=torch.randn(mask.shape, generator=generator) * mask,
         rewards=torch.zeros(rows),
         groups=torch.zeros(rows, dtype=torch.long),
+        versions=torch.full((rows,), NEWEST),
     )
 
 

@@ -32,9 +32,17 @@ ARGUMENTS = [
     "logging.console=json",
     "logging.tensorboard=false",
 ]
-# What the twenty runs are killed in; the first three are what an ordinary test run has time for.
-PLAN = ["save", "update", "buffer write", "estimate", "seed", "propose", "save", "solve", "buffer write", "update", "save", "propose",
-        "estimate", "seed", "solve", "save", "buffer write", "update", "estimate", "propose"]  # fmt: skip
+SCHEDULED = {
+    "sequential": [],
+    "pipelined": ["selfplay.schedule=pipelined", "selfplay.solve_from=previous_mixed"],
+}
+# What the twenty runs of each schedule are killed in; the first ones are what an ordinary test run has time for.
+PLANS = {
+    "sequential": ["save", "buffer write", "update", "estimate", "seed", "propose", "save", "solve", "buffer write", "update", "save", "propose",
+                   "estimate", "seed", "solve", "save", "buffer write", "update", "estimate", "propose"],
+    "pipelined": ["sample", "save", "update", "buffer write", "sample", "propose", "save", "execute", "buffer write", "update", "sample", "save",
+                  "seed", "sample", "update", "save", "buffer write", "sample", "execute", "update"],
+}  # fmt: skip
 PATIENCE_S = 1200.0
 
 

@@ -1,4 +1,5 @@
-"""A run that is killed at any instant, and started again, ends with the same weights and the same buffer as one that was not, bit for bit.
+"""A run that is killed at any instant, and started again, ends with the same weights and the same buffer as one that was not, bit for bit, whatever its
+schedule keeps in flight between two steps.
 
 AZR_KILLS=20 kills in every phase several times; AZR_KILL_SEED chooses the instants again that a run has printed.
 """
@@ -12,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from killing import ARGUMENTS, PLAN, STEPS, choose, doing, phases
+from killing import ARGUMENTS, PLANS, SCHEDULED, STEPS, choose, doing, phases
 from run_server import Run, shared
 from tiny_run import state
 
@@ -22,10 +23,16 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(3000)]
 Start = Callable[[Path, Path], Run]
 
 
+@pytest.fixture(scope="module", params=sorted(SCHEDULED))
+def schedule(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
 @pytest.fixture(scope="module")
-def start(cache: str) -> Start:
+def start(cache: str, schedule: str) -> Start:
     """start(run_dir, log) starts the run."""
-    return lambda run_dir, log: shared().start([*ARGUMENTS, f"run_dir={run_dir}"], log, AZR_NEMO_CACHE=cache)
+    arguments = [*ARGUMENTS, *SCHEDULED[schedule]]
+    return lambda run_dir, log: shared().start([*arguments, f"run_dir={run_dir}"], log, AZR_NEMO_CACHE=cache)
 
 
 @pytest.fixture(scope="module")
@@ -41,22 +48,22 @@ def whole(start: Start, tmp_path_factory: pytest.TempPathFactory) -> Path:
 PATIENCE_S = 1200.0
 
 
-def test_runs_killed_at_random_instants_end_like_one_that_was_not(start: Start, whole: Path, tmp_path: Path) -> None:
-    kills = int(os.environ.get("AZR_KILLS", "3"))
+def test_runs_killed_at_random_instants_end_like_one_that_was_not(start: Start, schedule: str, whole: Path, tmp_path: Path) -> None:
+    kills = int(os.environ.get("AZR_KILLS", "2"))
     seed = os.environ.get("AZR_KILL_SEED") or secrets.token_hex(4)
     print(f"AZR_KILL_SEED={seed}")
     expected, reference = state(whole, STEPS), phases(whole.with_suffix(".log"))
     assert [line["step"] for line in expected["metrics"]] == list(range(STEPS + 1))
     identical, started = 0, time.monotonic()
     for number in range(kills):
-        kind = PLAN[number % len(PLAN)]
+        kind = PLANS[schedule][number % len(PLANS[schedule])]
         run_dir, at = _killed(start, kind, reference, tmp_path / str(number), random.Random(f"{seed}/{number}"))
         ended = start(run_dir, run_dir.with_suffix(".resumed")).wait(PATIENCE_S)
         assert ended.code == 0, ended.output
         same = state(run_dir, STEPS) == expected
         identical += same
         print(f"killed in {kind} ({at}): {'identical' if same else f'DIFFERENT, see {run_dir}'}")
-    print(f"{identical}/{kills} identical, {time.monotonic() - started:.0f} s")
+    print(f"{schedule}: {identical}/{kills} identical, {time.monotonic() - started:.0f} s")
     assert identical == kills
 
 

@@ -52,6 +52,7 @@ def measure(folder: Path, micro_batch_tokens: int, rows: int, prompt: int, respo
         advantages=mask,
         rewards=torch.zeros(rows),
         groups=torch.zeros(rows, dtype=torch.long),
+        versions=torch.full((rows,), 1_000_000),  # drawn by the newest weights
     )
     phases = {"built": status("VmRSS") - base}
     for step in (1, 2):  # the first makes Adam's moments, the second has them beside the activations

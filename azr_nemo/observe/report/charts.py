@@ -5,12 +5,14 @@ from dataclasses import replace
 from itertools import accumulate, pairwise
 from typing import Any
 
+from azr_nemo.observe.lanes import ordered
 from azr_nemo.observe.pictures import PHASES, RUNS, mean
 from azr_nemo.observe.report.figures import FROM_ZERO, SHARE, Chart, Json, axis, bins, by_run, by_type, plain, present
 from azr_nemo.observe.report.read import Run, Series, TaskRow
 from azr_nemo.tasks.task import TaskType
 
 BARS = 60
+LANES = 3  # steps whose lanes are drawn
 RATES = ("0 %", "1–20 %", "21–40 %", "41–60 %", "61–80 %", "81–99 %", "100 %")
 REASONS = 8  # most frequent refusals, each with a colour of its own
 REFUSALS = (*RUNS, "#882255")
@@ -202,6 +204,7 @@ def _cost(runs: Sequence[Run]) -> list[Chart]:
     speed = {"throughput/generated_tokens_per_s": "generated", "throughput/trained_tokens_per_s": "trained"}
     return [
         *(_time(run, place, len(runs)) for place, run in enumerate(runs)),
+        *(_lanes(run, place, len(runs)) for place, run in enumerate(runs)),
         _memory(runs, "rss", "Memory of the process"),
         _memory(runs, "gpu", "Memory of the GPU"),
         by_run(
@@ -218,6 +221,25 @@ def _time(run: Run, place: int, runs: int) -> Chart:
     chart = _stacked(f"time{place}", title, "seconds of each phase", run, place, labels, colours)
     chart.layout["yaxis"] = axis("seconds", **FROM_ZERO)
     return chart
+
+
+def _lanes(run: Run, place: int, runs: int) -> Chart:
+    """The last steps end to end: a bar where a lane was at work, so that gaps are waiting."""
+    data: list[Json] = []
+    start, last = 0.0, sorted(run.lanes)[-LANES:]
+    for step in last:
+        for span in run.lanes[step]:
+            bar = {"type": "bar", "orientation": "h", "name": f"step {step}", "y": [span.lane], "x": [span.ended - span.began]}
+            data.append({**bar, "base": [start + span.began], "marker": {"color": PHASES.get(span.lane)}, "meta": {"run": place}})
+        start += max((span.ended for span in run.lanes[step]), default=0.0)
+    lanes = ordered(span for step in last for span in run.lanes[step])
+    layout = {
+        "xaxis": axis("seconds"),
+        "yaxis": axis("", categoryorder="array", categoryarray=lanes[::-1]),
+        "barmode": "overlay",
+        "showlegend": False,
+    }
+    return Chart(f"lanes{place}", _titled("Lanes of the last steps", run, runs), "who was at work when; a gap is waiting", data, layout)
 
 
 def _memory(runs: Sequence[Run], kind: str, title: str) -> Chart:

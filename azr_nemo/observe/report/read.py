@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from azr_nemo.errors import UserError
+from azr_nemo.observe.lanes import Span, read_lanes
 from azr_nemo.observe.pictures import mean
 from azr_nemo.observe.report.attempts import AttemptFiles, Tried
 from azr_nemo.observe.summary import rows_by_step
@@ -58,7 +60,7 @@ class TaskRow:
 @dataclass(frozen=True)
 class Run:
     """What a report shows of one run. config: settings as YAML, "" when no checkpoint is there yet. outcome: how it ended, "" while nobody knows.
-    tried: what the rollouts say, by task. notes: sentences on what is missing."""
+    tried: what the rollouts say, by task. lanes: by step, who did what when. notes: sentences on what is missing."""
 
     name: str
     directory: Path
@@ -70,6 +72,7 @@ class Run:
     tasks: list[TaskRow]
     tried: dict[int, Tried]
     notes: list[str] = field(default_factory=list)
+    lanes: dict[int, list[Span]] = field(default_factory=dict)
 
 
 class Reader:
@@ -95,12 +98,21 @@ class Reader:
             tasks,
             self._attempts.read(notes),
             notes,
+            _lanes(self.directory, notes),
         )
 
     def stamp(self) -> tuple[Any, ...]:
         """Differs once anything that `read` looks at has changed."""
-        names = ("metrics.jsonl", "buffer.sqlite", "buffer.sqlite-wal", "outcome", "versions.json", "checkpoints/latest")
+        names = ("metrics.jsonl", "lanes.jsonl", "buffer.sqlite", "buffer.sqlite-wal", "outcome", "versions.json", "checkpoints/latest")
         return (*(_stamp(self.directory / name) for name in names), self._attempts.stamp())
+
+
+def _lanes(directory: Path, notes: list[str]) -> dict[int, list[Span]]:
+    try:
+        return read_lanes(directory)
+    except UserError as error:
+        notes.append(f"The lanes of its steps cannot be read: {error}.")
+        return {}
 
 
 def names(directories: Sequence[Path]) -> list[str]:
