@@ -103,10 +103,11 @@ class Proposer:
     def alike(self, kind: TaskType, rng: random.Random, step: int) -> list[Proposed]:
         """`selfplay.propose_samples` proposals that answer the same prompt."""
         first = self.row(kind, rng, step)
-        return [first, *(self._ask_again(first) for _ in range(self.config.selfplay.propose_samples - 1))]
+        return [first, *(self.ask_again(first) for _ in range(self.config.selfplay.propose_samples - 1))]
 
     @staticmethod
-    def _ask_again(proposed: Proposed) -> Proposed:
+    def ask_again(proposed: Proposed) -> Proposed:
+        """A proposal that answers the same prompt."""
         return Proposed(SampleGroup(proposed.row.prompt, proposed.row.read), proposed.references, proposed.given)
 
     def row(self, kind: TaskType, rng: random.Random, step: int = 0) -> Proposed:
