@@ -74,8 +74,9 @@ class _TokenScores(torch.autograd.Function):
             logp.scatter_add_(-1, local[rows, None], torch.where(owned[rows], grad_logprob[rows], 0.0)[:, None])
             logits[rows] = logp.div_(ctx.temperature).to(logits.dtype)
         # In the logits' dtype, and rounded to the parameter's at the end alone.
-        grad_hidden, grad_weight = logits @ weight.to(logits.dtype), logits.t() @ hidden.to(logits.dtype)
-        return grad_hidden.to(hidden.dtype), grad_weight.to(weight.dtype), None, None, None, None, None
+        grad_hidden = logits @ weight.to(logits.dtype)
+        grad_weight = (logits.t() @ hidden.to(logits.dtype)).to(weight.dtype) if ctx.needs_input_grad[1] else None
+        return grad_hidden.to(hidden.dtype), grad_weight, None, None, None, None, None
 
 
 def token_scores(
