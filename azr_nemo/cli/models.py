@@ -21,7 +21,7 @@ def convert(
         ),
     ],
     out: Annotated[Path, typer.Argument(help="what to write; it must not exist. A name that ends in .nemo gives a file, another a folder")],
-    to: Annotated[str, typer.Option(help="hf | megatron | nemo")] = "hf",
+    to: Annotated[str, typer.Option(help="hf | megatron | nemo; peft: the adapters of a run alone")] = "hf",
     verify: Annotated[bool, typer.Option("--verify", help="read it again; compare every tensor, and the logits with transformers")] = False,
     max_shard_gb: Annotated[
         float, number("--max-shard-gb", "size of a file of weights, which is also what is held in memory", above=0, most=1e6)

@@ -56,7 +56,7 @@ def seed(
     overrides: Overrides = None,
     source: Annotated[list[Path] | None, typer.Option("--from", help="re-validate these seed files instead of prompting a model")] = None,
     out: Annotated[Path | None, typer.Option(help="write the valid tasks to this JSONL file")] = None,
-    schema: Annotated[str, typer.Option(help="of --out: native | reference")] = "native",
+    schema: Annotated[str, typer.Option(help="of --out: native | reference, or for others' trainers nemo_gym | verl")] = "native",
     report: Annotated[Path | None, typer.Option(help="with --from: write what became of every row to this JSON file")] = None,
 ) -> None:
     """Makes seed tasks: by prompting the recipe's model, or from files with --from, each program run again and checked.

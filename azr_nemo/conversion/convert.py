@@ -5,9 +5,10 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from azr_nemo.conversion.adapters import write_peft
 from azr_nemo.conversion.hugging_face import Progress, open_hf_source, write_hf
 from azr_nemo.conversion.nemo_archive import CONFIG, WEIGHTS, open_nemo_source, write_nemo
-from azr_nemo.conversion.run_checkpoint import open_checkpoint_source, write_checkpoint
+from azr_nemo.conversion.run_checkpoint import open_checkpoint_source, open_slices, write_checkpoint
 from azr_nemo.conversion.source import Source
 from azr_nemo.conversion.verl import find_actor, open_verl_source
 from azr_nemo.errors import UserError
@@ -37,8 +38,11 @@ def convert(
     compares it, tensor by tensor and by logits. like: see open_nemo_source and open_verl_source. tokenizer: what a .nemo says of its tokenizer,
     else `like` or `source`. Raises UserError for whatever is wrong with source, out or disk; then nothing is left at `out`.
     """
+    if to == "peft":
+        _write_adapters(source, out, console)
+        return
     if to not in FORMATS:
-        raise UserError(f"--to {to} is unknown: choose {', '.join(FORMATS)}")
+        raise UserError(f"--to {to} is unknown: choose {', '.join(FORMATS)}, or peft for a run's adapters alone")
     if out.exists():
         raise UserError(f"{out} already exists: choose another name")
     if shard_bytes < 1:
@@ -66,6 +70,14 @@ def convert(
         size = sum(file.stat().st_size for file in ([out] if out.is_file() else out.rglob("*")) if file.is_file())
         said = str(opened.dtype).removeprefix("torch.")
         view.note(f"{out}: {FORMATS[to]}, {tensors} tensors in {said}, {size / 1e6:.1f} MB, {time.monotonic() - started:.1f} s")
+
+
+def _write_adapters(source: Path, out: Path, console: Console | None) -> None:
+    if not (source / "weights").is_dir():
+        raise UserError(f"--to peft is for a run with adapters, or one of its checkpoints, which {source} is not")
+    with console or Console() as view:
+        tensors = write_peft(source, out, open_slices)
+        view.note(f"{out}: a PEFT directory, {tensors} tensors")
 
 
 def _write(opened: Source, aside: Path, to: str, out: Path, shard_bytes: int, tokenizer: str, progress: Progress) -> None:

@@ -14,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from transformers import PretrainedConfig
 
+from azr_nemo.conversion.adapters import adapters_among, merged, settings_of
 from azr_nemo.conversion.hugging_face import Progress
 from azr_nemo.conversion.pieces import Piece
 from azr_nemo.conversion.source import Source, megatron_loader, refuse_unknown
@@ -40,13 +41,17 @@ def open_checkpoint_source(path: Path) -> Iterator[Source]:
     compare_recorded(path, "weights", "model")
     config = read_config(model_dir)
     with ExitStack() as stack:
-        tensors = _open_slices(path, stack)
-        source = Source(path, "megatron", config, read_companions(model_dir), megatron_loader(tensors, "", path))
-        refuse_unknown(tensors, "", source.pieces, path)
+        tensors = open_slices(path, stack)
+        load, adapters = megatron_loader(tensors, "", path), adapters_among(tensors)
+        if adapters:
+            load = merged(load, adapters, settings_of(path))
+        source = Source(path, "megatron", config, read_companions(model_dir), load)
+        refuse_unknown({key: stored for key, stored in tensors.items() if stored not in adapters.values()}, "", source.pieces, path)
         yield source
 
 
-def _open_slices(path: Path, stack: ExitStack) -> dict[str, StoredTensor]:
+def open_slices(path: Path, stack: ExitStack) -> dict[str, StoredTensor]:
+    """The tensors of a checkpoint by Megatron's names, open until the stack ends. Raises UserError when they are damaged or not all there."""
     weights = path / "weights"
     for name in ("metadata.json", "common.pt"):
         if not (weights / name).is_file():

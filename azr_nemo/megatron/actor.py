@@ -21,13 +21,16 @@ from transformers import PretrainedConfig
 
 from azr_nemo import progress
 from azr_nemo.megatron import distributed
+from azr_nemo.megatron.architecture import read_architecture
 from azr_nemo.megatron.batches import MicroBatch, mini_batches, on_device, pack
 from azr_nemo.megatron.finite_weights import Growth
 from azr_nemo.megatron.generation import request_seed
 from azr_nemo.megatron.huggingface import open_weights
 from azr_nemo.megatron.layers import SHORT
+from azr_nemo.megatron.lora import attach
 from azr_nemo.megatron.model import bare, build_model, has_transformer_engine_layers
 from azr_nemo.megatron.optimizer import make_optimizer, make_scheduler
+from azr_nemo.megatron.peft_directory import load_adapters
 from azr_nemo.megatron.platform import Platform, choose_dtype
 from azr_nemo.megatron.policy import PolicyScore
 from azr_nemo.megatron.weight_stream import import_weights
@@ -44,10 +47,16 @@ class Actor:
     def __init__(self, config: RunConfig, hf_config: PretrainedConfig, platform: Platform, model_dir: Path) -> None:
         """Builds the model and imports model_dir's weights; `distributed.start` must have run."""
         self.config, self.hf_config, self.platform = config, hf_config, platform
-        self.dtype = choose_dtype(config.model.dtype, platform)
-        model = build_model(hf_config, platform, config.engine, self.dtype, config.rollout.temperature, config.model.fp32_logits)
+        self.dtype, self.adapted = choose_dtype(config.model.dtype, platform), config.model.lora.rank > 0
+        model = build_model(
+            hf_config, platform, config.engine, self.dtype, config.rollout.temperature, config.model.fp32_logits, self.adapted
+        )
         with open_weights(model_dir, hf_config) as weights:
             weights.refuse_others(import_weights(model, hf_config, weights.part))
+        if self.adapted:
+            attach(bare(model), config.model.lora, read_architecture(hf_config), config.seed)
+            if config.model.lora.path:
+                load_adapters(bare(model), config.model.lora)
         ddp = DistributedDataParallelConfig(
             grad_reduce_in_fp32=True,
             # Gradients travel while the last micro-batch still goes backward. Weights do not come back that way (overlap_param_gather): the refit
@@ -173,7 +182,7 @@ class Actor:
         engine = self.config.engine
         multiple = engine.tensor_parallel if engine.sequence_parallel else 1
         # TransformerEngine's attention knows rows alone.
-        block = 0 if has_transformer_engine_layers(self.platform, self.dtype) else SHORT
+        block = 0 if has_transformer_engine_layers(self.platform, self.dtype, self.adapted) else SHORT
         return pack(prompts, responses, mask, engine.micro_batch_tokens, share, shares, multiple, block)
 
     def _step(

@@ -12,6 +12,14 @@ from azr_nemo.errors import UserError
 
 FAMILIES = ("llama", "qwen2", "qwen3")
 ROPE_TYPES = ("default", "linear", "llama3")
+# Megatron's linear layers, and those of Hugging Face's that each is fused of.
+LINEARS = {
+    "self_attention.linear_qkv": ("q_proj", "k_proj", "v_proj"),
+    "self_attention.linear_proj": ("o_proj",),
+    "mlp.linear_fc1": ("gate_proj", "up_proj"),
+    "mlp.linear_fc2": ("down_proj",),
+}
+ROW_PARALLEL = ("o_proj", "down_proj")
 
 
 @dataclass(frozen=True)
@@ -42,6 +50,15 @@ class Architecture:
     def padded_vocab(self, tensor_parallel: int) -> int:
         """The vocabulary rounded up so that tensor-parallel ranks hold equal parts; padding never enters a softmax."""
         return math.ceil(self.vocab / tensor_parallel) * tensor_parallel
+
+
+def linear_shapes(a: Architecture) -> dict[str, tuple[int, int]]:
+    """Outputs and inputs of each linear layer, by its Hugging Face name."""
+    heads, keys = a.heads * a.head_dim, a.kv_heads * a.head_dim
+    return {
+        "q_proj": (heads, a.hidden), "k_proj": (keys, a.hidden), "v_proj": (keys, a.hidden), "o_proj": (a.hidden, heads),
+        "gate_proj": (a.ffn, a.hidden), "up_proj": (a.ffn, a.hidden), "down_proj": (a.hidden, a.ffn),
+    }  # fmt: skip
 
 
 def read_architecture(config: PretrainedConfig) -> Architecture:

@@ -76,11 +76,13 @@ class _TokenScores(torch.autograd.Function):
             del p
             logits[rows].copy_(logp.div_(ctx.temperature))
             del logp
+        learns = ctx.needs_input_grad[1]  # the head of a model with adapters does not
         if logits.dtype == weight.dtype:
-            grad_hidden, grad_weight = logits @ weight, logits.t() @ hidden
+            grad_hidden, grad_weight = logits @ weight, logits.t() @ hidden if learns else None
         else:
-            grad_hidden, grad_weight = wide_gradients(logits, weight, hidden, split=logits.device.type == "cuda")
-        return grad_hidden.to(hidden.dtype), grad_weight.to(weight.dtype), None, None, None, None, None
+            grad_hidden, grad_weight = wide_gradients(logits, weight, hidden, learns, split=logits.device.type == "cuda")
+        grad_weight = None if grad_weight is None else grad_weight.to(weight.dtype)
+        return grad_hidden.to(hidden.dtype), grad_weight, None, None, None, None, None
 
 
 def wide_product(left: Tensor, right: Tensor) -> Tensor:
@@ -90,22 +92,25 @@ def wide_product(left: Tensor, right: Tensor) -> Tensor:
     return left.float() @ right.float()
 
 
-def wide_gradients(logits: Tensor, weight: Tensor, hidden: Tensor, split: bool) -> tuple[Tensor, Tensor]:
+def wide_gradients(logits: Tensor, weight: Tensor, hidden: Tensor, learns: bool, split: bool) -> tuple[Tensor, Tensor | None]:
     """logits @ weight and logits.t() @ hidden, both fp32, of fp32 logits [n, V] and narrower weight [V, H] and hidden [n, H].
+
+    learns: whether the second is wanted.
 
     split: the logits are taken as the sum of two numbers of the narrow dtype, 16 digits of bfloat16 together, so that a GPU multiplies on its tensor
     cores; a few rows at a time, as the halves are as large as the logits.
     """
     grad_hidden = torch.empty_like(hidden, dtype=torch.float32)
-    grad_weight = torch.zeros_like(weight, dtype=torch.float32)
+    grad_weight = torch.zeros_like(weight, dtype=torch.float32) if learns else None
     for rows in _blocks(logits):
         parts = [logits[rows]]
         if split:
             high = parts[0].to(weight.dtype)
             parts = [high, (parts[0] - high).to(weight.dtype)]
         grad_hidden[rows] = sum(wide_product(part, weight) for part in parts)
-        for part in parts:
-            grad_weight.add_(wide_product(part.t(), hidden[rows]))
+        if grad_weight is not None:
+            for part in parts:
+                grad_weight.add_(wide_product(part.t(), hidden[rows]))
     return grad_hidden, grad_weight
 
 

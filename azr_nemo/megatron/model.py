@@ -24,18 +24,19 @@ def build_model(
     dtype: torch.dtype,
     temperature: float = 1.0,
     fp32_logits: bool = False,
+    lora: bool = False,
 ) -> torch.nn.Module:
     """This rank's stage and slice, with weights not yet set; wrapped in Megatron's Float16Module for bfloat16.
 
     `distributed.start` must have run, and `check_layout` passed. temperature: divides the logits before log-probabilities are taken.
-    fp32_logits: computes them in fp32 there (azr_nemo.megatron.head).
+    fp32_logits: computes them in fp32 there (azr_nemo.megatron.head). lora: adapters will be attached.
     """
     architecture = read_architecture(config)
     with platform.scope():
-        transformer = transformer_config(config, platform, engine, dtype)
+        transformer = transformer_config(config, platform, engine, dtype, lora)
         model = ScoringGPT(
             transformer,
-            decoder_spec(transformer, has_transformer_engine_layers(platform, dtype), engine.recompute),
+            decoder_spec(transformer, has_transformer_engine_layers(platform, dtype, lora), engine.recompute),
             vocab_size=architecture.padded_vocab(engine.tensor_parallel),
             max_sequence_length=architecture.positions,
             pre_process=parallel_state.is_pipeline_first_stage(),
@@ -51,14 +52,16 @@ def build_model(
         return Float16Module(transformer, model) if dtype == torch.bfloat16 else model
 
 
-def transformer_config(config: PretrainedConfig, platform: Platform, engine: EngineConfig, dtype: torch.dtype) -> TransformerConfig:
+def transformer_config(
+    config: PretrainedConfig, platform: Platform, engine: EngineConfig, dtype: torch.dtype, lora: bool = False
+) -> TransformerConfig:
     """Megatron's configuration of the model. What TransformerEngine's layers can fuse is fused; our own do without.
 
     Not fused: dropout (there is none), the softmax (TransformerEngine's attention has its own), layer normalisation (RMSNorm is in the product
     that follows it).
     """
     model = read_architecture(config)
-    transformer_engine = has_transformer_engine_layers(platform, dtype)
+    transformer_engine = has_transformer_engine_layers(platform, dtype, lora)
     recompute = {}
     if engine.recompute and transformer_engine:
         recompute = {"recompute_granularity": "full", "recompute_method": "uniform", "recompute_num_layers": 1}
@@ -110,9 +113,10 @@ def transformer_config(config: PretrainedConfig, platform: Platform, engine: Eng
     )
 
 
-def has_transformer_engine_layers(platform: Platform, dtype: torch.dtype) -> bool:
-    """TransformerEngine's attention over rows laid end to end is for half precision, so a float32 model has Megatron's own layers anywhere."""
-    return platform.transformer_engine and dtype == torch.bfloat16
+def has_transformer_engine_layers(platform: Platform, dtype: torch.dtype, lora: bool = False) -> bool:
+    """TransformerEngine's attention over rows laid end to end is for half precision, so a float32 model has Megatron's own layers anywhere; and its
+    linear layers normalise what they are given, of which adapters need the normalised input."""
+    return platform.transformer_engine and dtype == torch.bfloat16 and not lora
 
 
 def _leave(weight: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from transformers import PretrainedConfig
 
 from azr_nemo import progress
 from azr_nemo.errors import UserError
-from azr_nemo.megatron.architecture import Architecture, read_architecture
+from azr_nemo.megatron.architecture import LINEARS, Architecture, read_architecture
 from azr_nemo.megatron.huggingface import EMBEDDING, HEAD
 from azr_nemo.megatron.model import bare
 
@@ -125,7 +125,7 @@ def _pieces(model: torch.nn.Module, config: PretrainedConfig, importing: bool = 
 
     yield _vocabulary(a, size, EMBEDDING, 0, gpt.embedding.word_embeddings.weight if gpt.pre_process else None)
     for index in range(a.layers):
-        yield from _layer(a, size, index, index * stages // a.layers, mine.get(index))
+        yield from _layer(a, size, index, index * stages // a.layers, mine.get(index), importing)
     last = stages - 1
     yield _plain("model.norm.weight", (a.hidden,), last, None, gpt.decoder.final_layernorm.weight if gpt.post_process else None)
     if not a.tied:
@@ -135,9 +135,14 @@ def _pieces(model: torch.nn.Module, config: PretrainedConfig, importing: bool = 
         yield _vocabulary(a, size, EMBEDDING, last, gpt.output_layer.weight)
 
 
-def _layer(a: Architecture, size: int, index: int, stage: int, layer: torch.nn.Module | None) -> Iterator[_Piece]:
+def _layer(a: Architecture, size: int, index: int, stage: int, layer: torch.nn.Module | None, importing: bool) -> Iterator[_Piece]:
     def parameter(path: str) -> Tensor | None:
-        return None if layer is None else layer.get_parameter(path)
+        if layer is None:
+            return None
+        found, linear = layer.get_parameter(path), path.removesuffix(".weight")
+        if importing or linear not in LINEARS or not hasattr(layer, "adapters"):
+            return found
+        return layer.adapters.merged(LINEARS[linear], found)  # whoever reads the weights knows nothing of adapters
 
     def norm(module: str, fused_into: str) -> Tensor | None:
         # TransformerEngine keeps a normalisation's weight in the linear layer that follows it.

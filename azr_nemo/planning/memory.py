@@ -7,7 +7,7 @@ CUDA, NCCL and fragmentation.
 
 from dataclasses import dataclass
 
-from azr_nemo.planning.parameters import stage_parameters, total_parameters, vocabulary_parameters
+from azr_nemo.planning.parameters import stage_adapters, stage_parameters, total_parameters, vocabulary_parameters
 from azr_nemo.planning.sizing import SHORT, Sizing
 
 FP32 = 4
@@ -73,9 +73,11 @@ def memory(size: Sizing) -> Memory:
 def stage_memory(size: Sizing, stage: int) -> Memory:
     """Of a rank of one pipeline stage."""
     parameters = stage_parameters(size.model, size.layout.tensor, size.layout.pipeline, stage)
-    weights, gradients = parameters * size.width, parameters * FP32
-    masters = parameters * FP32 if size.width < FP32 else 0
-    moments = 2 * parameters * FP32
+    adapters = stage_adapters(size.model, size.lora, size.layout.tensor, size.layout.pipeline)
+    learnt = adapters or parameters
+    weights, gradients = (parameters + adapters) * size.width, learnt * FP32
+    masters = learnt * FP32 if size.width < FP32 else 0
+    moments = 2 * learnt * FP32
     shards = size.layout.data if size.distributed_optimizer else 1
     replica = replica_bytes(size)
     reserved = size.rollouts.pooled

@@ -1,6 +1,7 @@
 """How many parameters a model has, and how many of them one rank holds: the counts that `build_model` makes, exactly."""
 
-from azr_nemo.megatron.architecture import Architecture
+from azr_nemo.megatron.architecture import ROW_PARALLEL, Architecture, linear_shapes
+from azr_nemo.settings.machine import LoraConfig
 
 
 def layer_parameters(model: Architecture, tensor: int = 1) -> int:
@@ -27,6 +28,16 @@ def stage_parameters(model: Architecture, tensor: int = 1, pipeline: int = 1, st
     if last:
         count += model.hidden + (0 if model.tied and first else vocabulary_parameters(model, tensor))
     return count
+
+
+def stage_adapters(model: Architecture, lora: LoraConfig, tensor: int = 1, pipeline: int = 1) -> int:
+    """Of the adapters on one rank of a pipeline stage (azr_nemo.megatron.lora); 0 where the weights themselves learn."""
+    count = 0
+    for target, (outputs, inputs) in linear_shapes(model).items():
+        if lora.rank and target in lora.targets:
+            cut, whole = (inputs, outputs) if target in ROW_PARALLEL else (outputs, inputs)
+            count += lora.rank * (cut // tensor + whole)
+    return model.layers // pipeline * count
 
 
 def total_parameters(model: Architecture) -> int:

@@ -1,10 +1,11 @@
 """The numbers of a recipe that its size depends on."""
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from azr_nemo.errors import UserError
 from azr_nemo.megatron.architecture import Architecture
+from azr_nemo.settings.machine import LoraConfig
 from azr_nemo.settings.schema import RunConfig
 
 WIDTHS = {"bfloat16": 2, "float32": 4}  # bytes of a number
@@ -91,7 +92,7 @@ class Sizing:
     """A run in numbers. width: bytes of the model's dtype. gpus_per_node: 0 on a CPU. capacity: bytes of a rank's GPU, or of
     this machine's memory. padded: rows are padded and every position reaches the output layer, as in NeMo-Aligner. mini_batches: optimizer steps
     of an update. fp32_logits: the head's products are in fp32. offload_gradients: a GPU has none while sampling. schedule: which phases of a
-    step share a batch."""
+    step share a batch. lora: adapters, which then learn alone."""
 
     model: Architecture
     layout: Layout
@@ -110,6 +111,7 @@ class Sizing:
     fp32_logits: bool = False
     offload_gradients: bool = True
     schedule: str = "sequential"
+    lora: LoraConfig = field(default_factory=LoraConfig)
 
     @property
     def accelerated(self) -> bool:
@@ -178,6 +180,7 @@ def sizing(config: RunConfig, model: Architecture, mean_prompt: int = 0, mean_re
         fp32_logits=config.model.fp32_logits,
         offload_gradients=engine.offload_gradients,
         schedule=config.selfplay.schedule,
+        lora=config.model.lora,
     )
 
 

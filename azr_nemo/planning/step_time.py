@@ -5,7 +5,7 @@ import os
 from dataclasses import dataclass
 
 from azr_nemo.planning.memory import FP32, cache_bytes, memory
-from azr_nemo.planning.parameters import multiplied_parameters, stage_parameters, total_parameters
+from azr_nemo.planning.parameters import multiplied_parameters, stage_adapters, stage_parameters, total_parameters
 from azr_nemo.planning.sizing import Sizing
 
 
@@ -205,7 +205,8 @@ def update_seconds(size: Sizing, hardware: Hardware) -> float:
 def gradient_seconds(size: Sizing, hardware: Hardware) -> float:
     """The reduction of fp32 gradients over data-parallel ranks, the optimizer's step, and the return of updated weights."""
     layout = size.layout
-    parameters = max(stage_parameters(size.model, layout.tensor, layout.pipeline, stage) for stage in range(layout.pipeline))
+    parameters = stage_adapters(size.model, size.lora, layout.tensor, layout.pipeline)
+    parameters = parameters or max(stage_parameters(size.model, layout.tensor, layout.pipeline, stage) for stage in range(layout.pipeline))
     shards = layout.data if size.distributed_optimizer else 1
     step = parameters / shards * OPTIMIZER_BYTES / (hardware.bandwidth * hardware.reading)
     share = (layout.data - 1) / layout.data

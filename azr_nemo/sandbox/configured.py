@@ -1,7 +1,6 @@
 """The configured executor."""
 
 from azr_nemo.sandbox.executor import Executor, Limits
-from azr_nemo.sandbox.fusion import FusionExecutor
 from azr_nemo.sandbox.local.pool import LocalPool
 from azr_nemo.settings.schema import ExecutorConfig
 
@@ -13,5 +12,7 @@ def limits(config: ExecutorConfig) -> Limits:
 def make_executor(config: ExecutorConfig) -> Executor:
     """The configured executor, started. Raises ExecutorUnavailable when no safe one can be had."""
     if config.name == "sandbox_fusion":
+        from azr_nemo.sandbox.fusion import FusionExecutor  # HTTP clients, which a local pool does without
+
         return FusionExecutor(config.endpoints, limits(config), config.concurrency, config.queue, config.attempts, config.patience_s)
     return LocalPool(config.workers, limits(config), config.recycle_after, config.queue, config.allow_unjailed, modules=config.modules)

@@ -4,11 +4,12 @@ from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, Protocol
 
 from azr_nemo.tasks.task import PromptText, Refusal, Role, Task, TaskType, Verdict
+
+if TYPE_CHECKING:  # the roles play without torch, too (azr_nemo.environments)
+    from torch import Tensor
 
 
 def groups() -> tuple[tuple[Role, TaskType], ...]:
@@ -69,14 +70,14 @@ class TrainingBatch:
 
     prompt_ids: list[tuple[int, ...]]
     response_ids: list[tuple[int, ...]]
-    rollout_logprobs: Tensor
-    mask: Tensor
-    advantages: Tensor
-    rewards: Tensor
-    groups: Tensor
-    versions: Tensor
+    rollout_logprobs: "Tensor"
+    mask: "Tensor"
+    advantages: "Tensor"
+    rewards: "Tensor"
+    groups: "Tensor"
+    versions: "Tensor"
 
-    def take(self, rows: Tensor) -> "TrainingBatch":
+    def take(self, rows: "Tensor") -> "TrainingBatch":
         """These rows alone, by their numbers (int64), in this order; T stays."""
         chosen = rows.tolist()
         return TrainingBatch(
@@ -130,7 +131,7 @@ class Engine(Protocol):
         """Hands the trainer's weights to the rollout engine."""
         ...
 
-    def weights(self) -> Iterator[tuple[str, Tensor]]:
+    def weights(self) -> Iterator["tuple[str, Tensor]"]:
         """The weight stream: (Hugging Face name, full tensor), in the model's dtype."""
         ...
 

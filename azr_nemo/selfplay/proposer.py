@@ -110,10 +110,11 @@ class Proposer:
     def alike(self, kind: TaskType, rng: random.Random, step: int) -> list[Proposed]:
         """`selfplay.propose_samples` proposals that answer the same prompt."""
         first = self.row(kind, rng, step)
-        return [first, *(self._ask_again(first) for _ in range(self.config.selfplay.propose_samples - 1))]
+        return [first, *(self.ask_again(first) for _ in range(self.config.selfplay.propose_samples - 1))]
 
     @staticmethod
-    def _ask_again(proposed: Proposed) -> Proposed:
+    def ask_again(proposed: Proposed) -> Proposed:
+        """A proposal that answers the same prompt."""
         return Proposed(SampleGroup(proposed.row.prompt, proposed.row.read), proposed.references, proposed.given, proposed.lines)
 
     def row(self, kind: TaskType, rng: random.Random, step: int = 0) -> Proposed:
@@ -193,7 +194,8 @@ class Proposer:
         """What each settled and estimated proposal that `earns` earns: learnability, and the intrinsic rewards that are on, when it is valid and
         new, the configured penalties otherwise. Then the new tasks enter the buffer, as those of this step."""
         for proposed in proposals:
-            proposed.verdicts = tuple(proposed.estimates.outcomes()) if proposed.estimates else ()
+            if proposed.estimates:
+                proposed.verdicts = tuple(proposed.estimates.outcomes())
         history = BufferHistory(self.buffer)
         earning = [proposed for proposed in proposals if proposed.earns]
         attempts = [self._attempt(proposed, history) for proposed in earning]

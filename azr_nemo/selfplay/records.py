@@ -127,7 +127,11 @@ def export_jsonl(buffer: TaskBuffer, path: Path, schema: Schema = "native", type
     Raises UserError when the file cannot be written; an earlier file of that name then stays as it was.
     """
     tasks = buffer.tasks(*types)
-    rows = [_native(stored) for stored in tasks] if schema == "native" else _reference(tasks)
+    return write_jsonl(path, [_native(stored) for stored in tasks] if schema == "native" else _reference(tasks))
+
+
+def write_jsonl(path: Path, rows: list[dict[str, Any]]) -> int:
+    """Writes a row a line, aside first, and returns how many. Raises UserError when the file cannot be written; an earlier one then stays as it was."""
     aside = path.with_name(path.name + ".partial")
     try:
         with aside.open("w", encoding="utf-8") as file:

@@ -23,8 +23,26 @@ def check_run(config: RunConfig, registered: Registered) -> None:
     _check_rollout(config)
     _check_selfplay(config, registered)
     _check_composite(config)
+    _check_lora(config)
     _check_wandb(config.logging)
     _check_loss(config)
+
+
+def _check_lora(config: RunConfig) -> None:
+    """Adapters are this project's own engine's, and of self-play."""
+    lora = config.model.lora
+    if not lora.rank:
+        if lora.path:
+            raise UserError(f"model.lora.path={lora.path} needs model.lora.rank: set it to the adapters' own")
+        return
+    if config.engine.name != "megatron":
+        raise UserError(f"model.lora.rank={lora.rank} is for engine=megatron: set it to 0 with engine={config.engine.name}")
+    if not lora.targets:
+        raise UserError("model.lora.targets=[] leaves nothing to learn: name at least one, such as q_proj")
+    if config.warmup.steps:
+        raise UserError(
+            f"model.lora.rank={lora.rank} and warmup.steps={config.warmup.steps}: a warm start teaches all weights; make it in a run without adapters"
+        )
 
 
 def _check_rollout(config: RunConfig) -> None:

@@ -8,6 +8,17 @@ LONGEST_S = 86_400.0  # no program runs for longer than a day
 LARGEST_OUTPUT = 1 << 24
 
 
+TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+
+
+@dataclass
+class LoraConfig:
+    rank: int = setting(0, "of the adapters that learn in the place of the weights (LoRA, engine=megatron); 0: the weights learn", least=0)
+    alpha: float = setting(32.0, "what they add is multiplied by alpha / rank", above=0)
+    targets: list[str] = setting(list(TARGETS), "the linear layers that have adapters, by their Hugging Face names", choices=TARGETS)
+    path: str = setting("", "a PEFT directory whose adapters a new run begins with; empty: they add nothing at first", path=True)
+
+
 @dataclass
 class ModelConfig:
     path: str = setting(
@@ -23,6 +34,7 @@ class ModelConfig:
     )
     fp32_logits: bool = setting(False, "the trainer multiplies by the output layer in fp32: twice the memory for logits, more time")
     seed: int = setting(1, "of random weights, for scratch models", least=0, most=2**63 - 1)
+    lora: LoraConfig = section(LoraConfig)
     architecture: str = setting("", "of a file in azr_nemo/models/architectures: a recipe is checked and sized before its weights are here")
 
 

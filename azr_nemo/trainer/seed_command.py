@@ -13,18 +13,19 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from azr_nemo.environments.rows import FORMS, rows_for
 from azr_nemo.errors import UserError
 from azr_nemo.megatron.distributed import world_size
 from azr_nemo.observe.console import Console
 from azr_nemo.sandbox.configured import make_executor
 from azr_nemo.selfplay.buffer import TaskBuffer
-from azr_nemo.selfplay.records import export_jsonl
+from azr_nemo.selfplay.records import export_jsonl, write_jsonl
 from azr_nemo.selfplay.seed_files import SeedReport
 from azr_nemo.settings.schema import RunConfig
 from azr_nemo.tasks.task import TaskType
 from azr_nemo.trainer.seeding import read_seeds
 
-SCHEMAS = ("native", "reference")
+OWN = ("native", "reference")
 
 
 def seed_from_files(config: RunConfig, files: list[Path], out: Path | None, schema: str, report_to: Path | None = None) -> Group:
@@ -38,7 +39,7 @@ def seed_from_files(config: RunConfig, files: list[Path], out: Path | None, sche
         console = stack.enter_context(Console(config.logging.console, sys.stderr))  # stdout has the table
         report = read_seeds(config, files, buffer, executor, console)
         if out:
-            export_jsonl(buffer, out, schema)  # type: ignore[arg-type]
+            _export(buffer, out, schema)
         if report_to:
             _write(report_to, json.dumps(report.as_json(), indent=1))
     return _table(report)
@@ -75,7 +76,7 @@ def seed_from_model(config: RunConfig, out: Path | None, schema: str) -> Table:
         sys.exit(code)
     with TaskBuffer(Path(config.run_dir) / "buffer.sqlite", config.selfplay.buffer_capacity) as buffer:
         if out:
-            export_jsonl(buffer, out, schema)  # type: ignore[arg-type]
+            _export(buffer, out, schema)
         table = Table("type", "tasks", title=f"seeds in {config.run_dir}")
         for kind in TaskType:
             table.add_row(kind.value, str(buffer.count(kind)))
@@ -83,5 +84,12 @@ def seed_from_model(config: RunConfig, out: Path | None, schema: str) -> Table:
 
 
 def _check(schema: str) -> None:
-    if schema not in SCHEMAS:
-        raise UserError(f"--schema {schema} is unknown: choose native or reference")
+    if schema not in (*OWN, *FORMS):
+        raise UserError(f"--schema {schema} is unknown: choose {', '.join(OWN)} or one for others' trainers, {', '.join(FORMS)}")
+
+
+def _export(buffer: TaskBuffer, out: Path, schema: str) -> None:
+    if schema in FORMS:
+        write_jsonl(out, rows_for([stored.task for stored in buffer.tasks()], schema))
+    else:
+        export_jsonl(buffer, out, schema)  # type: ignore[arg-type]

@@ -11,6 +11,7 @@ from azr_nemo.sandbox.configured import limits
 from azr_nemo.sandbox.executor import Executor
 from azr_nemo.selfplay.buffer import TaskBuffer
 from azr_nemo.selfplay.exchange import Engine
+from azr_nemo.selfplay.options import options_of
 from azr_nemo.selfplay.proposer import Proposer
 from azr_nemo.selfplay.schedules import SCHEDULES
 from azr_nemo.selfplay.solver import Solver
@@ -26,17 +27,8 @@ HELD_OUT_SEED = 7  # the same tasks for every run, so that runs can be compared
 
 def prompt_options(config: RunConfig, tokenizer: Any) -> PromptOptions:
     """How prompts are written. Raises UserError for a chat style and a tokenizer without a chat template."""
-    selfplay = config.selfplay
-    return PromptOptions(
-        selfplay.prompt_style,
-        selfplay.induction_pairs,
-        tuple(selfplay.imports),
-        strip_comments=selfplay.strip_comments,
-        strip_globals=selfplay.strip_globals,
-        strip_prints=selfplay.strip_prints,
-        rename_entry=selfplay.rename_entry,
-        frame=chat_frame(tokenizer) if selfplay.prompt_style.startswith("chat") else ("", "", ""),
-    )
+    frame = chat_frame(tokenizer) if config.selfplay.prompt_style.startswith("chat") else ("", "", "")
+    return options_of(config.selfplay, frame)
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,9 @@ LAYOUTS: dict[str, dict[str, int]] = {
     "dp2": {},
     "dp2-gspo": {},
     "pp2-gspo": {"pipeline_parallel": 2},
+    "tp2-lora": {"tensor_parallel": 2, "recompute": True},
+    "tp2-sequence-lora": {"tensor_parallel": 2, "sequence_parallel": True},
+    "pp2-lora": {"pipeline_parallel": 2, "recompute": True},
 }
 PROMPTS = [Prompt(PromptText("x" * n), Role.SOLVE, TaskType.DEDUCTION, samples=n) for n in (3, 1, 2)]
 
@@ -42,6 +45,8 @@ def settings(layout: str) -> RunConfig:
     if layout.endswith("gspo"):
         config.optim.loss, config.optim.aggregation = "gspo", "sequence_mean"
         config.optim.mini_batches, config.optim.importance_sampling = 3, "on"
+    if layout.endswith("lora"):
+        config.model.lora.rank, config.model.lora.alpha = 4, 8.0
     return config
 
 

@@ -89,7 +89,7 @@ def test_gradients_of_fp32_logits_lose_nothing_that_bfloat16_factors_have(split:
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn(50, 300, generator=generator) * 10 ** torch.linspace(-6, 3, 50)[:, None]
     weight, hidden = torch.randn(300, 40, generator=generator).bfloat16(), torch.randn(50, 40, generator=generator).bfloat16()
-    found = wide_gradients(logits, weight, hidden, split)
+    found = wide_gradients(logits, weight, hidden, True, split)
     for mine, theirs in zip(found, (logits.double() @ weight.double(), logits.double().t() @ hidden.double()), strict=True):
         assert float((mine - theirs).norm() / theirs.norm()) < 2**-16
     rough = logits.bfloat16().double() @ weight.double()
