@@ -49,6 +49,8 @@ class Actor:
         model = build_model(hf_config, platform, config.engine, self.dtype, config.rollout.temperature, config.model.fp32_logits)
         with open_weights(model_dir, hf_config) as weights:
             weights.refuse_others(import_weights(model, hf_config, weights.get))
+        if not config.optim.train_embeddings:
+            bare(model).freeze_embeddings()
         ddp = DistributedDataParallelConfig(
             grad_reduce_in_fp32=True, overlap_grad_reduce=False, use_distributed_optimizer=config.engine.distributed_optimizer
         )

@@ -74,8 +74,9 @@ class _TokenScores(torch.autograd.Function):
             logp.scatter_add_(-1, local[rows, None], torch.where(owned[rows], grad_logprob[rows], 0.0)[:, None])
             logits[rows] = logp.div_(ctx.temperature).to(logits.dtype)
         # In the logits' dtype, and rounded to the parameter's at the end alone.
-        grad_hidden, grad_weight = logits @ weight.to(logits.dtype), logits.t() @ hidden.to(logits.dtype)
-        return grad_hidden.to(hidden.dtype), grad_weight.to(weight.dtype), None, None, None, None, None
+        grad_hidden = (logits @ weight.to(logits.dtype)).to(hidden.dtype)
+        grad_weight = (logits.t() @ hidden.to(logits.dtype)).to(weight.dtype) if ctx.needs_input_grad[1] else None
+        return grad_hidden, grad_weight, None, None, None, None, None
 
 
 def token_scores(
@@ -111,6 +112,12 @@ class ScoringGPT(GPTModel):
     temperature: float = 1.0
     true_vocab: int = 0
     fp32_logits: bool = False
+
+    def freeze_embeddings(self) -> None:
+        """The embedding and the output layer of this rank, tied or not, stay as they are: of a small model with a large vocabulary they are a third."""
+        for name, parameter in self.named_parameters():
+            if name.startswith(("embedding.word_embeddings.", "output_layer.")):
+                parameter.requires_grad_(False)
 
     def _preprocess(self, input_ids: Tensor, position_ids: Tensor, **rest: Any) -> tuple[Any, ...]:
         """As GPTModel, with the rotary embeddings of every token's own position: Megatron takes rows to count from 0."""
