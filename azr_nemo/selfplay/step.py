@@ -89,8 +89,7 @@ class SelfPlay:
         for proposed in fresh:
             assert proposed.task is not None
             proposed.estimates = self.solver.row(proposed.task, self.config.rollout.estimate_samples)
-        if fresh:
-            yield from ask([proposed.estimates for proposed in fresh if proposed.estimates], "estimate")
+        yield from ask([proposed.estimates for proposed in fresh if proposed.estimates], "estimate")
         for proposed in fresh:
             assert proposed.estimates is not None
             proposed.verdicts = tuple(proposed.estimates.outcomes())
