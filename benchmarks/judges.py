@@ -19,6 +19,7 @@ from typing import Any
 
 from azr_nemo.evaluation import results
 from azr_nemo.evaluation.form_and_substance import splits_of, table
+from azr_nemo.evaluation.sampler import find_checkpoint
 
 SUITES = ("cruxeval_output", "cruxeval_input", "codeio_output", "codeio_input")
 SHOTS = (0, 2, 4)
@@ -38,6 +39,11 @@ def main() -> None:
     parser.add_argument("--max-tokens", type=int, default=64)
     parser.add_argument("--out", type=Path, default=Path("evals/judges"))
     args = parser.parse_args()
+    judge(args)
+
+
+def judge(args: argparse.Namespace) -> None:
+    """Asks, and prints the tables."""
     untuned = {f"untuned, {shots} examples" if shots else "untuned": (args.base, shots) for shots in sorted({0, *args.shots})}
     asked = {**untuned, **{str(path): (str(path), 0) for path in args.checkpoints}}
     ways = {"greedy": ["samples=1", "temperature=0.0", "pass_k=[1]"]}
@@ -55,7 +61,9 @@ def main() -> None:
 
 def evaluated(args: argparse.Namespace, checkpoint: str, shots: int, way: str, words: Sequence[str]) -> Path:
     """The results of one evaluation, which is made, or gone on with, where it is not finished."""
-    out = args.out / "-".join([checkpoint.replace("/", "_").replace(":", "_"), str(shots), way, str(args.skip), str(args.limit)])
+    path = find_checkpoint(checkpoint)
+    named = f"{path.parent.parent.name}-{path.name}" if path.parent.name == "checkpoints" else path.name
+    out = args.out / f"{named}-{shots}shots-{way}-{args.skip}-{args.limit}"
     if not (out / results.RESULTS).exists():
         command = [
             *(

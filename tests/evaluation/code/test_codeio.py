@@ -13,7 +13,9 @@ from azr_nemo.evaluation.code.codeio import arguments, program_and_generator
 from azr_nemo.evaluation.code.dataset_rows import Row
 from azr_nemo.sandbox.executor import Outcome, Status
 
-PROGRAM = "# import necessary packages\n\ndef twice(x):\n    return 2 * x\n\ndef main_solution(n, word):\n    return {'out': word * twice(n)}"
+PROGRAM = (
+    "# import necessary packages\n\ndef twice(x):\n    return 2 * x\n\ndef main_solution(n, word):\n    return {'out': word * twice(n)}"
+)
 GENERATOR = "def generate_inputs(rng: Random) -> dict:\n    return {'n': rng.randint(1, 3), 'word': rng.choice('ab')}"
 
 
@@ -44,7 +46,9 @@ def test_the_same_rows_give_the_same_items(tools):
     assert CODEIO_OUTPUT.convert([row()] * 2, tools)[0].reference == CODEIO_OUTPUT.convert([row()] * 2, tools)[1].reference
 
 
-@pytest.mark.parametrize("code", ["def main_solution(x):\n    return random.random()", "def other(x):\n    return x", "def main_solution(:", "x" * 9])
+@pytest.mark.parametrize(
+    "code", ["def main_solution(x):\n    return random.random()", "def other(x):\n    return x", "def main_solution(:", "x" * 9]
+)
 def test_a_program_that_imports_or_lacks_its_entry_is_none(code):
     assert program_and_generator(Row("codeio_output", 1, row(code))) is None
 
