@@ -171,7 +171,7 @@ class Proposer:
     def settle(self, proposals: list[Proposed]) -> None:
         """Collects the validator's results and marks what is already known: in the buffer, or earlier in this very batch."""
         keys, programs, cap = set(), set(), self.config.selfplay.shape_cap
-        shapes = {kind: self.buffer.shapes(kind) for kind in TaskType} if cap else {}
+        shapes = {kind: self.buffer.shapes(kind) for kind in {proposed.type for proposed in proposals}} if cap else {}
         results = [result for proposed in proposals for result in proposed.row.outcomes()]
         results = refuse_idle(self.validator, [proposed.given for proposed in proposals], results)
         idle = blind(self.validator, results) if self.config.selfplay.refuse_ignored_input else [False] * len(results)

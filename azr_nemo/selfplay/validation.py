@@ -57,10 +57,12 @@ class Validator:
 
 def blind(validator: Validator, results: list[Validated]) -> list[bool]:
     """Of each deduction and abduction task whether its program gives the same for other inputs of the same shape; False for whatever else."""
-    asked = {
-        place: variations(task) for place, task in enumerate(results) if isinstance(task, Task) and task.type is not TaskType.INDUCTION
-    }
-    asked = {place: calls for place, calls in asked.items() if calls.inputs}
+    tasks = [
+        (place, task)
+        for place, task in enumerate(results)
+        if isinstance(task, Task) and task.type in (TaskType.DEDUCTION, TaskType.ABDUCTION)
+    ]
+    asked = {place: calls for place, task in tasks if (calls := variations(task)).inputs}
     answers = dict(zip(asked, validator.run(list(asked.values())), strict=True))
     return [isinstance(task, Task) and place in answers and ignores_input(task, answers[place]) for place, task in enumerate(results)]
 
