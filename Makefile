@@ -33,7 +33,7 @@ TINY := warmup.steps=5 warmup.programs=100 selfplay.steps=1 selfplay.batch_size=
 # order of tests/conftest.py.
 SIDE_BY_SIDE := -n 3 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help demo test test-fast test-container test-slurm test-megatron-current lint aligner test-aligner vllm test-vllm test-environments setup dev lock clean
+.PHONY: help demo learn test test-fast test-container test-slurm test-megatron-current lint aligner test-aligner vllm test-vllm test-environments setup dev lock clean
 
 help: ## these lines
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -110,6 +110,14 @@ $(GYM)/.installed: requirements/nemo-gym.lock pyproject.toml
 demo: setup ## trains SmolLM2-135M by self-play on the CPU for three steps
 	$(BIN)/azr-nemo train recipe=smollm2_135m-1n0g-megatron run_dir=$(RUN_DIR) selfplay.steps=$(or $(STEPS),3) $(TASTE)
 	$(BIN)/azr-nemo summary $(RUN_DIR)
+
+# CRUXEval is no part of this repository: BENCHMARKS is a folder that holds its cruxeval.jsonl. Stopped, it goes on with the same RUN_DIR.
+learn: setup ## Qwen2.5-Coder-0.5B teaches itself for an hour; CRUXEval before and after (BENCHMARKS=FOLDER)
+	@test -n "$$(find $(or $(BENCHMARKS),/nowhere) -name 'cruxeval.jsonl' 2> /dev/null)" || { echo "make learn BENCHMARKS=FOLDER: give a folder with cruxeval.jsonl, of github.com/facebookresearch/cruxeval (data/)"; exit 2; }
+	$(BIN)/azr-nemo data prepare --source $(BENCHMARKS) --to $(RUN_DIR)/eval --suite cruxeval_output --suite cruxeval_input
+	$(BIN)/python benchmarks/learning_arm.py --minutes $(or $(MINUTES),60) recipe=qwen2_5_coder_0_5b-1n0g-megatron run_dir=$(RUN_DIR) selfplay.steps=1000000 || test $$? = 75
+	$(BIN)/azr-nemo summary $(RUN_DIR)
+	$(BIN)/python benchmarks/judges.py --base embedded:qwen2_5_coder_0_5b --suites cruxeval_output cruxeval_input --limit 100 --data $(RUN_DIR)/eval --out $(RUN_DIR)/judges $(RUN_DIR)
 
 test: dev ## all tests that need neither root nor another environment
 	$(BIN)/python -m pytest $(SIDE_BY_SIDE)

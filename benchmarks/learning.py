@@ -1,4 +1,4 @@
-"""Does self-play teach the model anything? A recipe against its warm start and three arms that lack something, on programs that it never saw.
+"""Does self-play teach the model anything? A recipe against its warm start and arms that lack something, on programs that it never saw.
 
     python benchmarks/learning.py --recipe tiny-1n0g-megatron --seeds 3 --minutes 10
     python benchmarks/learning.py --recipe smollm2_135m-1n0g-megatron --seeds 3 --steps 24 --programs 2000 --samples 1
@@ -6,6 +6,7 @@
 Arms, from the same warm start, with equal steps and learning rate:
   selfplay     the recipe
   solver_only  proposals are made, checked and stored, and not trained on
+  seeds_only   nothing is proposed: the solver learns from the seeds
   shuffled     advantages change places within their (role, task type) group
   zero         all advantages are 0
 The first seed's selfplay arm runs for --minutes of self-play; every other run does as many steps. Held out: programs whose normalised source
@@ -24,7 +25,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from learning_arm import ARMS, answered
-from learning_statistics import figure, read_answers, table
+from learning_statistics import figure, read_answers, splits, table
 
 from azr_nemo.json_lines import objects
 
@@ -60,6 +61,7 @@ def main() -> None:
         answer(warm, args.out / "nothing", settings, args)
     arms = {arm: [read_answers(args.out / f"{arm}-{seed}.jsonl") for seed in range(1, args.seeds + 1)] for arm in args.arms}
     text = table(read_answers(warm), arms, steps)
+    text += "\n\n" + splits(warm, {arm: [args.out / f"{arm}-{seed}.jsonl" for seed in range(1, args.seeds + 1)] for arm in args.arms})
     command = f"python benchmarks/learning.py {' '.join(sys.argv[1:])}"
     (args.out / "table.md").write_text(f"`{command}`\n\n{text}\n", encoding="utf-8")
     curves = {arm: [read_metrics(args.out / f"{arm}-{seed}") for seed in range(1, args.seeds + 1)] for arm in args.arms}

@@ -23,14 +23,14 @@ from azr_nemo.selfplay.buffer import TaskBuffer
 from azr_nemo.selfplay.exchange import Attempt, Completions, PromptBatch, ask
 from azr_nemo.settings.schema import RunConfig
 from azr_nemo.tasks.program import program_hash
-from azr_nemo.tasks.task import Role, TaskType
+from azr_nemo.tasks.task import Role, TaskType, Verdict
 from azr_nemo.trainer.assembly import starting_weights, with_dtype
 from azr_nemo.trainer.driver import Driver
 from azr_nemo.trainer.loop import train
 from azr_nemo.trainer.session import make_session
 
 # What each arm changes of the recipe.
-ARMS: dict[str, list[str]] = {"selfplay": [], "solver_only": ["selfplay.train_propose=false"], "shuffled": [], "zero": []}
+ARMS: dict[str, list[str]] = {"selfplay": [], "solver_only": ["selfplay.train_propose=false"], "seeds_only": [], "shuffled": [], "zero": []}
 
 NOTHING = 1e-30  # its gradient is lost beside Adam's eps
 
@@ -75,6 +75,8 @@ def run(arm: str, config: RunConfig, minutes: float) -> int:
         return after
 
     selfplay.SelfPlay.step = counted  # type: ignore[method-assign]
+    if arm == "seeds_only":
+        selfplay.Proposer.rows = lambda self, rng, step: []  # type: ignore[method-assign]
     if arm in SPOIL:
         selfplay.give_advantages = spoilt
     return train(config)
@@ -87,7 +89,7 @@ def answered(out: Path) -> int:
 
 def answers(config: RunConfig, programs: int, samples: int, out: Path) -> None:
     """Answers held-out tasks with the run's latest checkpoint, or with the warm start where the run has none: one JSON line a task, with its
-    program's hash, whether the greedy answer was right, and how many of `samples` sampled ones were. Those that `out` has stay as they are."""
+    program's hash, whether the greedy answer was right and why not, and how many of `samples` sampled ones were. Those that `out` has stay as they are."""
     done = answered(out)
     config = with_dtype(config, None)  # decides which warm start it is
     config.eval.items, config.eval.suites = programs, []
@@ -107,24 +109,28 @@ def answers(config: RunConfig, programs: int, samples: int, out: Path) -> None:
             assert isinstance(held_out, HeldOut)
             del held_out.tasks[: done * len(TaskType)]
             driver = Driver(engine, PhaseClock(), console, seed=1 + done)
-            right = {}
-            for name, count, temperature in (("greedy", 1, 0.0), ("sampled", samples, config.rollout.temperature)):
-                right[name] = driver.drive(_answers(held_out, count, temperature), f"learning/{name}")
+            greedy = driver.drive(_answers(held_out, 1, 0.0), "learning/greedy")
+            sampled = driver.drive(_answers(held_out, samples, config.rollout.temperature), "learning/sampled")
         engine.close()
     rows = [
-        {"type": task.type, "program": program_hash(task.program), "greedy": right["greedy"][i], "sampled": right["sampled"][i]}
-        for i, task in enumerate(held_out.tasks)
+        {"type": task.type, "program": program_hash(task.program), "greedy": share(one), "sampled": share(several), "reason": one[0].reason}
+        for task, one, several in zip(held_out.tasks, greedy, sampled, strict=True)
     ]
     part = out.with_suffix(".part")  # a reader sees the answers of whole programs only
     part.write_text((out.read_text(encoding="utf-8") if done else "") + "".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     part.replace(out)
 
 
-def _answers(held_out: HeldOut, samples: int, temperature: float) -> Generator[PromptBatch, Completions, list[float]]:
-    """The share of right answers to each task."""
+def _answers(held_out: HeldOut, samples: int, temperature: float) -> Generator[PromptBatch, Completions, list[list[Verdict]]]:
+    """The verdicts on the answers to each task."""
     rows = [held_out.solver.row(task, samples, temperature) for task in held_out.tasks]
     yield from ask(rows, "evaluate")
-    return [sum(verdict.score == 1 for verdict in row.outcomes()) / samples for row in rows]
+    return [row.outcomes() for row in rows]
+
+
+def share(verdicts: list[Verdict]) -> float:
+    """Of right answers."""
+    return sum(verdict.score == 1 for verdict in verdicts) / len(verdicts)
 
 
 def main() -> int:

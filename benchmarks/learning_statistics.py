@@ -3,10 +3,13 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from azr_nemo.evaluation.form_and_substance import split
+from azr_nemo.evaluation.form_and_substance import table as split_table
 from azr_nemo.evaluation.statistics import quantiles, resampled_means
 from azr_nemo.json_lines import objects
 from azr_nemo.tasks.task import TaskType
@@ -72,6 +75,36 @@ def table(warm: Answers, arms: Mapping[str, Sequence[Answers]], steps: int, subj
     return "\n".join(lines)
 
 
+def splits(warm: Path, arms: Mapping[str, Sequence[Path]]) -> str:
+    """Markdown: what each arm's greedy gain on the warm start is made of, all seeds together; empty where answers were kept without their reasons."""
+    before = _graded(warm)
+    found = {}
+    for name, paths in arms.items():
+        runs = [_graded(path) for path in paths]
+        if not before or not all(runs):
+            return ""
+        sides = [before] * len(runs), runs
+        first, second = ([{**row, "sample": f"{row['sample']}/{seed}"} for seed, run in enumerate(side) for row in run] for side in sides)
+        found[name] = split(first, second)
+    return split_table(found)
+
+
+def _graded(path: Path) -> list[dict[str, Any]]:
+    """Greedy answers as rows of an evaluation: a program is an item, its tasks are drawn with it."""
+    rows = [row for _, row in objects(path)]
+    return [
+        {
+            "id": row["program"],
+            "sample": row["type"],
+            "right": row["greedy"] == 1,
+            "reason": row["reason"],
+            "finished": row["reason"] != "truncated",
+        }
+        for row in rows
+        if "reason" in row
+    ]
+
+
 def figure(curves: Mapping[str, Sequence[list[dict[str, float]]]], out: Path) -> None:
     """Held-out accuracy, its training counterpart, and the proposer's side of it, over the steps: a thin line a seed, a thick one their mean.
     curves: for each arm the metrics of each seed's run."""
@@ -84,7 +117,7 @@ def figure(curves: Mapping[str, Sequence[list[dict[str, float]]]], out: Path) ->
         "held-out accuracy (greedy)": "eval/{}", "accuracy on its own tasks": "solve/{}/accuracy", "valid proposals": "propose/{}/valid",
         "new programs, share of valid": "propose/{}/novel", "lines of a program": "propose/{}/lines", "proposer's reward": "propose/{}/reward",
     }  # fmt: skip
-    colours = ["#0072b2", "#e69f00", "#009e73", "#cc79a7"]
+    colours = ["#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9"]
     drawn, axes = pyplot.subplots(2, 3, figsize=(11, 5.6), layout="constrained")
     for axis, (title, name) in zip(axes.flat, panels.items(), strict=True):
         for colour, (arm, runs) in zip(colours, curves.items(), strict=False):

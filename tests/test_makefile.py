@@ -57,3 +57,13 @@ def test_the_lock_has_all_that_pyproject_asks_for_in_a_version_that_it_allows() 
         assert requirement.specifier.contains(locked[name], prereleases=True), (
             f"{name}=={locked[name]} is locked, {requirement} is asked for: make lock"
         )
+
+
+@needs_make
+def test_learn_says_what_data_it_needs_before_it_trains() -> None:
+    done = process_trees.run(
+        ["make", "-o", "setup", "VENV=/nowhere", "learn", "BENCHMARKS=/nowhere/else"], cwd=ROOT, timeout=60, check=False
+    )
+    assert done.returncode == 2
+    assert "give a folder with cruxeval.jsonl" in done.stdout
+    assert "/nowhere/bin" not in done.stdout

@@ -8,6 +8,7 @@ from torch import Tensor
 from azr_nemo.algorithms.dr_grpo import dr_grpo
 from azr_nemo.algorithms.grpo import grpo
 from azr_nemo.algorithms.hierarchical_grpo import hierarchical_grpo
+from azr_nemo.algorithms.max_rl import max_rl
 from azr_nemo.algorithms.reinforce_plus_plus import reinforce_plus_plus
 from azr_nemo.algorithms.rloo import rloo
 from azr_nemo.algorithms.role_baseline import role_baseline
@@ -48,5 +49,6 @@ ESTIMATORS = {
     "hierarchical_grpo": Estimator(
         lambda r, _, __, before: (hierarchical_grpo(r.rewards, r.mask, r.prompts, r.groups, r.proposers), before), answers=True
     ),
+    "max_rl": Estimator(lambda r, _, __, before: (max_rl(r.rewards, r.mask, r.prompts, r.groups, r.proposers), before), answers=True),
     "role_baseline": Estimator(lambda r, _, decay, before: role_baseline(r.rewards, r.mask, r.groups, before, decay)),
 }

@@ -58,8 +58,9 @@ def eval_compare(
     second: Annotated[Path, typer.Argument(help="another's")],
     json_file: Annotated[Path | None, typer.Option("--json", help="write the comparison to this file too")] = None,
 ) -> None:
-    """Compares two evaluations item by item: a paired bootstrap per suite, and the averages of code, maths and both, as Markdown."""
-    from azr_nemo.evaluation import results
+    """Compares two evaluations item by item: a paired bootstrap per suite, and the averages of code, maths and both, as Markdown. Then what each
+    difference is made of: answers that became well-formed, and well-formed ones that became right."""
+    from azr_nemo.evaluation import form_and_substance, results
     from azr_nemo.evaluation.statistics import compare
 
     bodies = [results.read(path)["suites"] for path in (first, second)]
@@ -67,6 +68,9 @@ def eval_compare(
     groups = {name: figures["group"] for body in bodies for name, figures in body.items()}
     comparison = compare(before, after, groups, (str(first), str(second)))
     print(comparison.as_markdown())
+    one, other = (path if path.is_dir() else path.parent for path in (first, second))
+    if splits := form_and_substance.splits_of(one, other, suites=before):
+        print(form_and_substance.table(splits))
     if json_file:
         try:
             json_file.write_text(comparison.as_json(), encoding="utf-8")

@@ -48,8 +48,8 @@ def evaluate(settings: EvalSettings, console: Console) -> Path:
             model = Model(settings, folder / "vllm.log", console.note)
         stack.callback(model.close)
         figures = {}
-        for suite in (in_style(suite, settings.style, model.text.tokenizer) for suite in suites):
-            chosen = items[suite.name][: settings.limit or None]
+        for suite in (in_style(suite, settings.style, model.text.tokenizer, settings.shots) for suite in suites):
+            chosen = items[suite.name][settings.skip :][: settings.limit or None]
             rows = SuiteRun(suite, chosen, model, settings, tools, folder / f"{suite.name}.jsonl").run(console)
             figures[suite.name] = results.summarise(suite, rows, settings.pass_k)
     return results.write(folder, identity, figures)

@@ -8,6 +8,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from azr_nemo.errors import UserError
+from azr_nemo.evaluation.code.worked_examples import MOST
 from azr_nemo.evaluation.templates import TEMPLATES
 from azr_nemo.settings.checks import check_executor
 from azr_nemo.settings.field import Registered, at_home, check, section, setting
@@ -16,6 +17,7 @@ from azr_nemo.settings.schema import ExecutorConfig
 from azr_nemo.settings.words import put, sentence, split
 from azr_nemo.tasks.styles import STYLES
 
+SHOWN = ("code", "completion")  # styles in which one prompt may follow another
 REGISTERED: Registered = {"templates": TEMPLATES, "prompt styles": STYLES}
 
 
@@ -40,7 +42,9 @@ class EvalSettings:
         "of the suites whose items are tasks: the prompt style that the model was trained in; another than r1 needs no template",
         registered="prompt styles",
     )
+    shots: int = setting(0, "worked examples before each item, with style=code or completion", least=0, most=MOST)
     max_tokens: int = setting(0, "of a response; 0: each suite's own, as the original's", least=0)
+    skip: int = setting(0, "items of each suite that are left out before the first that is asked", least=0)
     limit: int = setting(0, "items of each suite; 0: all", least=0)
     rollout: str = setting("torch", "the engine that samples", choices=("torch", "transformers", "vllm"))
     vllm: VllmConfig = section(VllmConfig)
@@ -91,6 +95,8 @@ def _check(settings: EvalSettings) -> None:
     check(settings, REGISTERED)
     if settings.style != "r1" and settings.template != "auto":
         raise UserError(f"template={settings.template} and style={settings.style} both say how items are asked: leave one of them out")
+    if settings.shots and settings.style not in SHOWN:
+        raise UserError(f"shots={settings.shots} needs a style whose examples end by themselves: set style={' or style='.join(SHOWN)}")
     check_executor(settings.executor)
     if settings.samples > 1 and settings.temperature == 0:
         raise UserError(

@@ -43,6 +43,7 @@ PLACES = {
     "minerva": Place(("minerva_math", "minerva_math/test", "minervamath/test", "minerva*"), "math-ai/minervamath"),
     "olympiadbench": Place(("olympiadbench", "olympiadbench/test", "olympiadbench*"), "math-ai/olympiadbench"),
     "cruxeval": Place(("cruxeval", "cruxeval/test", "cruxeval/data/cruxeval", "cruxeval*"), "cruxeval-org/cruxeval"),
+    "codeio": Place(("codeio", "data/codeio")),
     "humaneval": Place(("humaneval",), "openai/openai_humaneval"),
     # The hub's copies of these have no inputs by themselves, only a text of tests.
     "humaneval_plus": Place(("humanevalplus*", "humaneval_plus*", "humanevalplus/test*", "humanevalplus/data/test*")),

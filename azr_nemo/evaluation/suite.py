@@ -95,8 +95,8 @@ class Suite(Protocol):
 class Styled(Protocol):
     """A suite whose items are tasks of self-play, so that they can be asked in the prompt style that a model was trained in."""
 
-    def styled(self, options: PromptOptions) -> Suite:
-        """The same suite, asked and read in this style."""
+    def styled(self, options: PromptOptions, shots: int = 0) -> Suite:
+        """The same suite, asked and read in this style, each item after so many worked examples."""
         ...
 
     def prompt(self, item: Item) -> PromptText | None:

@@ -52,9 +52,9 @@ def prompt_text(suite: Suite, item: Item, template: str, tokenizer: Any) -> Prom
     return styled or TEMPLATES[template](item.question, tokenizer)
 
 
-def in_style(suite: Suite, style: str, tokenizer: Any) -> Suite:
-    """The suite asked in a prompt style of self-play (tasks/styles), where its items are tasks; any other as it is. Raises UserError for a chat
-    style and a tokenizer without a chat template."""
+def in_style(suite: Suite, style: str, tokenizer: Any, shots: int = 0) -> Suite:
+    """The suite asked in a prompt style of self-play (tasks/styles), after so many worked examples, where its items are tasks; any other as it is.
+    Raises UserError for a chat style and a tokenizer without a chat template."""
     if not isinstance(suite, Styled):
         return suite
-    return suite.styled(PromptOptions(style, frame=chat_frame(tokenizer) if style.startswith("chat") else ("", "", "")))
+    return suite.styled(PromptOptions(style, frame=chat_frame(tokenizer) if style.startswith("chat") else ("", "", "")), shots)

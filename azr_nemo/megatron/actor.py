@@ -57,6 +57,8 @@ class Actor:
             attach(bare(model), config.model.lora, read_architecture(hf_config), config.seed)
             if config.model.lora.path:
                 load_adapters(bare(model), config.model.lora)
+        elif not config.optim.train_embeddings:
+            bare(model).freeze_embeddings()
         ddp = DistributedDataParallelConfig(
             grad_reduce_in_fp32=True,
             # Gradients travel while the last micro-batch still goes backward. Weights do not come back that way (overlap_param_gather): the refit

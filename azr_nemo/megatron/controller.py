@@ -25,7 +25,7 @@ from azr_nemo.megatron.core_versions import require_known
 from azr_nemo.megatron.finite_weights import LARGEST_GROWTH, require_growth
 from azr_nemo.megatron.generation import ExpectedLengths, deal, decode_requests, encode_requests, request_seed, sample_everywhere
 from azr_nemo.megatron.huggingface import read_config
-from azr_nemo.megatron.platform import choose_platform, keep_freed_memory, set_threads
+from azr_nemo.megatron.platform import choose_platform, keep_freed_memory, return_freed_memory, set_threads
 from azr_nemo.megatron.saving import Saving, Writer
 from azr_nemo.megatron.weight_stream import export_weights
 from azr_nemo.rollout.engine import Sample, SampleRequest, check_version
@@ -94,6 +94,7 @@ class Worker:
                 self.rollout.sleep()
                 metrics = self.actor.update(_unpack_rows(command.tensors))
                 growth = self.actor.growth()
+                return_freed_memory()  # activations, before the sampler's weights take their place
                 return {**metrics, "growth": growth, "refit_s": self.refit() if growth <= LARGEST_GROWTH else 0.0}
             case "supervise":
                 self.rollout.sleep()

@@ -149,6 +149,12 @@ class ScoringGPT(GPTModel):
     true_vocab: int = 0
     fp32_logits: bool = False
 
+    def freeze_embeddings(self) -> None:
+        """The embedding and the output layer of this rank, tied or not, stay as they are: of a small model with a large vocabulary they are a third."""
+        for name, parameter in self.named_parameters():
+            if name.startswith(("embedding.word_embeddings.", "output_layer.")):
+                parameter.requires_grad_(False)
+
     def _preprocess(self, input_ids: Tensor, position_ids: Tensor, **rest: Any) -> tuple[Any, ...]:
         """As GPTModel, with the rotary embeddings of every token's own position: Megatron takes rows to count from 0."""
         decoder_input, rotary, *others = super()._preprocess(input_ids=input_ids, position_ids=position_ids, **rest)

@@ -104,16 +104,27 @@ def choose_dtype(name: str, platform: Platform) -> torch.dtype:
     return DTYPES[name]
 
 
-M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of malloc.h
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
+LARGEST_KEPT = 32 << 20  # bytes; the largest threshold that every glibc of 64 bits takes
 
 
 def keep_freed_memory() -> None:
     """Has glibc keep the memory that tensors free instead of returning it to the system: a CPU's training step allocates the same megabytes
-    thousands of times, and fresh pages must be mapped and cleared (measured: a fifth of a step). Does nothing with another C library."""
+    thousands of times, and fresh pages must be mapped and cleared (measured: a fifth of a step). Tensors above 32 MiB are mapped by themselves:
+    their sizes vary with the rows, and kept pieces of them that fit nothing would pile up. Does nothing with another C library."""
+    _libc("mallopt", M_MMAP_THRESHOLD, LARGEST_KEPT)
+    _libc("mallopt", M_TRIM_THRESHOLD, -1)
+
+
+def return_freed_memory() -> None:
+    """Gives back what is free now, wherever it lies: what one phase of a step freed is of little use to the next, whose tensors have other sizes, and
+    between what lives on it would be kept for good. Does nothing with another C library."""
+    _libc("malloc_trim", 0)
+
+
+def _libc(function: str, *arguments: int) -> None:
     with contextlib.suppress(OSError, AttributeError):
-        libc = ctypes.CDLL("libc.so.6")
-        libc.mallopt(M_MMAP_MAX, 0)
-        libc.mallopt(M_TRIM_THRESHOLD, -1)
+        getattr(ctypes.CDLL("libc.so.6"), function)(*arguments)
 
 
 def set_threads(threads: int) -> int:

@@ -9,7 +9,8 @@ import json
 import math
 import random
 import threading
-from collections.abc import Collection, Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from heapq import nlargest
@@ -22,6 +23,7 @@ from azr_nemo.selfplay.drawing import WEIGHTS, Candidate
 from azr_nemo.selfplay.storage import explained, image_of, open_database, read_image, write_image
 from azr_nemo.tasks.parsing import storable
 from azr_nemo.tasks.program import body_lines, canonical_input, program_hash
+from azr_nemo.tasks.shape import shape
 from azr_nemo.tasks.task import Task, TaskType
 
 COLUMNS = 'id, type, program, inputs, outputs, message, step, is_seed, "references", attempts, solved, lines, thought'
@@ -69,6 +71,7 @@ class TaskBuffer:
         self._lock = threading.RLock()
         self._depth = 0
         self._candidates: dict[tuple, list[Candidate]] = {}  # per query, until the next write
+        self._shapes: dict[int, str] = {}  # of tasks that were asked for
         self._db = open_database(path)
 
     @classmethod
@@ -217,6 +220,13 @@ class TaskBuffer:
             return self._rows("SELECT COUNT(*) FROM tasks")[0][0]
         return self._rows("SELECT COUNT(*) FROM tasks WHERE type = ?", type.value)[0][0]
 
+    def shapes(self, type: TaskType) -> Counter[str]:
+        """How many tasks of this type have a program of each shape (azr_nemo/tasks/shape.py)."""
+        rows = self._rows("SELECT id, program FROM tasks WHERE type = ?", type.value)
+        with self._lock:
+            self._shapes |= {id: shape(program) for id, program in rows if id not in self._shapes}
+            return Counter(self._shapes[id] for id, _ in rows)
+
     @property
     def steps(self) -> list[int]:
         """The steps that have tasks here, ascending."""
@@ -235,16 +245,19 @@ class TaskBuffer:
         since_step: int | None = None,
         exclude: Collection[int] = (),
         lines: int | None = None,
+        only: Callable[[Candidate], bool] | None = None,
     ) -> list[StoredTask]:
         """Draws up to `count` distinct tasks of a type; fewer when fewer exist. The draw depends on rng and the buffer's content alone.
 
         strategy: uniform, or the name of a weight (azr_nemo/selfplay/drawing.py).
-        since_step: only tasks created at this step or later. exclude: ids. lines: only programs whose body has this many lines.
+        since_step: only tasks created at this step or later. exclude: ids. lines: only programs whose body has this many lines. only: which tasks.
         """
         rows = self._query(type, since_step, lines)
         if exclude:
             left_out = set(exclude)
             rows = [row for row in rows if row.id not in left_out]
+        if only is not None:
+            rows = [row for row in rows if only(row)]
         count = min(count, len(rows))
         if strategy == "uniform":
             ids = [row.id for row in rng.sample(rows, count)]

@@ -74,4 +74,13 @@ def _solve_rate(task: Candidate) -> float:
     return (task.solved + 1) / (task.attempts + 2)
 
 
+def retired(task: Candidate, easy: float, hard: float, after: int) -> bool:
+    """Whether a task has nothing left to teach: of at least `after` answers the share `easy` was right (ScaleRL, arXiv 2510.13786, never asks a prompt
+    again that was solved at 0.9), or less than the share `hard`. A bound of 0 is none."""
+    if task.attempts < after:
+        return False
+    rate = task.solved / task.attempts
+    return (easy > 0 and rate >= easy) or rate < hard
+
+
 WEIGHTS: dict[str, Callable[[Candidate], float]] = {"recent": recent, "long": long, "hard": hard, "learnable": learnable}

@@ -196,7 +196,10 @@ class StepResult:
 
 
 def ask(rows: list[SampleGroup], phase: str) -> Generator[PromptBatch, Completions, None]:
-    """Yields the rows' prompts and hands each completion to its row, as it arrives or at the latest with the whole answer."""
+    """Yields the rows' prompts and hands each completion to its row, as it arrives or at the latest with the whole answer. Without rows it yields
+    nothing."""
+    if not rows:
+        return
 
     def arrived(row: int, sample: int, completion: Completion) -> None:
         rows[row].receive(sample, completion)

@@ -17,12 +17,12 @@ def measure(proposals: list[Proposed], proposed: list[Attempt], solved: list[Att
     metrics: dict[str, float | None] = {}
     for kind in TaskType:
         rows = [p for p in proposals if p.type is kind]
-        if not rows:
+        answers = [a for a in solved if a.prompt.type is kind]
+        if not rows and not answers:
             continue
         valid = [p for p in rows if p.task is not None]
         fresh = [p for p in rows if p.fresh]
         earned = [a.reward for a in proposed if a.prompt.type is kind]
-        answers = [a for a in solved if a.prompt.type is kind]
         metrics |= {
             f"propose/{kind}/valid": mean(p.task is not None for p in rows),
             f"propose/{kind}/format": mean(p.refusal not in MALFORMED for p in rows),

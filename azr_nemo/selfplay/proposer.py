@@ -14,12 +14,14 @@ from azr_nemo.rewards.learnability import learnability
 from azr_nemo.selfplay.buffer import StoredTask, TaskBuffer
 from azr_nemo.selfplay.composite_schedule import Given, give, refuse_idle
 from azr_nemo.selfplay.exchange import Attempt, Completion, Prompt, SampleGroup, settled
-from azr_nemo.selfplay.validation import Validator
+from azr_nemo.selfplay.validation import Validator, blind
 from azr_nemo.settings.schema import RunConfig
 from azr_nemo.tasks import KINDS
 from azr_nemo.tasks.composite import own_part
 from azr_nemo.tasks.program import is_held_out
+from azr_nemo.tasks.shape import shape
 from azr_nemo.tasks.task import PromptOptions, PromptText, Refusal, Role, Task, TaskType, Verdict
+from azr_nemo.tasks.wishes import wishes
 
 
 class BufferHistory:
@@ -36,12 +38,18 @@ class BufferHistory:
     def outputs(self, type: TaskType) -> Counter[str]:
         return self._count(type, "outputs")
 
+    def shapes(self, type: TaskType) -> Counter[str]:
+        if (type, "shapes") not in self._counts:
+            self._counts[type, "shapes"] = self._buffer.shapes(type)
+        return self._counts[type, "shapes"]
+
     def _count(self, type: TaskType, what: str) -> Counter[str]:
         if (type, what) not in self._counts:
             self._counts[type, what] = Counter(value for stored in self._buffer.tasks(type) for value in getattr(stored.task, what))
         return self._counts[type, what]
 
 
+CROWDED = "crowded_shape"  # the refusal of a program that differs from `selfplay.shape_cap` others in names and constants alone
 HELD_OUT = "held_out"  # the refusal of a program that held-out evaluation may ask about
 
 
@@ -55,6 +63,7 @@ class Proposed:
     lines: int | None = None  # the body length that it was asked for
     task: Task | None = None
     refusal: str = ""  # why there is no task, or `duplicate`
+    ignores_input: bool = False  # its result is the same for other inputs (`selfplay.refuse_ignored_input` alone asks)
     novel: bool = False  # its program was not known before
     estimates: SampleGroup | None = None
     intrinsic: dict[str, float] = field(default_factory=dict)  # what it earns beside learnability, by name
@@ -125,6 +134,8 @@ class Proposer:
             options = replace(options, functions=given.texts)
         else:
             given = Given()
+        if kind is not TaskType.INDUCTION:
+            options = replace(options, wishes=wishes(rng, self.config.selfplay.wishes))
         return self.proposed(kind, self._prompt(kind, references, options), references, given, options.lines)
 
     def proposed(self, kind: TaskType, text: PromptText, references: list[StoredTask], given: Given, lines: int | None) -> Proposed:
@@ -170,12 +181,18 @@ class Proposer:
 
     def settle(self, proposals: list[Proposed]) -> None:
         """Collects the validator's results and marks what is already known: in the buffer, or earlier in this very batch."""
-        keys, programs = set(), set()
+        keys, programs, cap = set(), set(), self.config.selfplay.shape_cap
+        shapes = {kind: self.buffer.shapes(kind) for kind in {proposed.type for proposed in proposals}} if cap else {}
         results = [result for proposed in proposals for result in proposed.row.outcomes()]
         results = refuse_idle(self.validator, [proposed.given for proposed in proposals], results)
-        for proposed, result in zip(proposals, results, strict=True):
+        idle = blind(self.validator, results) if self.config.selfplay.refuse_ignored_input else [False] * len(results)
+        for proposed, result, ignored in zip(proposals, results, idle, strict=True):
             if isinstance(result, Refusal):
                 proposed.refusal = result.reason
+                continue
+            proposed.ignores_input = ignored
+            if ignored and result.type is TaskType.ABDUCTION:
+                proposed.refusal = "ignores_input"
                 continue
             if self.config.eval.items and is_held_out(result.program):
                 proposed.refusal = HELD_OUT
@@ -185,8 +202,12 @@ class Proposer:
             proposed.novel = not (program in programs or self.buffer.knows_program(result.program))
             if key in keys or self.buffer.contains(result):
                 proposed.refusal = "duplicate"
+            elif cap and shapes[result.type][shape(result.program)] >= cap:
+                proposed.refusal = CROWDED
             elif not self.fits(KINDS[result.type].solve_prompt(result, self.options).full):
                 proposed.task, proposed.refusal = None, "prompt_too_long"
+            if cap and proposed.fresh:
+                shapes[result.type][shape(result.program)] += 1
             keys.add(key)
             programs.add(program)
 
@@ -232,8 +253,8 @@ class Proposer:
                 own = replace(proposed.task, program=own_part(proposed.given.texts, proposed.task.program))
                 proposed.intrinsic = values(self.intrinsic, own, shown, history)
                 earned = combine(earned, list(proposed.intrinsic.values()), reward.intrinsic_combine)
-        elif proposed.refusal == "duplicate":
-            earned, outcome = reward.duplicate, "duplicate"
+        elif proposed.refusal in ("duplicate", CROWDED):
+            earned, outcome = reward.duplicate, proposed.refusal
         else:
             earned = reward.malformed if proposed.refusal in MALFORMED else reward.invalid
             outcome = proposed.refusal

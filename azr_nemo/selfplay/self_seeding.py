@@ -105,7 +105,9 @@ class SeedingLoop:
         progress = self._progress(stage, types)
         while progress.valid < progress.target and progress.round < progress.rounds:
             rng = Random(f"{self.config.seed}/seeding/{stage}/{progress.round}")
-            proposals = [self.proposer.row(types[i % len(types)], rng) for i in range(size)]
+            alike = self.config.selfplay.propose_samples
+            asked = [types[i % len(types)] for i in range(-(-size // alike))]
+            proposals = [proposed for type in asked for proposed in self.proposer.alike(type, rng, step=0)]
             yield from ask([proposed.row for proposed in proposals], "seed")
             self.proposer.settle(proposals)
             self._store(proposals, progress)
@@ -135,6 +137,7 @@ class SeedingLoop:
                     continue
                 references = proposed.lineage
                 tasks = both_ways(proposed.task) if proposed.type in triplets() else [proposed.task]
+                tasks = [task for task in tasks if not (proposed.ignores_input and task.type is TaskType.ABDUCTION)]
                 ids = [self.buffer.add(task, step=0, seed=True, references=references) for task in tasks]
                 if ids == [None] * len(ids):  # an earlier one of this round became the same task of the other type
                     refused["duplicate"] += 1

@@ -7,7 +7,7 @@ from concurrent.futures import Future
 
 from azr_nemo.rewards.answer import solver_reward
 from azr_nemo.selfplay.buffer import StoredTask, TaskBuffer
-from azr_nemo.selfplay.drawing import MIXES
+from azr_nemo.selfplay.drawing import MIXES, Candidate, retired
 from azr_nemo.selfplay.exchange import Attempt, Completion, Prompt, SampleGroup, settled
 from azr_nemo.selfplay.validation import Verifier
 from azr_nemo.settings.schema import RunConfig
@@ -60,11 +60,18 @@ class Solver:
         size, mix = settings.batch_size // settings.solve_samples, MIXES[settings.solve_from]
         steps = mix.steps(step, settings.solve_window)
         first = [stored for created in steps for stored in self.buffer.recent(kind, created) if self._fits(stored.task)]
+        first = [s for s in first if self._teaches(Candidate(s.id, s.step, s.lines, s.attempts, s.solved))]
         chosen = rng.sample(first, min(int(size * mix.share), len(first)))
         taken = {stored.id for stored in chosen}
         # A few more than are missing, for those whose prompt is too long.
-        others = self.buffer.sample(kind, 2 * size, rng, strategy=mix.others, exclude=taken)
+        others = self.buffer.sample(kind, 2 * size, rng, strategy=mix.others, exclude=taken, only=self._teaches)
+        if len(others) < size - len(chosen):  # what has nothing left to teach comes last
+            others += self.buffer.sample(kind, 2 * size, rng, strategy=mix.others, exclude={*taken, *(s.id for s in others)})
         return chosen + [s for s in others if self._fits(s.task)][: size - len(chosen)]
+
+    def _teaches(self, task: Candidate) -> bool:
+        settings = self.config.selfplay
+        return not retired(task, settings.retire_easy, settings.retire_hard, settings.retire_after)
 
     def _fits(self, task: Task) -> bool:
         return self.fits(KINDS[task.type].solve_prompt(task, self.options).full)

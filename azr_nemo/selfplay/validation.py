@@ -8,6 +8,7 @@ from azr_nemo.errors import UserError
 from azr_nemo.sandbox.executor import Executor, Limits, Outcome, Request
 from azr_nemo.selfplay.exchange import settled
 from azr_nemo.tasks import KINDS
+from azr_nemo.tasks.other_inputs import ignores_input, variations
 from azr_nemo.tasks.parsing import NotLiteral, read_literal
 from azr_nemo.tasks.task import Calls, Proposal, Refusal, Result, Task, TaskType, Verdict
 
@@ -52,6 +53,18 @@ class Validator:
     def validate(self, proposals: list[Proposal]) -> list[Validated]:
         """Validates all, in parallel, and returns what came of each, in order."""
         return [pending.result() for pending in [self.submit(proposal) for proposal in proposals]]
+
+
+def blind(validator: Validator, results: list[Validated]) -> list[bool]:
+    """Of each deduction and abduction task whether its program gives the same for other inputs of the same shape; False for whatever else."""
+    tasks = [
+        (place, task)
+        for place, task in enumerate(results)
+        if isinstance(task, Task) and task.type in (TaskType.DEDUCTION, TaskType.ABDUCTION)
+    ]
+    asked = {place: calls for place, task in tasks if (calls := variations(task)).inputs}
+    answers = dict(zip(asked, validator.run(list(asked.values())), strict=True))
+    return [isinstance(task, Task) and place in answers and ignores_input(task, answers[place]) for place, task in enumerate(results)]
 
 
 class Verifier:

@@ -85,6 +85,10 @@ def _check_selfplay(config: RunConfig, registered: Registered) -> None:
 def _check_loss(config: RunConfig) -> None:
     """PPO's second bound, and rows that its mini-batches share out evenly."""
     optim, selfplay = config.optim, config.selfplay
+    if not optim.train_embeddings and config.engine.pipeline_parallel > 1:
+        raise UserError("optim.train_embeddings=false is for engine.pipeline_parallel=1: stages would add up gradients that are not there")
+    if not optim.train_embeddings and config.engine.name == "aligner":
+        raise UserError("optim.train_embeddings=false is for engine=megatron: leave it out with engine=aligner")
     if optim.dual_clip and optim.loss != "ppo":
         raise UserError(f"optim.dual_clip={optim.dual_clip} is for optim.loss=ppo: set it to 0 with optim.loss={optim.loss}")
     if optim.dual_clip and optim.dual_clip <= 1:

@@ -17,7 +17,7 @@ class IntrinsicConfig:
     target: str = setting("", "package.function of the user's own: (task, references, history) -> float")
 
 
-INTRINSIC = ("complexity", "edit_distance", "halstead", "answer_diversity", "input_diversity", "output_diversity")
+INTRINSIC = ("complexity", "edit_distance", "halstead", "answer_diversity", "input_diversity", "output_diversity", "shape_novelty")
 
 
 @dataclass
@@ -48,6 +48,9 @@ class AdvantageConfig:
     name: str = setting("trr_plus_plus", "the estimator (docs/algorithm.md)", registered="advantage estimators")
     weighting: str = setting(
         "token", "of trr_plus_plus and reinforce_plus_plus: token (reference) or sequence", choices=("token", "sequence")
+    )
+    easy_success_weight: float = setting(
+        1.0, "scales the advantage of a right answer where more than half of the answers to its task are right", least=0, most=1
     )
     decay: float = setting(0.95, "of role_baseline's moving averages", least=0, below=1)
     filter_zero_variance: bool = setting(False, "leave out rows without an advantage: all that they were compared with earned the same")
@@ -87,6 +90,7 @@ class OptimConfig:
     importance_low: float = setting(0.5, "lower end of that band; the geometric mean of a long response wants 0.999 or so", above=0, most=1)
     importance_high: float = setting(2.0, "upper end of it; 1.001 or so", least=1)
     entropy: float = setting(0.001, "weight of the entropy bonus", least=0)
+    train_embeddings: bool = setting(True, "train the embedding and the output layer too; without, they cost no gradient and no moments")
 
 
 @dataclass
@@ -128,6 +132,9 @@ class SelfPlayConfig:
         "requested length first, then tasks of that length)",
         registered="samplings of references",
     )
+    wishes: int = setting(
+        0, "operations, drawn evenly, that a deduction or abduction prompt asks for beside a type of input; 0: none", least=0, most=8
+    )
     longest_asked: int = setting(5, "of reference_sampling=depth: the most lines of a body that a prompt asks for", least=1)
     composite: CompositeConfig = section(CompositeConfig)
     induction_pairs: int = setting(10, "inputs of an induction task, shown and hidden", least=2)
@@ -155,6 +162,13 @@ class SelfPlayConfig:
         "which valid tasks enter the buffer: all, non_one (not always solved), non_extremes (nor never)",
         choices=("all", "non_one", "non_extremes"),
     )
+    refuse_ignored_input: bool = setting(False, "an abduction task whose result is the same for other inputs is none: any input answers it")
+    shape_cap: int = setting(0, "tasks of a type whose programs differ in names and constants alone; more are refused; 0: no cap", least=0)
+    retire_easy: float = setting(
+        0.0, "a task is asked last once this share of its answers was right; 0: never", least=0, most=1, noun="share"
+    )
+    retire_hard: float = setting(0.0, "and once less than this share was; 0: never", least=0, most=1, noun="share")
+    retire_after: int = setting(8, "answers to a task before either is concluded", least=1)
     imports: list[str] = setting(IMPORTS.split(), "modules that a proposed program may import")
     strip_comments: bool = setting(False, "take comments and docstrings out of proposed programs")
     strip_globals: bool = setting(False, "and top-level statements other than imports, functions and classes")

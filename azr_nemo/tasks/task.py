@@ -147,6 +147,9 @@ class PromptOptions:
     pairs: int = 10  # induction: how many inputs a proposer gives
     allowed_imports: tuple[str, ...] = field(default=())  # what a proposed program may import; empty: the default list
     lines: int | None = None  # a requested length of the program's body
+    wishes: tuple[
+        str, ...
+    ] = ()  # a type of input, then operations, that a proposed deduction or abduction program is asked to have (tasks/wishes.py)
     functions: tuple[str, ...] = ()  # g_0, g_1, ... that a proposed deduction or abduction program must call (tasks/composite.py)
     # What is taken out of a proposed program: comments and docstrings; top-level statements but imports, functions and classes; prints.
     strip_comments: bool = False

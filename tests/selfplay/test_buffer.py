@@ -259,3 +259,13 @@ def test_statistics_of_an_empty_and_of_a_used_buffer(buffer):
 def test_a_capacity_of_nothing_is_refused(tmp_path):
     with pytest.raises(UserError, match="buffer_capacity"):
         TaskBuffer(tmp_path / "b", capacity=0)
+
+
+def test_shapes_are_counted_by_type_and_follow_the_buffer(buffer):
+    fill(buffer, 3)
+    buffer.add(Task(DEDUCTION, "def f(x):\n    return x * 2", ("1",), ("2",)), 1)
+    fill(buffer, 1, TaskType.ABDUCTION)
+    assert sorted(buffer.shapes(DEDUCTION).values()) == [1, 3]
+    assert list(buffer.shapes(TaskType.ABDUCTION).values()) == [1]
+    buffer.remove_after(0)
+    assert list(buffer.shapes(DEDUCTION).values()) == [1]

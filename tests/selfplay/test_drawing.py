@@ -71,3 +71,24 @@ def test_learnable_tasks_are_likelier_to_be_solved_where_asked_for(tmp_path):
         solver = Solver(buffer, Verifier(FakeExecutor(), Limits()), PromptOptions(), config, lambda text: True, list)
         drawn = [stored.solved for seed in range(20) for stored in solver.draw(2, random.Random(seed))]
     assert drawn.count(20) > 4 * drawn.count(40)
+
+
+def test_tasks_with_nothing_left_to_teach_are_asked_last(tmp_path):
+    config = RunConfig()
+    settings = config.selfplay
+    settings.solve_from, settings.batch_size, settings.task_types = "mixed", 8, ["deduction"]
+    settings.retire_easy, settings.retire_hard, settings.retire_after = 0.9, 0.1, 8
+    records = {"easy": (8, 8), "hard": (0, 8), "young": (7, 7), "between": (4, 8), "untried": (0, 0)}
+    with TaskBuffer(tmp_path / "tasks.db", 1000) as buffer:
+        names = {}
+        for number in range(20):
+            name = list(records)[number % 5]
+            names[id := buffer.add(adder_task(number), number % 2)] = name
+            buffer.record(id, *records[name])
+        solver = Solver(buffer, Verifier(FakeExecutor(), Limits()), PromptOptions(), config, lambda text: True, list)
+        drawn = [names[stored.id] for seed in range(20) for stored in solver.draw(1, random.Random(seed))]
+        assert set(drawn) == {"young", "between", "untried"}
+        settings.batch_size = 16
+        assert len(solver.draw(1, random.Random(1))) == 16  # four of them are retired, for want of others
+        settings.retire_easy = settings.retire_hard = 0.0
+        assert len({names[stored.id] for stored in solver.draw(1, random.Random(1))}) == 5

@@ -8,7 +8,7 @@ import pytest
 from sample_tasks import FakeExecutor, adder, adder_task, run_adder
 
 from azr_nemo.errors import UserError
-from azr_nemo.sandbox.executor import ExecutorUnavailable, Limits, Request
+from azr_nemo.sandbox.executor import ExecutorUnavailable, Limits, Outcome, Request, Status
 from azr_nemo.sandbox.local.pool import LocalPool
 from azr_nemo.selfplay.buffer import TaskBuffer
 from azr_nemo.selfplay.exchange import Completion
@@ -240,3 +240,29 @@ def test_in_the_real_sandbox_the_zero_tasks_hold_and_seeding_gives_the_same_buff
                 drive(loop(buffer, config(), executor).run(), numbered(), early=True)
                 stored.append(buffer.tasks())
     assert stored[0] == stored[1]
+
+
+def test_seeds_that_share_a_prompt_are_asked_for_together(buffer):
+    batches, _ = drive(loop(buffer, config(propose_samples=2)).run(), numbered())
+    for batch in batches:
+        texts = [prompt.text.full for prompt in batch.prompts]
+        assert len(texts) == 4
+        assert texts[::2] == texts[1::2]
+
+
+def test_a_program_that_ignores_its_input_seeds_deduction_alone(buffer):
+    constant = "def f(x):\n    return 'Alice'"
+    text = KINDS[DEDUCTION].proposal_text(Proposal(DEDUCTION, constant, ("7",)), OPTIONS)
+
+    def run(request: Request) -> list:
+        return [Outcome(Status.OK, "'Alice'")] * len(request.inputs) if "Alice" in request.program else run_adder(request)
+
+    numbers = count(100)
+
+    def write(type):
+        number = next(numbers)
+        return Completion(text, (1,), (2,), (0.0,), finished=True) if number == 100 else written(type, number)
+
+    drive(loop(buffer, config(refuse_ignored_input=True), FakeExecutor(run)).run(), write)
+    assert constant in [stored.task.program for stored in buffer.tasks(DEDUCTION)]
+    assert constant not in [stored.task.program for stored in buffer.tasks(ABDUCTION)]

@@ -8,8 +8,8 @@ from sample_tasks import FakeExecutor, adder, adder_task
 from azr_nemo.errors import UserError
 from azr_nemo.sandbox.executor import ExecutorUnavailable, Limits, Outcome, Status
 from azr_nemo.sandbox.local.pool import LocalPool
-from azr_nemo.selfplay.validation import Verifier, grade_rows
-from azr_nemo.tasks.task import Task, TaskType, Verdict
+from azr_nemo.selfplay.validation import Validator, Verifier, blind, grade_rows
+from azr_nemo.tasks.task import Refusal, Task, TaskType, Verdict
 
 LIMITS = Limits(wall_s=20.0, cpu_s=20.0)
 
@@ -106,3 +106,23 @@ def test_rows_are_graded_in_order():
 def test_an_error_in_a_row_names_its_line(row):
     with pytest.raises(UserError, match=r"^answers\.jsonl:2: "):
         graded(ROW, row)
+
+
+BLIND = [
+    ("def f(x):\n    return 'Alice'", "7", "'Alice'"),
+    ("def f(people):\n    names = ['a', 'b']\n    return len(names)", "[{'name': 'a'}, {'name': 'b'}]", "2"),
+    ("def f(x):\n    return isinstance(x, str)", "'abc'", "True"),
+]
+SEEING = [
+    ("def f(x):\n    return x > 5", "10", "True"),
+    ("def f(x):\n    return len(x) > 0", "'abc'", "True"),
+    ("def f(x):\n    return {'a': 1}[x]", "'a'", "1"),  # another input is an error and answers nothing
+    ("def f(g):\n    return 1", "lambda x: x", "1"),  # there is nothing to change
+]
+
+
+def test_programs_that_ignore_their_input_are_found_by_running_them(sandbox):
+    tasks = [Task(TaskType.ABDUCTION, program, (text,), (output,)) for program, text, output in BLIND + SEEING]
+    induction = Task(TaskType.INDUCTION, BLIND[0][0], ("1", "2"), ("'Alice'", "'Alice'"))
+    found = blind(Validator(sandbox, LIMITS), [*tasks, induction, Refusal("format")])
+    assert found == [True] * len(BLIND) + [False] * (len(SEEING) + 2)

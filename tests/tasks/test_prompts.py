@@ -30,6 +30,10 @@ def prompts(style: str) -> dict[str, PromptText]:
         made[f"propose_{kind}"] = KINDS[kind].propose_prompt(references(kind), options)
         made[f"solve_{kind}"] = KINDS[kind].solve_prompt(references(kind)[0], options)
     made["propose_deduction_lines"] = KINDS[TaskType.DEDUCTION].propose_prompt(references(TaskType.DEDUCTION), replace(options, lines=3))
+    wishes = ("a list of ints", "zip", "recursion")
+    made["propose_deduction_wishes"] = KINDS[TaskType.DEDUCTION].propose_prompt(
+        references(TaskType.DEDUCTION), replace(options, wishes=wishes)
+    )
     made["propose_abduction_first"] = KINDS[TaskType.ABDUCTION].propose_prompt([], options)
     functions = FIRST.replace("def f(", "def g_0("), SECOND.replace("def f(", "def g_1(")
     for given, name in ((functions, "two"), (functions[:1], "one")):

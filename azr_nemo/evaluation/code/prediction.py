@@ -9,11 +9,13 @@ from azr_nemo.evaluation.code.called import called_f
 from azr_nemo.evaluation.code.dataset_rows import Row, numbered
 from azr_nemo.evaluation.code.responses import stated
 from azr_nemo.evaluation.code.solution import known, then
+from azr_nemo.evaluation.code.worked_examples import worked_examples
 from azr_nemo.evaluation.suite import Grade, Group, Item, Tools
 from azr_nemo.sandbox.executor import Limits
 from azr_nemo.selfplay.validation import Verifier
 from azr_nemo.tasks import KINDS
 from azr_nemo.tasks.fences import tagged
+from azr_nemo.tasks.marked import joined
 from azr_nemo.tasks.parsing import NotLiteral, read_literal
 from azr_nemo.tasks.program import one_call
 from azr_nemo.tasks.prompting import render
@@ -43,23 +45,30 @@ class PredictionSuite:
     group: Group = "reasoning"
     template: str = "r1"
     options: PromptOptions = OPTIONS
+    shots: int = 0
 
-    def styled(self, options: PromptOptions) -> "PredictionSuite":
+    def styled(self, options: PromptOptions, shots: int = 0) -> "PredictionSuite":
         """See `Styled.styled`."""
-        return replace(self, options=options)
+        return replace(self, options=options, shots=shots)
 
     def prompt(self, item: Item) -> PromptText | None:
         """See `Styled.prompt`."""
-        return None if self.options.style == "r1" else KINDS[self.kind].solve_prompt(self._stored(item), self.options)
+        if self.options.style == "r1":
+            return None
+        prompt = KINDS[self.kind].solve_prompt(self._stored(item), self.options)
+        examples = worked_examples(self.kind, self.shots, self.options)
+        return replace(prompt, text=joined(examples, prompt.text)) if self.shots else prompt
 
     def convert(self, rows: Iterable[Mapping[str, Any]], tools: Tools) -> list[Item]:
         """See `Suite.convert`."""
         items = []
         for row, name in numbered(self.name, rows, "id"):
-            task = self._task(row)
-            asked = render(f"solve_{self.kind.value}.r1.j2", options=OPTIONS, task=task).strip()
-            items.append(Item(name, asked, {"program": task.program, "input": task.input, "output": task.output}))
+            items.append(self._item(name, self._task(row)))
         return items
+
+    def _item(self, name: str, task: Task) -> Item:
+        asked = render(f"solve_{self.kind.value}.r1.j2", options=OPTIONS, task=task).strip()
+        return Item(name, asked, {"program": task.program, "input": task.input, "output": task.output})
 
     def submit(self, item: Item, response: str, tools: Tools) -> "Future[Grade]":
         answer = self._answer(response)

@@ -19,6 +19,10 @@ class History(Protocol):
         """How often each output text (a literal) occurs among them."""
         ...
 
+    def shapes(self, type: TaskType) -> Counter[str]:
+        """How often each shape (azr_nemo.tasks.shape) occurs among their programs."""
+        ...
+
 
 Reward = Callable[[Task, Sequence[Task], History], float]
 

@@ -10,6 +10,7 @@ from azr_nemo.rewards.intrinsic.component import Component, Reward
 from azr_nemo.rewards.intrinsic.diversity import answer_diversity, input_diversity, output_diversity
 from azr_nemo.rewards.intrinsic.edit_distance import edit_distance
 from azr_nemo.rewards.intrinsic.halstead import halstead
+from azr_nemo.rewards.intrinsic.shape_novelty import shape_novelty
 from azr_nemo.settings.schema import IntrinsicConfig, RewardConfig
 from azr_nemo.tasks.task import TaskType
 
@@ -25,6 +26,7 @@ BUILT_IN: dict[str, tuple[Callable[[bool], Reward], frozenset[TaskType], str]] =
     "answer_diversity": (answer_diversity, VALUES, ""),
     "input_diversity": (input_diversity, PAIRS, ""),
     "output_diversity": (output_diversity, PAIRS, ""),
+    "shape_novelty": (lambda _: shape_novelty, VALUES, ""),
 }
 
 

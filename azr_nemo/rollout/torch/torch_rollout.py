@@ -44,11 +44,15 @@ class TorchRollout(RolloutEngine):
         self._weights = load_weights(weights, self._shape, self._dtype, self._device)
         self._version = version
 
+    def sleep(self) -> None:
+        """Gives its weights up: the update's activations take their place."""
+        self._weights = None
+
     @torch.inference_mode()
     def generate(self, requests: list[SampleRequest], on_sample: Callable[[int, int, Sample], None] | None = None) -> list[list[Sample]]:
         """Samples each request; result[i][k] is sample k of request i. At most `max_batch_rows` rows are decoded together."""
         if self._weights is None:
-            raise RuntimeError("generate was called before refit")
+            raise RuntimeError("generate was called before refit, or after sleep without one")
         shape = self._shape
         rollout = Rollout(requests, self._eos_ids, on_sample, self._text, self._version)
         waiting = deque(rollout.rows)

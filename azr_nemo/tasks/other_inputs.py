@@ -1,0 +1,82 @@
+"""Other inputs of the same shape as a task's, to tell whether its program looks at its input at all.
+
+A program whose result never changes (`return "Alice"`) is answered by any input: it is no abduction task. Constants of the input are changed and their
+types stay, so that what ran once mostly runs again: emptied, made larger, negated, turned round.
+"""
+
+import ast
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from azr_nemo.tasks.parsing import PARSE_ERRORS, same_literal
+from azr_nemo.tasks.program import one_call
+from azr_nemo.tasks.task import Calls, Refusal, Result, Task
+
+LEAST = 2  # other inputs that must run and give the same before anything is concluded
+
+
+def _emptied(value: Any) -> Any:
+    return type(value)()
+
+
+def _larger(value: Any) -> Any:
+    if isinstance(value, str):
+        return value + value[-1:] + value[:1]
+    return value + value[-1:] + value[:1] if isinstance(value, bytes) else 3 * value + 7
+
+
+def _turned(value: Any) -> Any:
+    return value[::-1] if isinstance(value, str | bytes) else -value - 1
+
+
+def _small(value: Any) -> Any:
+    return value[:1] if isinstance(value, str | bytes) else type(value)(1)
+
+
+CHANGES: tuple[Callable[[Any], Any], ...] = (_larger, _turned, _small, _emptied)
+
+
+class _Changed(ast.NodeTransformer):
+    """Changes numbers and texts, and turns the elements of lists and tuples round."""
+
+    def __init__(self, change: Callable[[Any], Any]):
+        self.change = change
+
+    def visit_Constant(self, node: ast.Constant) -> ast.Constant:
+        value = node.value
+        if isinstance(value, bool):
+            return ast.Constant(not value)
+        return ast.Constant(self.change(value)) if isinstance(value, int | float | str | bytes) else node
+
+    def visit_List(self, node: ast.List) -> ast.List:
+        self.generic_visit(node)
+        return ast.List(node.elts[::-1], node.ctx)
+
+
+def other_inputs(text: str) -> list[str]:
+    """Argument texts that differ from this one and from each other, in a fixed order; none where the text has nothing to change, as `lambda x: x`."""
+    return list(dict.fromkeys(found for found in _others(text) if found != text))
+
+
+def _others(text: str) -> Iterator[str]:
+    for change in CHANGES:
+        call = one_call(text)
+        if isinstance(call, Refusal):
+            return
+        try:
+            for part in (*call.args, *(keyword.value for keyword in call.keywords)):
+                if any(isinstance(node, ast.Lambda) for node in ast.walk(part)):
+                    return  # a function's constants say nothing of its shape
+            yield ast.unparse(ast.fix_missing_locations(_Changed(change).visit(call)))[2:-1]
+        except PARSE_ERRORS:  # a number that becomes too long to write
+            continue
+
+
+def variations(task: Task) -> Calls:
+    """The calls that tell whether the task's program looks at its input."""
+    return Calls(task.program, tuple(other_inputs(task.input)))
+
+
+def ignores_input(task: Task, results: Sequence[Result]) -> bool:
+    """Whether the results of `variations` are all the task's own output. An input that raises is an answer to nothing: then the input matters."""
+    return len(results) >= LEAST and all(result.ok and same_literal(str(result.value), task.output) for result in results)

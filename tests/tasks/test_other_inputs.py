@@ -1,0 +1,28 @@
+"""Whether a program looks at its input is told by other inputs of the same shape."""
+
+import pytest
+
+from azr_nemo.tasks.other_inputs import ignores_input, other_inputs
+from azr_nemo.tasks.program import one_call
+from azr_nemo.tasks.task import Refusal, Result, Task, TaskType
+
+
+@pytest.mark.parametrize("text", ["5", "'abc', [1, 2, 3]", "{'a': True}", "(1.5, None)", "x=3", "b'ab'", "-3"])
+def test_other_inputs_are_different_calls_with_values_of_the_same_types(text):
+    found = other_inputs(text)
+    assert len(found) >= 2
+    assert len({text, *found}) == len(found) + 1
+    assert not any(isinstance(one_call(other), Refusal) for other in found)
+    assert found == other_inputs(text)
+
+
+def test_what_cannot_be_changed_has_no_other_inputs():
+    assert other_inputs("lambda x: x") == other_inputs("None") == other_inputs("1) or (2") == []
+
+
+def test_one_other_input_proves_nothing():
+    task = Task(TaskType.ABDUCTION, "def f(x):\n    return 1", ("3",), ("1",))
+    same = Result(True, "1")
+    assert not ignores_input(task, [same])
+    assert ignores_input(task, [same, same])
+    assert not ignores_input(task, [same, same, Result(False, None, "error")])
