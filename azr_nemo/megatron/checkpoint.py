@@ -133,11 +133,12 @@ def load_checkpoint(actor: Actor, directory: Path) -> None:
 
 
 def _load_optimizer(optimizer: MegatronOptimizer, state: dict[str, Any]) -> None:
-    """Moments and step counts; a run that is resumed with other settings goes on with those."""
-    settings = [{name: group[name] for name in SETTINGS if name in group} for group in optimizer.param_groups]
-    optimizer.load_state_dict(state)
-    for group, own in zip(optimizer.param_groups, settings, strict=True):
+    """Moments and step counts; a run that is resumed with other settings goes on with those, which are the same for all groups. They are set first:
+    from megatron-core 0.17 on groups are found by them."""
+    own = {name: value for name, value in optimizer.param_groups[0].items() if name in SETTINGS}
+    for group in state.get("optimizer", state)["param_groups"]:
         group.update(own)
+    optimizer.load_state_dict(state)
 
 
 def load_weights(model: torch.nn.Module, directory: Path) -> None:

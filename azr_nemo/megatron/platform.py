@@ -50,14 +50,17 @@ class Platform:
         if self.device.type == "cuda" or isinstance(torch.cuda.current_device, _CpuDevice):
             yield
             return
-        current_device, synchronize = torch.cuda.current_device, torch.cuda.synchronize
-        torch.cuda.current_device = _CpuDevice()
-        torch.cuda.synchronize = lambda device=None: None
+        cuda: Any = torch.cuda
+        kept = {name: getattr(cuda, name) for name in ("current_device", "synchronize", "current_stream")}
+        cuda.current_device = _CpuDevice()
+        cuda.synchronize = lambda device=None: None
+        cuda.current_stream = lambda device=None: torch.cpu.current_stream()  # megatron-core 0.19 asks for it before it reduces gradients
         try:
             with CudaMeansCpu():
                 yield
         finally:
-            torch.cuda.current_device, torch.cuda.synchronize = current_device, synchronize
+            for name, function in kept.items():
+                setattr(cuda, name, function)
 
 
 class _CpuDevice:

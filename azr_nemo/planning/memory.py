@@ -145,6 +145,10 @@ def training_bytes(size: Sizing, stage: int) -> tuple[int, int]:
     activations += flying * stream if layout.pipeline > 1 or last else 0
     # Of the feed-forward product. That of the attention comes when this one's part is gone, and takes two copies of one row's scores.
     backward = batch.tokens * 4 * model.ffn // layout.tensor
+    if size.accelerated and not size.padded:
+        # Fused: the gradient of the product and of both halves, when the product itself is gone; or later the input gathered again, and its gradient.
+        gathered = 2 * model.hidden - model.ffn // layout.tensor if layout.sequence_parallel else 0
+        backward = batch.tokens * max(2 * model.ffn // layout.tensor, gathered)
     if not size.accelerated and batch.row <= SHORT:
         backward = max(backward, (2 * model.heads * batch.row**2 - 3 * batch.tokens * model.ffn) // layout.tensor)
     # Weights' gradients: the largest, until it is added up in fp32; a GPU's products add them up themselves, and keep one dummy of each shape.

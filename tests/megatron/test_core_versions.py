@@ -1,6 +1,11 @@
 import functools
+import os
+import sys
 import types
+from collections.abc import Callable
+from pathlib import Path
 
+import process_trees
 import pytest
 
 from azr_nemo.errors import UserError
@@ -27,3 +32,28 @@ def test_an_mlps_parts_are_found_in_a_specification_and_in_a_waiting_call() -> N
     specification = types.SimpleNamespace(mlp=types.SimpleNamespace(submodules=parts))
     waiting = types.SimpleNamespace(mlp=functools.partial(print, submodules=parts))
     assert mlp_parts(specification) is mlp_parts(waiting) is parts
+
+
+HERE = Path(__file__).parent
+CURRENT = HERE.parents[1] / ".venv-megatron-current"  # of `make test-megatron-current`
+
+
+def run(mode: str, current: bool, folder: Path, model_dir: Path) -> str:
+    paths = [*([str(CURRENT)] if current else []), str(HERE)]
+    command = [sys.executable, "-W", "ignore", HERE / "core_version_job.py", mode, folder, model_dir]
+    done = process_trees.run(command, timeout=900, env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)})
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout.split()[-1]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    not (CURRENT / ".installed").exists(), reason="megatron-core 0.19.2 is not beside: make test-megatron-current puts it there"
+)
+def test_a_checkpoint_of_one_version_goes_on_in_the_other_bit_for_bit(model_dir: Callable[..., Path], tmp_path: Path) -> None:
+    for current in (False, True):
+        folder = tmp_path / str(current)
+        folder.mkdir()
+        saved = run("save", current, folder, model_dir())
+        loaded = run("load", not current, folder, model_dir())
+        assert {saved, loaded} == {"0.16.1", "0.19.2"}

@@ -26,23 +26,27 @@ def _maps() -> Any:
 
 
 class _Product(torch.autograd.Function):
-    """x @ w.T. fused: the weight's gradient goes into its fp32 buffer, and autograd gets a dummy, one for each shape."""
+    """x @ w.T. fused: the weight's gradient goes into its fp32 buffer, and autograd gets a dummy, one for each shape. parts: x is one of so many of
+    its first axis, which the others have; gathered for the product, and again in the backward pass, but not kept."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, fused: bool) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, fused: bool, parts: int = 1) -> Tensor:
         assert x.dtype == weight.dtype, (x.dtype, weight.dtype)
         assert x.device == weight.device, (x.device, weight.device)
         ctx.save_for_backward(x, weight)
-        ctx.fused, ctx.biased = fused, bias is not None
-        out = x.new_empty(*x.shape[:-1], weight.size(0))
+        ctx.fused, ctx.biased, ctx.parts = fused, bias is not None, parts
+        whole = x.new_empty(x.size(0) * parts, *x.shape[1:]) if parts > 1 else x
+        out = x.new_empty(*whole.shape[:-1], weight.size(0))
         return out if bias is None else out.add_(bias)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
         x, weight = ctx.saved_tensors
         bias = grad.new_empty(weight.size(0)) if ctx.biased else None
+        whole = x.new_empty(x.size(0) * ctx.parts, *x.shape[1:]) if ctx.parts > 1 else x
+        torch.empty_like(whole)  # its gradient, before the parts are summed
         if not ctx.fused:
-            return torch.empty_like(x), torch.empty_like(weight), bias, None
+            return torch.empty_like(x), torch.empty_like(weight), bias, None, None
         assert weight.main_grad.dtype == torch.float32
         assert weight.main_grad.shape == weight.shape
         weight.main_grad.add_(0.0)
@@ -50,7 +54,7 @@ class _Product(torch.autograd.Function):
         key = (tuple(weight.shape), weight.dtype)
         if key not in _dummies:
             _dummies[key] = torch.empty_like(weight)
-        return torch.empty_like(x), _dummies[key].detach(), bias, None
+        return torch.empty_like(x), _dummies[key].detach(), bias, None, None
 
 
 class _Norm(torch.autograd.Function):
@@ -93,8 +97,8 @@ class _Layer(Module):
     def _mark(parameter: Any, cut: bool, dim: int) -> None:
         parameter.tensor_model_parallel, parameter.partition_dim, parameter.partition_stride = cut, dim, 1
 
-    def product(self, x: Tensor) -> Any:
-        out = _Product.apply(x, self.weight, None if self.return_bias else self.bias, self.fused)
+    def product(self, x: Tensor, parts: int = 1) -> Any:
+        out = _Product.apply(x, self.weight, None if self.return_bias else self.bias, self.fused, parts)
         if self.mode == "row" and self.size > 1:
             maps = _maps()
             meet = maps.reduce_scatter_to_sequence_parallel_region if self.cut else maps.reduce_from_tensor_model_parallel_region
@@ -146,10 +150,10 @@ class LayerNormLinear(_Layer):
 
     def forward(self, x: Tensor, is_first_microbatch: Any = None) -> Any:
         normal = _Norm.apply(x, self.layer_norm_weight)
+        if self.size > 1 and self.cut:
+            return self.product(normal, parts=self.size)
         if self.size > 1:
-            maps = _maps()
-            spread = maps.gather_from_sequence_parallel_region if self.cut else maps.copy_to_tensor_model_parallel_region
-            normal = spread(normal, group=self.group)
+            normal = _maps().copy_to_tensor_model_parallel_region(normal, group=self.group)
         return self.product(normal)
 
 
