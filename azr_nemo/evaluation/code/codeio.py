@@ -11,12 +11,14 @@ from typing import Any
 
 from azr_nemo.evaluation.code.called import called_f
 from azr_nemo.evaluation.code.dataset_rows import Row
-from azr_nemo.evaluation.code.prediction import LIMITS, PredictionSuite
+from azr_nemo.evaluation.code.prediction import PredictionSuite
 from azr_nemo.evaluation.suite import Item, Tools
-from azr_nemo.sandbox.executor import Outcome, Request
+from azr_nemo.sandbox.executor import Limits, Outcome, Request
 from azr_nemo.tasks.parsing import PARSE_ERRORS, NotLiteral, parsed, read_literal
 from azr_nemo.tasks.task import Task, TaskType
 
+# By CPU time: on a busy machine the same programs are taken as on an idle one.
+BRIEF = Limits(wall_s=120.0, cpu_s=2.0, memory_mb=1024)
 DRAWS = 6  # generated inputs of a program, of which the first that fits is taken
 LONGEST_PROGRAM, LONGEST_VALUE = 2000, 200  # characters
 MOST = 400  # programs, in the order of the file
@@ -30,10 +32,10 @@ class CodeIOSuite(PredictionSuite):
     def convert(self, rows: Iterable[Mapping[str, Any]], tools: Tools) -> list[Item]:
         """See `Suite.convert`. A row that is no task for this is passed over: there are seven times as many as are taken."""
         read = [(number, *found) for number, row in enumerate(rows, 1) if (found := program_and_generator(Row(self.name, number, row)))]
-        drawn = tools.executor.run(Request(generator, tuple(map(str, range(DRAWS))), LIMITS) for _, _, generator in read)
+        drawn = tools.executor.run(Request(generator, tuple(map(str, range(DRAWS))), BRIEF) for _, _, generator in read)
         asked = [(number, program, arguments(outcomes)) for (number, program, _), outcomes in zip(read, drawn, strict=True)]
         asked = [(number, program, inputs) for number, program, inputs in asked if inputs]
-        ran = tools.executor.run(Request(program, inputs, LIMITS, deterministic=True) for _, program, inputs in asked)
+        ran = tools.executor.run(Request(program, inputs, BRIEF, deterministic=True) for _, program, inputs in asked)
         items = []
         for (number, program, inputs), outcomes in zip(asked, ran, strict=True):
             pair = next(((given, out.value or "") for given, out in zip(inputs, outcomes, strict=True) if _short(out)), None)
