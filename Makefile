@@ -132,10 +132,10 @@ test-aligner: $(ALIGNER)/.installed setup ## engine=aligner, in its own environm
 test-vllm: $(VLLM)/.installed dev ## the sampling path of a cluster: a real vLLM server
 	OMP_NUM_THREADS=1 AZR_VLLM_TESTS=1 $(BIN)/python -m pytest tests/rollout/test_rollout.py tests/rollout/vllm -k vllm -rs -s
 
-# Our tasks under others' machinery, each in its own environment; NeMo Gym's needs Python 3.12.
+# Our tasks under others' machinery, each in its own environment; NeMo Gym's needs Python 3.12 and has a server of MLflow in it.
 test-environments: $(VERIFIERS)/.installed $(if $(GYM_PYTHON),$(GYM)/.installed) ## our tasks under verifiers and NeMo Gym, each in its own environment
 	$(VERIFIERS)/bin/python -m pytest tests/environments/test_verifiers.py -rs
-	$(if $(GYM_PYTHON),$(GYM)/bin/python -m pytest tests/environments/test_nemo_gym.py -rs,@echo "skipped: NeMo Gym needs Python 3.12, and there is no python3.12 here")
+	$(if $(GYM_PYTHON),$(GYM)/bin/python -m pytest tests/environments/test_nemo_gym.py tests/observe/test_mlflow.py tests/observe/test_data_set.py -rs,@echo "skipped: NeMo Gym needs Python 3.12, and there is no python3.12 here")
 
 lint: dev ## ruff and mypy
 	$(BIN)/ruff check .
