@@ -159,10 +159,10 @@ test-megatron-current: dev ## the trainer's tests on the newest megatron-core th
 	$(BIN)/python -m pytest tests/megatron/test_resharding.py tests/megatron/test_sharded_optimizer.py tests/megatron/test_core_versions.py -m slow && \
 	$(BIN)/azr-nemo train recipe=tiny-1n0g-megatron run_dir="$$(mktemp -d)/run" $(TINY)
 
-# Our tasks under others' machinery, each in its own environment; NeMo Gym's needs Python 3.12.
+# Our tasks under others' machinery, each in its own environment; NeMo Gym's needs Python 3.12 and has a server of MLflow in it.
 test-environments: $(VERIFIERS)/.installed $(if $(GYM_PYTHON),$(GYM)/.installed) ## our tasks under verifiers and NeMo Gym, each in its own environment
 	$(VERIFIERS)/bin/python -m pytest tests/environments/test_verifiers.py -rs
-	$(if $(GYM_PYTHON),$(GYM)/bin/python -m pytest tests/environments/test_nemo_gym.py -rs,@echo "skipped: NeMo Gym needs Python 3.12, and there is no python3.12 here")
+	$(if $(GYM_PYTHON),$(GYM)/bin/python -m pytest tests/environments/test_nemo_gym.py tests/observe/test_mlflow.py tests/observe/test_data_set.py -rs,@echo "skipped: NeMo Gym needs Python 3.12, and there is no python3.12 here")
 
 lint: dev ## ruff and mypy
 	$(BIN)/ruff check .

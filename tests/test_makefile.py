@@ -12,8 +12,8 @@ from packaging.requirements import Requirement
 ROOT = Path(__file__).parent.parent
 MAKEFILE = (ROOT / "Makefile").read_text()
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-# Installed by `make test-slurm` alone, in an order of its own.
-NOT_LOCKED = {"launch"}
+# Installed by `make test-slurm` and `make test-environments` alone, which have an order or locks of their own.
+NOT_LOCKED = {"launch", "verifiers", "mlflow"}
 needs_make = pytest.mark.skipif(not shutil.which("make"), reason="no make here")
 
 

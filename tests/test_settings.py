@@ -206,3 +206,18 @@ def test_a_wrong_intrinsic_reward_is_one_sentence(override, sentence):
     with pytest.raises(UserError, match=sentence) as caught:
         load_settings([*MINE, override])
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["model.lora.rank=8"], r"model\.lora\.rank=8 and warmup\.steps=40: a warm start teaches all weights"),
+        (["model.lora.path=/adapters"], r"model\.lora\.path=/adapters needs model\.lora\.rank"),
+        (["model.lora.rank=8", "model.lora.targets=[]"], r"model\.lora\.targets=\[\] leaves nothing to learn"),
+        (["model.lora.rank=8", "model.lora.targets=[q]"], r"model\.lora\.targets"),
+        (["recipe=qwen2_5_7b-1n4g-aligner", "model.lora.rank=8"], r"model\.lora\.rank=8 is for engine=megatron"),
+    ],
+)
+def test_adapters_that_could_not_learn_are_refused(words, sentence):
+    with pytest.raises(UserError, match=sentence):
+        load_settings(words)

@@ -29,11 +29,24 @@ def rollouts(
     limit: Annotated[int, typer.Option(min=0, help="at most so many; 0: all")] = 20,
     format: Annotated[str, typer.Option(help="text | json: one object a line, with everything in full")] = "text",
     full: Annotated[bool, typer.Option("--full", help="prompts in full, not their ends alone")] = False,
+    out: Annotated[Path | None, typer.Argument(metavar="[DIR]", help="with --to: the directory to write")] = None,
+    to: Annotated[
+        str | None, typer.Option(help="datasets: write all rollouts and tasks as Parquet with a card, instead of printing")
+    ] = None,
+    license: Annotated[str, typer.Option(help="with --to: of the data set, as hubs name them")] = "unknown",
 ) -> None:
     """Prints rollouts of a run, the latest step first: azr-nemo rollouts RUN --role propose --task induction --status error"""
     from azr_nemo.observe.jsonl import encode
     from azr_nemo.observe.rollout_listing import Wanted, find, text
 
+    if to or out:
+        from azr_nemo.observe.data_set import write_data_set
+
+        if to != "datasets" or out is None:
+            raise UserError("rollouts are written by `azr-nemo rollouts RUN --to datasets DIR`: give both the form and the directory")
+        tasks, steps = write_data_set(run_dir, out, license)
+        print(f"{out}: {tasks} tasks, rollouts of {steps} steps")
+        return
     if format not in ("text", "json"):
         raise UserError(f"--format {format} is unknown: choose one of text, json")
     found = find(run_dir, Wanted(role, phase, task, status, step, contains))

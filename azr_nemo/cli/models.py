@@ -27,6 +27,8 @@ def convert(
         float, number("--max-shard-gb", "size of a file of weights, which is also what is held in memory", above=0, most=1e6)
     ] = 5.0,
     like: Annotated[Path | None, typer.Option(help="for NeMo's or veRL's weights: the Hugging Face directory of the same model")] = None,
+    card: Annotated[bool, typer.Option("--card", help="with --to hf, of a run: write a model card beside the weights")] = False,
+    evaluation: Annotated[list[Path] | None, typer.Option(help="with --card: an `out` directory of azr-nemo eval; may be repeated")] = None,
     tokenizer: Annotated[str | None, typer.Option(help="with --to nemo: where NeMo finds the tokenizer; SOURCE unless told")] = None,
 ) -> None:
     """Converts a model between Hugging Face, Megatron and NeMo, one tensor at a time, on the CPU."""
@@ -35,7 +37,17 @@ def convert(
 
     if (source / "checkpoints").is_dir() and (found := Checkpoints(source, keep=1).find("auto")):
         source = found.path
-    convert_model(source, out, to, verified=verify, shard_bytes=int(max_shard_gb * 1e9), like=like, tokenizer=tokenizer)
+    if evaluation and not card:
+        raise UserError("--evaluation is for the card: add --card, or leave it out")
+    text = None
+    if card:
+        from azr_nemo.evaluation.card import model_card, require_run
+
+        if to != "hf":
+            raise UserError(f"--card stands beside the weights of a Hugging Face directory: leave it out with --to {to}")
+        require_run(source)
+        text = model_card(source, out.name, evaluation or ())  # before the weights: a damaged file is told at once
+    convert_model(source, out, to, verified=verify, shard_bytes=int(max_shard_gb * 1e9), like=like, tokenizer=tokenizer, card=text)
 
 
 @tokenizers.command("strip-think")

@@ -30,13 +30,15 @@ def convert(
     shard_bytes: int = SHARD_BYTES,
     like: Path | None = None,
     tokenizer: str | None = None,
+    card: str | None = None,
     console: Console | None = None,
 ) -> None:
     """Writes the model at `source` to `out` as `to` (hf, megatron, nemo).
 
     At most one shard of weights (hf, megatron) or one tensor (nemo) is in memory beside what is mapped. verified: also reads it again and
     compares it, tensor by tensor and by logits. like: see open_nemo_source and open_verl_source. tokenizer: what a .nemo says of its tokenizer,
-    else `like` or `source`. Raises UserError for whatever is wrong with source, out or disk; then nothing is left at `out`.
+    else `like` or `source`. card: what README.md says, beside a Hugging Face directory's files.
+    Raises UserError for whatever is wrong with source, out or disk; then nothing is left at `out`.
     """
     if to == "peft":
         _write_adapters(source, out, console)
@@ -61,6 +63,8 @@ def convert(
         with written_aside(out) as aside:
             with view.phase(f"to {to}", total=tensors) as phase:
                 _write(opened, aside, to, out, shard_bytes, tokenizer or str((like or source).resolve()), phase.advance)
+            if card is not None:
+                (aside / "README.md").write_text(card, encoding="utf-8")
             if verified:
                 # Builds Megatron's model, which NeMo's environment, with its older Megatron, cannot; the rest runs there too.
                 from azr_nemo.conversion.verify import LOGITS, verify

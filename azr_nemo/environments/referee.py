@@ -4,12 +4,12 @@ The `Proposer` and the `Solver` of a run do it, under a run's settings, so that 
 the programs, which run in the jail.
 """
 
+import atexit
 import random
 import tempfile
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -197,15 +197,34 @@ def messages(prompt: PromptText) -> Messages:
     return Messages(SYSTEM, str(prompt.full).removeprefix(SYSTEM + BETWEEN))
 
 
-@cache
+_made: dict[tuple[tuple[str, ...], str], Referee] = {}
+_making = threading.Lock()
+
+
 def referee(words: tuple[str, ...], buffer: str = "") -> Referee:
-    """The referee of these settings in this process, made and seeded when first asked for. buffer: its file, kept; without one it is a temporary file,
-    and ends with the process as the executor does. Raises UserError, ExecutorUnavailable."""
-    config = settings(words)
-    folder = None if buffer else tempfile.TemporaryDirectory(prefix="azr-nemo-")
-    path = Path(folder.name) / "buffer.sqlite" if folder else Path(buffer)
-    made = Referee(config, make_executor(config.executor), TaskBuffer(path, config.selfplay.buffer_capacity))
-    made.folder = folder
-    if not made.buffer.count():
-        made.seed()
-    return made
+    """The referee of these settings in this process, made and seeded when first asked for; it ends with the process. buffer: its file, kept; without
+    one it is a temporary file. Raises UserError, ExecutorUnavailable."""
+    with _making:
+        if (words, buffer) not in _made:
+            config = settings(words)
+            folder = None if buffer else tempfile.TemporaryDirectory(prefix="azr-nemo-")
+            path = Path(folder.name) / "buffer.sqlite" if folder else Path(buffer)
+            made = Referee(config, make_executor(config.executor), TaskBuffer(path, config.selfplay.buffer_capacity))
+            made.folder = folder
+            if not made.buffer.count():
+                made.seed()
+            _made[words, buffer] = made
+        return _made[words, buffer]
+
+
+def close_referees() -> None:
+    """Ends their executors, closes their buffers and removes the temporary ones."""
+    with _making:
+        while _made:
+            made = _made.popitem()[1]
+            made.close()
+            if made.folder:
+                made.folder.cleanup()
+
+
+atexit.register(close_referees)

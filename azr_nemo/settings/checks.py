@@ -24,7 +24,7 @@ def check_run(config: RunConfig, registered: Registered) -> None:
     _check_selfplay(config, registered)
     _check_composite(config)
     _check_lora(config)
-    _check_wandb(config.logging)
+    _check_services(config.logging)
     _check_loss(config)
 
 
@@ -118,7 +118,7 @@ def _check_composite(config: RunConfig) -> None:
         )
 
 
-def _check_wandb(config: LoggingConfig) -> None:
+def _check_services(config: LoggingConfig) -> None:
     if config.wandb and not config.wandb_project:
         raise UserError("logging.wandb_project is empty: name the project of Weights & Biases that the run belongs to")
     if config.wandb_run_id and not re.fullmatch(r"[\w-]{1,64}", config.wandb_run_id):
@@ -126,6 +126,10 @@ def _check_wandb(config: LoggingConfig) -> None:
     for key in ("wandb_offline", "wandb_run_id"):
         if getattr(config, key) and not config.wandb:
             raise UserError(f"logging.{key} is for Weights & Biases, which is off: set logging.wandb=true, or leave it out")
+    if config.mlflow_uri and not config.mlflow:
+        raise UserError("logging.mlflow_uri is for MLflow, which is off: set logging.mlflow=true, or leave it out")
+    if config.mlflow and not config.mlflow_experiment:
+        raise UserError("logging.mlflow_experiment is empty: name the experiment of MLflow that the run belongs to")
 
 
 def check_executor(config: ExecutorConfig) -> None:

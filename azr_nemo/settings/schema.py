@@ -60,6 +60,9 @@ class LoggingConfig:
     wandb_offline: bool = setting(False, "keep its files in the run directory, for `wandb sync`")
     wandb_project: str = setting("azr-nemo", "of Weights & Biases")
     wandb_run_id: str = setting("", "its run to go on with; empty: the one that run_dir/wandb.json names, else a new one")
+    mlflow: bool = setting(False, "MLflow too; needs the extra [mlflow]; a resumed run goes on under the id in run_dir/mlflow.json")
+    mlflow_uri: str = setting("", "the URI of its tracking server; empty: MLFLOW_TRACKING_URI")
+    mlflow_experiment: str = setting("azr-nemo", "of MLflow")
     alarms: AlarmsConfig = section(AlarmsConfig)
 
 

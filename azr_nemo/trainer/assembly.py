@@ -13,6 +13,7 @@ from azr_nemo.megatron.platform import choose_dtype, choose_platform
 from azr_nemo.models import resolve_model
 from azr_nemo.observe.console import Console
 from azr_nemo.observe.metrics import MetricsLog
+from azr_nemo.observe.mlflow import require_mlflow
 from azr_nemo.observe.rollout_log import RolloutLog
 from azr_nemo.observe.timing import MemoryMeter, PhaseClock
 from azr_nemo.observe.weights_and_biases import require_wandb
@@ -93,6 +94,8 @@ def assembled(
     """Rank 0's run, its buffer as the checkpoint has it. Leaving the block closes what `Run.leave` has not. Raises as its parts do."""
     if config.logging.wandb:
         require_wandb()
+    if config.logging.mlflow:
+        require_mlflow()
     with ExitStack() as stack:
         with console.phase("start executor"):
             executor = MeteredExecutor(stack.enter_context(make_executor(config.executor)))

@@ -8,6 +8,7 @@ from typing import Any
 from azr_nemo.observe.alarms import Alarms
 from azr_nemo.observe.console import Console
 from azr_nemo.observe.metrics import MetricsLog, Sink
+from azr_nemo.observe.mlflow import MLflow
 from azr_nemo.observe.overview import Reading, best, fell, overview, reading
 from azr_nemo.observe.rollout_log import Rollout
 from azr_nemo.observe.weights_and_biases import WeightsAndBiases
@@ -67,12 +68,16 @@ class StepReport:
 
 def open_sinks(config: RunConfig, run_dir: Path, console: Console) -> list[Sink]:
     """Where metrics go beside the run directory. Raises UserError as the sinks do."""
-    if not config.logging.wandb:
-        return []
-    with console.phase("Weights & Biases"):
-        sink = WeightsAndBiases(run_dir, config)
-    console.note(f"Weights & Biases: {sink.place}")
-    return [sink]
+    sinks: list[Sink] = []
+    if config.logging.wandb:
+        with console.phase("Weights & Biases"):
+            sinks.append(wandb := WeightsAndBiases(run_dir, config))
+        console.note(f"Weights & Biases: {wandb.place}")
+    if config.logging.mlflow:
+        with console.phase("MLflow"):
+            sinks.append(mlflow := MLflow(run_dir, config))
+        console.note(f"MLflow: run {mlflow.run_id} of the experiment {config.logging.mlflow_experiment}")
+    return sinks
 
 
 def step_metrics(

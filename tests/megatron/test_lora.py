@@ -15,9 +15,11 @@ from azr_nemo.conversion.adapters import write_peft
 from azr_nemo.conversion.run_checkpoint import open_checkpoint, open_slices
 from azr_nemo.errors import UserError
 from azr_nemo.megatron.actor import Actor
+from azr_nemo.megatron.architecture import read_architecture
 from azr_nemo.megatron.checkpoint import load_checkpoint, save_checkpoint
 from azr_nemo.megatron.model import bare
 from azr_nemo.megatron.weight_stream import export_weights
+from azr_nemo.planning.parameters import stage_adapters
 from azr_nemo.settings.compose import as_yaml
 from azr_nemo.settings.schema import RunConfig
 
@@ -60,6 +62,8 @@ def test_at_first_adapters_add_nothing_and_only_they_learn(make_actor: MakeActor
     before = weights(plain)
     assert all(torch.equal(tensor, before[name]) for name, tensor in weights(actor).items())
     actor.update(training_batch())
+    learnt = sum(parameter.numel() for parameter in bare(actor.model).parameters() if parameter.requires_grad)
+    assert learnt == stage_adapters(read_architecture(actor.hf_config), actor.config.model.lora)  # what `azr-nemo plan` counts
     frozen = {name: parameter for name, parameter in bare(actor.model).named_parameters() if not parameter.requires_grad}
     assert all("adapters" not in name for name in frozen)
     theirs = dict(bare(plain.model).named_parameters())

@@ -86,7 +86,7 @@ class Reader:
         """Raises UserError when there is no run or it has not finished a step yet. Whatever else is missing or damaged becomes a note."""
         rows = rows_by_step(self.directory)
         notes: list[str] = []
-        tasks = _tasks(self.directory, notes)
+        found = tasks(self.directory, notes)
         return Run(
             self.name,
             self.directory,
@@ -95,7 +95,7 @@ class Reader:
             _config(self.directory, notes),
             _versions(self.directory, notes),
             _text(self.directory / "outcome").strip(),
-            tasks,
+            found,
             self._attempts.read(notes),
             notes,
             _lanes(self.directory, notes),
@@ -156,7 +156,7 @@ def checkpoints(directory: Path) -> Iterator[Path]:
     yield from sorted(found, key=lambda path: path.name != latest)  # stable: the others stay in their order
 
 
-def _tasks(directory: Path, notes: list[str]) -> list[TaskRow]:
+def tasks(directory: Path, notes: list[str]) -> list[TaskRow]:
     """Of the run's own buffer or, where that cannot be read, of its latest checkpoint that can."""
     own = directory / "buffer.sqlite"
     places = [(own, "mode=ro")] + [(path / "buffer.sqlite", "mode=ro&immutable=1") for path in checkpoints(directory)]
