@@ -151,7 +151,7 @@ test-vllm: $(VLLM)/.installed dev ## the sampling path of a cluster: a real vLLM
 test-megatron-current: dev ## the trainer's tests on the newest megatron-core that is supported
 	@test -f $(CURRENT_SITE)/.installed || { rm -rf $(CURRENT_SITE); \
 	  $(BIN)/pip install --quiet --disable-pip-version-check --no-compile --no-deps --only-binary=:all: --target $(CURRENT_SITE) triton && \
-	  $(BIN)/pip install --quiet --disable-pip-version-check --no-compile --no-deps --only-binary=:all: --implementation cp --python-version 3.12 \
+	  $(BIN)/pip install --quiet --disable-pip-version-check --no-compile --no-deps --only-binary=:all: --implementation cp --python-version 3.12 --ignore-requires-python \
 	    --upgrade --target $(CURRENT_SITE) megatron-core==$(CURRENT) && touch $(CURRENT_SITE)/.installed; } || \
 	  { echo "skipped: megatron-core $(CURRENT) and triton (0.3 GB) cannot be had here"; exit 0; }; \
 	export PYTHONPATH=$(CURDIR)/$(CURRENT_SITE); \

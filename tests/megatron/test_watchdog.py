@@ -5,7 +5,10 @@ from types import FrameType
 
 import pytest
 import torch.distributed as dist
+from megatron.core import parallel_state
 
+from azr_nemo.megatron import distributed
+from azr_nemo.megatron.platform import Platform
 from azr_nemo.megatron.watchdog import State, Watchdog, _stands_in
 
 
@@ -43,3 +46,12 @@ def test_the_rank_that_hangs_is_named_and_not_those_that_wait_for_it_on_their_de
     sentence = watchdog(on_device=True)._find(states, {1: 0.0}, {0: 99.0, 1: 99.0}, 0.0)
     assert sentence is not None
     assert sentence.startswith("rank 1 made no progress in the phase `update` for 85 s")
+
+
+def test_megatrons_groups_wait_as_long_as_the_jobs_own(platform: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: dict[str, float] = {}
+    initialize = parallel_state.initialize_model_parallel
+    monkeypatch.setattr(parallel_state, "initialize_model_parallel", lambda *x, **k: given.update(k) or initialize(*x, **k))
+    parallel_state.destroy_model_parallel()
+    distributed.start(platform, 1, 1, watchdog_s=100.0)
+    assert given["distributed_timeout_minutes"] == 7  # 400 s and more; a half-hour of its own would end a long generation blindly

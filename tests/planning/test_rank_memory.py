@@ -99,6 +99,21 @@ def test_vllm_on_a_cpu_is_counted_with_its_processes_its_pool_and_the_weights_in
     assert found.training == found.state + round(found.step * (1 + planned.HOLES)) + found.cache
 
 
+def test_gradients_have_no_memory_while_a_gpu_samples_and_a_cpu_keeps_them() -> None:
+    size = make_sizing()
+    found = memory(size)
+    assert found.generating == found.state - found.gradients + found.cache
+    kept = memory(replace(size, offload_gradients=False))
+    assert kept.generating == kept.state + kept.cache
+    assert memory(make_sizing(gpus_per_node=0)).offloaded == 0
+
+
+def test_a_checkpoint_takes_the_hosts_memory_for_this_ranks_part_once() -> None:
+    found = memory(make_sizing(layout=Layout(data=4), distributed_optimizer=True))
+    assert found.snapshot == found.weights + found.optimizer == 5 * PARAMETERS
+    assert found.peak == max(found.training, found.generating)
+
+
 def test_the_decode_in_this_process_gives_its_cache_back_before_training() -> None:
     size = make_sizing()
     found = memory(size)

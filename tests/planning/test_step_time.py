@@ -11,6 +11,8 @@ from azr_nemo.planning.step_time import (
     A100,
     H100,
     H200,
+    HANDOVER_S,
+    WAKING_S,
     Hardware,
     cpu,
     generation_seconds,
@@ -89,6 +91,15 @@ def test_a_refit_copies_the_model_and_gathers_what_was_cut() -> None:
     whole = 2 * (4 * 12_352 + 2 * 3200 + 32)
     assert refit_seconds(make_sizing(), IDEAL) == pytest.approx(3 * whole / 1e9)
     assert refit_seconds(make_sizing(layout=Layout(tensor=2)), IDEAL) == pytest.approx(3.5 * whole / 1e9)
+
+
+def test_a_refit_sends_each_rank_its_slice_over_the_pipeline_and_hands_over_buckets() -> None:
+    plain, cut = (refit_seconds(make_sizing(layout=layout), IDEAL) for layout in (Layout(pipeline=2), Layout(tensor=2, pipeline=2)))
+    gathered = refit_seconds(make_sizing(layout=Layout(tensor=2)), IDEAL)
+    copies = refit_seconds(make_sizing(), IDEAL)
+    assert cut - gathered == pytest.approx((plain - copies) / 2)
+    handed = refit_seconds(make_sizing(rollouts=Rollouts("trtllm", 1, 0.5, 8, 100, 28)), IDEAL)
+    assert handed - copies == pytest.approx(HANDOVER_S + WAKING_S)
 
 
 def test_a_step_is_the_sum_of_its_phases_and_its_mfu_is_below_what_was_assumed() -> None:

@@ -136,13 +136,15 @@ def measure(recipe: str, stage: int, layers: int, overrides: list[str]) -> dict[
             count = len(actor._pack(batch.prompt_ids, batch.response_ids, batch.mask))
             found["updates"].append({"micro_batches": count, "peak": gpu.peak, "left": gpu.live, "reads": dict(gpu.reads)})
         gpu.reset()
+        before = gpu.live
         for name, tensor in export_weights(actor.model, shape):
             assert tensor.device.type == "cuda", name
-        found["refit"] = {"peak": gpu.peak - gpu.live, "collectives": dict(gpu.collectives), "sent": dict(gpu.sent)}
+        found["refit"] = {"peak": gpu.peak - before, "collectives": dict(gpu.collectives), "sent": dict(gpu.sent)}
+        del tensor
         gpu.reset()
         snapshot = checkpoint.take_snapshot(actor, Path("."), copy=True)
         host = sum(tensor.nbytes for tensor in snapshot.slices.tensors.values())
-        found["snapshot"] = {"peak": gpu.peak - gpu.live, "host": host}
+        found["snapshot"] = {"peak": gpu.peak - before, "host": host}
         learnt = max(len(batch.rows) for batch in packed)
     size = replace(size, batch=MicroBatch(tokens, learnt, PROMPT + RESPONSE - 1))
     planned = stage_memory(size, stage)

@@ -76,8 +76,8 @@ def test_it_learns_within_the_bytes_that_are_planned_and_they_fit_the_card(found
 def test_gradients_have_no_memory_between_updates(found: dict[str, Any]) -> None:
     planned = found["planned"]
     assert planned["offloaded"] == planned["gradients"]
-    # What else is left are the dummies of weights' gradients, one of each shape.
-    assert 0 <= found["updates"][-1]["left"] - planned["weights"] - planned["optimizer"] < 0.1 * planned["gradients"]
+    # What else is left are the dummies of weights' gradients, one of each shape: of one of the two layers, half as wide.
+    assert 0 <= found["updates"][-1]["left"] - planned["weights"] - planned["optimizer"] < 0.25 * planned["gradients"]
 
 
 def test_the_host_waits_for_the_device_a_few_times_a_step_and_not_in_the_layers(found: dict[str, Any]) -> None:
