@@ -80,6 +80,11 @@ class RunConfig:
     run_dir: str = setting("runs/${recipe}", "what the run writes", path=True, needed="give the directory that the run writes to")
     seed: int = setting(1, "of everything that is drawn", least=0, most=2**63 - 1)
     platform: str = setting("auto", "auto: cuda where there is a GPU", choices=("auto", "cpu", "cuda"))
+    placement: str = setting(
+        "colocated",
+        "colocated: every rank trains and samples; split: the last cluster.sampler_ranks ranks sample while the others train (docs/scaling.md)",
+        choices=("colocated", "split"),
+    )
     resume: str = setting("auto", "auto: the latest checkpoint; never; or a path", path=True, needed="say auto, never or a path")
     model: ModelConfig = section(ModelConfig)
     engine: EngineConfig = section(EngineConfig)
@@ -97,3 +102,8 @@ class RunConfig:
     runtime: RuntimeConfig = section(RuntimeConfig)
     logging: LoggingConfig = section(LoggingConfig)
     eval: EvalConfig = section(EvalConfig)
+
+    @property
+    def sampler_ranks(self) -> int:
+        """Ranks that only sample, the last ones of the job."""
+        return self.cluster.sampler_ranks if self.placement == "split" else 0
