@@ -1,5 +1,6 @@
 """How far the work in hand is: said where it is done, heard by whoever shows it. What says it knows of no console, and nobody need listen."""
 
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Protocol, TypeVar
@@ -21,29 +22,37 @@ class Listener(Protocol):
     def at_most(self, done: int, most: int, **info: float | int | str) -> None: ...
 
 
-_listeners: list[Listener] = []
+_listeners: list[tuple[int, Listener]] = []  # with the thread that each was opened in
 
 
 @contextmanager
 def heard_by(listener: Listener) -> Iterator[None]:
-    """Inside, the listener hears what is said. Those of an outer block hear nothing meanwhile."""
-    _listeners.append(listener)
+    """Inside, the listener hears what is said in this thread, and in threads without a listener of their own. Those of an outer block hear nothing
+    meanwhile."""
+    entry = (threading.get_ident(), listener)
+    _listeners.append(entry)
     try:
         yield
     finally:
-        _listeners.pop()
+        _listeners.remove(entry)
+
+
+def _hears() -> Listener | None:
+    """Who hears what this thread says."""
+    own = [listener for thread, listener in _listeners if thread == threading.get_ident()]
+    return own[-1] if own else _listeners[-1][1] if _listeners else None
 
 
 def expect(total: int, unit: str = "") -> None:
     """The work has so many parts (rows, tensors)."""
-    if _listeners:
-        _listeners[-1].expect(total, unit)
+    if listener := _hears():
+        listener.expect(total, unit)
 
 
 def advance(n: int = 1) -> None:
     """So many more of its parts are done."""
-    if _listeners:
-        _listeners[-1].advance(n)
+    if listener := _hears():
+        listener.advance(n)
 
 
 def counted(items: Iterable[T], parts: Callable[[T], int] = lambda item: 1) -> Iterator[T]:
@@ -57,11 +66,11 @@ def counted(items: Iterable[T], parts: Callable[[T], int] = lambda item: 1) -> I
 
 def stand(done: int, total: int, unit: str = "") -> None:
     """So many of its parts are done, of so many; 0: nobody knows."""
-    if _listeners:
-        _listeners[-1].stand(done, total, unit)
+    if listener := _hears():
+        listener.stand(done, total, unit)
 
 
 def at_most(done: int, most: int, **info: float | int | str) -> None:
     """For work whose parts end late and together: what is done of the most that it can come to, to judge the time by until the first part ends."""
-    if _listeners:
-        _listeners[-1].at_most(done, most, **info)
+    if listener := _hears():
+        listener.at_most(done, most, **info)

@@ -1,7 +1,7 @@
 """How rank 0 tells the other ranks what to do: a command as JSON, its numbers as tensors, over torch.distributed; nothing is pickled."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,31 +21,39 @@ class Command:
     tensors: tuple[Tensor, ...] = ()
 
 
-def announce(command: Command) -> None:
+Broadcast = Callable[[Tensor], None]  # from rank 0 to all others, in place
+
+
+def to_all(tensor: Tensor) -> None:
+    """To all ranks of the trainer."""
+    dist.broadcast(tensor, src=0)
+
+
+def announce(command: Command, broadcast: Broadcast = to_all) -> None:
     """Rank 0 to all others. Does nothing in a job of one."""
-    if dist.get_world_size() == 1:
+    if broadcast is to_all and dist.get_world_size() == 1:
         return
     described = [{"dtype": str(tensor.dtype), "shape": list(tensor.shape)} for tensor in command.tensors]
     text = json.dumps({"name": command.name, "settings": command.settings, "tensors": described}).encode()
-    dist.broadcast(torch.tensor([len(text)]), src=0)
-    dist.broadcast(torch.frombuffer(bytearray(text), dtype=torch.uint8), src=0)
+    broadcast(torch.tensor([len(text)]))
+    broadcast(torch.frombuffer(bytearray(text), dtype=torch.uint8))
     for tensor in command.tensors:
         if tensor.numel():
-            dist.broadcast(tensor.contiguous(), src=0)
+            broadcast(tensor.contiguous())
 
 
-def receive() -> Command:
+def receive(broadcast: Broadcast = to_all) -> Command:
     """The next command, on every rank but 0; waits for it."""
     length = torch.zeros(1, dtype=torch.int64)
-    dist.broadcast(length, src=0)
+    broadcast(length)
     text = torch.empty(int(length), dtype=torch.uint8)
-    dist.broadcast(text, src=0)
+    broadcast(text)
     message = json.loads(text.numpy().tobytes())
     tensors = []
     for described in message["tensors"]:
         tensor = torch.empty(described["shape"], dtype=DTYPES[described["dtype"]])
         if tensor.numel():
-            dist.broadcast(tensor, src=0)
+            broadcast(tensor)
         tensors.append(tensor)
     return Command(message["name"], message["settings"], tuple(tensors))
 

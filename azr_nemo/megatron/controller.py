@@ -26,9 +26,10 @@ from azr_nemo.megatron.finite_weights import LARGEST_GROWTH, require_growth
 from azr_nemo.megatron.generation import ExpectedLengths, deal, decode_requests, encode_requests, request_seed, sample_everywhere
 from azr_nemo.megatron.huggingface import read_config
 from azr_nemo.megatron.platform import choose_platform, keep_freed_memory, return_freed_memory, set_threads
+from azr_nemo.megatron.sampler import NoRollout, RemoteSamplers
 from azr_nemo.megatron.saving import Saving, Writer
 from azr_nemo.megatron.weight_stream import export_weights
-from azr_nemo.rollout.engine import Sample, SampleRequest, check_version
+from azr_nemo.rollout.engine import RolloutEngine, Sample, SampleRequest, check_version
 from azr_nemo.rollout.tokenizer import Text
 from azr_nemo.selfplay.exchange import Completion, Example, Prompt, PromptBatch, TrainingBatch
 from azr_nemo.settings.schema import RunConfig
@@ -56,7 +57,8 @@ class Worker:
         self.hf_config, self.model_dir = read_config(model_dir), model_dir
         engine = config.engine
         require_known()
-        check_layout(self.hf_config, engine.tensor_parallel, engine.pipeline_parallel, distributed.world_size())
+        trainers = distributed.world_size() - (0 if dist.is_initialized() else config.sampler_ranks)
+        check_layout(self.hf_config, engine.tensor_parallel, engine.pipeline_parallel, trainers)
         if engine.sequence_parallel and engine.tensor_parallel == 1:
             raise UserError(
                 "engine.sequence_parallel=true cuts what tensor parallelism leaves whole: set engine.tensor_parallel above 1 too"
@@ -66,14 +68,23 @@ class Worker:
         if platform.device.type == "cpu":
             keep_freed_memory()
         self.text = Text(model_dir, self.hf_config)
-        distributed.start(platform, engine.tensor_parallel, engine.pipeline_parallel, config.runtime.watchdog_s)
+        distributed.start(platform, engine.tensor_parallel, engine.pipeline_parallel, config.runtime.watchdog_s, config.sampler_ranks)
         self.actor = Actor(config, self.hf_config, platform, model_dir)
-        log = Path(config.run_dir) / "vllm" / f"rank{distributed.rank()}.log"
-        self.rollout = rollouts.make_rollout(
-            config.rollout, self.hf_config, self.actor.dtype, self.text.end_ids, platform.device, self.text.decode, log, note
-        )
+        self.samplers: RemoteSamplers | None = None  # on rank 0, where other ranks sample
+        self.rollout = self._make_rollout(config, platform.device, note)
         self.writer = Writer()
         self.refit()
+
+    def _make_rollout(self, config: RunConfig, device: torch.device, note: Callable[[str], None]) -> RolloutEngine:
+        if link := distributed.link():
+            self.samplers = RemoteSamplers(link, config.rollout.tensor_parallel)
+            return self.samplers
+        if config.sampler_ranks:
+            return NoRollout()
+        log = Path(config.run_dir) / "vllm" / f"rank{distributed.rank()}.log"
+        return rollouts.make_rollout(
+            config.rollout, self.hf_config, self.actor.dtype, self.text.end_ids, device, self.text.decode, log, note
+        )
 
     def refit(self) -> float:
         """Hands the trainer's weights to this rank's rollout engine; the seconds that took."""
@@ -95,7 +106,8 @@ class Worker:
                 metrics = self.actor.update(_unpack_rows(command.tensors))
                 growth = self.actor.growth()
                 return_freed_memory()  # activations, before the sampler's weights take their place
-                return {**metrics, "growth": growth, "refit_s": self.refit() if growth <= LARGEST_GROWTH else 0.0}
+                refit = growth <= LARGEST_GROWTH and command.settings["refit"]
+                return {**metrics, "growth": growth, "refit_s": self.refit() if refit else 0.0}
             case "supervise":
                 self.rollout.sleep()
                 prompts, prompt_lengths, responses, response_lengths = command.tensors
@@ -171,7 +183,8 @@ class MegatronEngine:
             if len(ids) > longest:
                 raise ValueError(f"prompt {index} has {len(ids)} tokens, more than rollout.max_prompt_tokens={longest}")
             requests.append(self._request(prompt, ids, request_seed(seed, index)))
-        version = self.worker.actor.updates
+        samplers = self.worker.samplers
+        version = samplers.version if samplers else self.worker.actor.updates
         seen: dict[tuple[int, int], Completion] = {}
         one_at_a_time = threading.Lock()
 
@@ -186,9 +199,13 @@ class MegatronEngine:
 
         kinds = [(prompt.role, prompt.type) for prompt in batch.prompts]
         expected = [self._lengths.of(kind, request.max_new_tokens) for kind, request in zip(kinds, requests, strict=True)]
-        pieces = deal(requests, expected, dist.get_world_size(), self.config.rollout.tensor_parallel)
-        command = Command("generate", tensors=encode_requests(requests, pieces))
-        results = self._lead(command, lambda: sample_everywhere(self.worker.rollout, requests, pieces, arrived))
+        if samplers:
+            with self._leading("generate"):
+                results = samplers.draw(requests, expected, arrived)
+        else:
+            pieces = deal(requests, expected, dist.get_world_size(), self.config.rollout.tensor_parallel)
+            command = Command("generate", tensors=encode_requests(requests, pieces))
+            results = self._lead(command, lambda: sample_everywhere(self.worker.rollout, requests, pieces, arrived))
         assert results is not None
         for kind in set(kinds):
             groups = [group for group, its in zip(results, kinds, strict=True) if its == kind]
@@ -209,13 +226,13 @@ class MegatronEngine:
         text = self.text.decode(sample.token_ids)
         return Completion(text, request.prompt_ids, sample.token_ids, sample.logprobs, sample.finished, sample.weight_version)
 
-    def update(self, batch: TrainingBatch) -> dict[str, float]:
-        """Learns from all rows in `optim.mini_batches` optimizer steps, then refits. Metrics: loss, pg_loss, entropy, grad_norm, clip_fraction,
-        rollout_kl, rollout_kl_k3, lr, tokens, update_s, refit_s, and is_weight_mean and is_capped where importance sampling is measured (all
-        but the losses per response token where they are means). With one optimizer step log-probabilities cost no seconds of their own: they
-        are those of its forward pass; with several, update_s has the forward pass before them too. Raises Diverged when the weights are
-        not finite after it, or ten times as large; nothing was refitted then."""
-        return _sound(self._lead(Command("update", tensors=_pack_rows(batch))), "optim.lr")
+    def update(self, batch: TrainingBatch, refit: bool = True) -> dict[str, float]:
+        """Learns from all rows in `optim.mini_batches` optimizer steps, then refits where asked to. Metrics: loss, pg_loss, entropy, grad_norm,
+        clip_fraction, rollout_kl, rollout_kl_k3, lr, tokens, update_s, refit_s, and is_weight_mean and is_capped where importance sampling is
+        measured (all but the losses per response token where they are means). With one optimizer step log-probabilities cost no seconds of their
+        own: they are those of its forward pass; with several, update_s has the forward pass before them too. Raises Diverged when the weights
+        are not finite after it, or ten times as large; nothing was refitted then."""
+        return _sound(self._lead(Command("update", {"refit": refit}, _pack_rows(batch))), "optim.lr")
 
     def supervise(self, examples: list[Example], lr: float | None = None) -> dict[str, float]:
         """One cross-entropy step without a refit, at `lr` or else at the configured learning rate. Metrics: loss, grad_norm, lr, tokens, update_s.
@@ -256,9 +273,12 @@ class MegatronEngine:
         """Ends the other ranks, with this exit code, and leaves the job. The engine must not be used afterwards.
 
         After a command that broke off the others may be waiting for this rank in the middle of it: then the watchdog ends them."""
-        self.worker.rollout.close()
+        if not self.worker.samplers:
+            self.worker.rollout.close()
         if not dist.is_initialized():
             return
+        if self.worker.samplers and not self._broken:
+            self.worker.samplers.close(exit_code)
         if self._broken:
             distributed.report_failure(self._broken)
         else:

@@ -12,6 +12,7 @@ import torch.distributed as dist
 from megatron.core import parallel_state, tensor_parallel
 
 from azr_nemo.errors import UserError
+from azr_nemo.megatron.link import Link
 from azr_nemo.megatron.platform import Platform
 from azr_nemo.megatron.watchdog import Watchdog
 
@@ -25,17 +26,21 @@ BROKEN = ("gloo", "nccl", "connection", "timed out", "socket", "store")
 _store: dist.Store | None = None
 _watchdog: Watchdog | None = None
 _samples_group: dist.ProcessGroup | None = None
+_link: Link | None = None
 _starts = 0
 
 
-def start(platform: Platform, tensor_parallel_size: int, pipeline_parallel_size: int, watchdog_s: float = WATCHDOG_S) -> None:
+def start(
+    platform: Platform, tensor_parallel_size: int, pipeline_parallel_size: int, watchdog_s: float = WATCHDOG_S, samplers: int = 0
+) -> None:
     """Joins the job and lays out tensor, pipeline and data parallelism.
 
     Under torchrun (RANK and WORLD_SIZE set) ranks meet at MASTER_ADDR:MASTER_PORT. A single process needs no port at all, so that jobs on
     one machine cannot collide. May be called again in the same process: an existing group is reused and the layout replaced.
-    watchdog_s: within it the run ends when a rank dies or hangs. Raises UserError when not all ranks meet within it.
+    watchdog_s: within it the run ends when a rank dies or hangs. samplers: how many of the job's ranks, the last ones, only sample: they and the
+    others are a world each, with a link between them, and one watchdog. Raises UserError when not all ranks meet within it.
     """
-    global _store, _watchdog, _samples_group, _starts
+    global _store, _watchdog, _samples_group, _link, _starts
     if platform.device.type == "cuda":
         # Communication of tensor and sequence parallelism overlaps with products only when kernels start in the order of their calls.
         os.environ.setdefault("CUDA_DEVICE_MAX_CONNECTIONS", "1")
@@ -50,10 +55,17 @@ def start(platform: Platform, tensor_parallel_size: int, pipeline_parallel_size:
             _store, rank, world = _meet(world, watchdog_s)
         _starts += 1  # a job may start again with the store of the first time, whose keys must not be mistaken for its own
         store = dist.PrefixStore(f"start/{_starts}", _store)
-        dist.init_process_group(platform.backend, store=dist.PrefixStore("group", store), rank=rank, world_size=world, timeout=timeout)
+        trainers = world - samplers
+        samples = rank >= trainers
+        name, own, of = ("samplers", rank - trainers, samplers) if samples else ("group", rank, trainers)
+        dist.init_process_group(platform.backend, store=dist.PrefixStore(name, store), rank=own, world_size=of, timeout=timeout)
         _watchdog = Watchdog(store, rank, world, watchdog_s, on_device=platform.device.type == "cuda")
+        if samplers and (samples or rank == 0):
+            _link = Link(store, own + 1 if samples else 0, samplers + 1, timeout)
         _samples_group = dist.new_group(backend="gloo", timeout=timeout)
         atexit.register(stop)
+        if samples:
+            return
     if parallel_state.model_parallel_is_initialized():
         if (
             parallel_state.get_tensor_model_parallel_world_size() == tensor_parallel_size
@@ -85,19 +97,24 @@ def _meet(world: int, wait_s: float) -> tuple[dist.Store, int, int]:
 
 def stop() -> None:
     """Leaves the job; harmless when not in one."""
-    global _store, _watchdog, _samples_group
+    global _store, _watchdog, _samples_group, _link
     if _watchdog is not None:
         _watchdog.close()
     if parallel_state.model_parallel_is_initialized():
         parallel_state.destroy_model_parallel()
     if dist.is_initialized():
         dist.destroy_process_group()
-    _store = _watchdog = _samples_group = None
+    _store = _watchdog = _samples_group = _link = None
 
 
 def samples_group() -> dist.ProcessGroup | None:
     """The group over which samples travel to rank 0 from threads of their own, beside whatever else the ranks say."""
     return _samples_group
+
+
+def link() -> Link | None:
+    """Between rank 0 and the ranks that only sample; None where there are none."""
+    return _link
 
 
 @contextlib.contextmanager

@@ -11,6 +11,7 @@ import queue
 import threading
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import torch
 import torch.distributed as dist
@@ -107,26 +108,63 @@ def deal(requests: Sequence[SampleRequest], lengths: Sequence[float], ranks: int
     return dealt
 
 
+class Channel(Protocol):
+    """How samples reach rank 0 of `ranks`."""
+
+    @property
+    def rank(self) -> int: ...
+
+    @property
+    def ranks(self) -> int: ...
+
+    def send(self, tensor: Tensor) -> None: ...
+
+    def recv(self, tensor: Tensor, source: int) -> None: ...
+
+
+class TrainersRanks:
+    """Between the trainer's ranks, each of which samples too."""
+
+    @property
+    def rank(self) -> int:
+        return dist.get_rank()
+
+    @property
+    def ranks(self) -> int:
+        return dist.get_world_size()
+
+    def send(self, tensor: Tensor) -> None:
+        dist.send(tensor, dst=0, group=distributed.samples_group())
+
+    def recv(self, tensor: Tensor, source: int) -> None:
+        dist.recv(tensor, src=source, group=distributed.samples_group())
+
+
 def sample_everywhere(
-    rollout: RolloutEngine, requests: Sequence[SampleRequest], pieces: Sequence[Piece], on_sample: OnSample | None = None
+    rollout: RolloutEngine | None,
+    requests: Sequence[SampleRequest],
+    pieces: Sequence[Piece],
+    on_sample: OnSample | None = None,
+    channel: Channel = TrainersRanks(),  # noqa: B008 - it has no state
 ) -> list[list[Sample]] | None:
     """Samples all requests, each rank its pieces. Collective. Rank 0 gets every result, result[i][k] of request i; the others None.
+    rollout: None on a rank 0 without pieces.
 
     on_sample(i, k, sample) is called on rank 0 as each sample ends, on whatever rank, from a thread of that rank's: several at a time.
     """
-    mine = [piece for piece in pieces if piece.rank == dist.get_rank()]
+    mine = [piece for piece in pieces if piece.rank == channel.rank]
     own = [replace(requests[piece.index], samples=piece.count, first=piece.first) for piece in mine]
-    if dist.get_rank():
-        with _Sender() as sender:
+    if channel.rank:
+        with _Sender(channel) as sender:
 
             def ended(place: int, k: int, sample: Sample) -> None:
                 distributed.advance()
                 sender.put(mine[place].index, mine[place].first + k, sample)
 
-            if own:
+            if own and rollout:
                 rollout.generate(own, ended)
         return None
-    receiver = _Receiver(requests, on_sample)
+    receiver = _Receiver(requests, on_sample, channel)
 
     def arrived(place: int, k: int, sample: Sample) -> None:
         distributed.advance()
@@ -135,7 +173,7 @@ def sample_everywhere(
 
     receiver.start()
     try:
-        if own:
+        if own and rollout:
             rollout.generate(own, arrived)
     finally:
         with distributed.waiting():
@@ -150,7 +188,8 @@ _END = -1  # in place of a request's index: a rank's last word
 class _Sender:
     """Hands samples to rank 0 from a thread of its own, so that drawing the next one does not wait."""
 
-    def __init__(self) -> None:
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
         self._queue: queue.SimpleQueue[tuple[int, int, Sample] | None] = queue.SimpleQueue()
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="samples", daemon=True)
@@ -174,16 +213,15 @@ class _Sender:
             raise self._error
 
     def _run(self) -> None:
-        group = distributed.samples_group()
         try:
             while (item := self._queue.get()) is not None:
                 index, k, sample = item
                 header = [index, k, len(sample.token_ids), sample.finished, sample.weight_version]
-                dist.send(torch.tensor(header, dtype=torch.int64), dst=0, group=group)
+                self._channel.send(torch.tensor(header, dtype=torch.int64))
                 # Ids and the bits of the log-probabilities in one message.
                 logprobs = torch.tensor(sample.logprobs, dtype=torch.float64).view(torch.int64)
-                dist.send(torch.cat([torch.tensor(sample.token_ids, dtype=torch.int64), logprobs]), dst=0, group=group)
-            dist.send(torch.tensor([_END, 0, 0, 0, 0], dtype=torch.int64), dst=0, group=group)
+                self._channel.send(torch.cat([torch.tensor(sample.token_ids, dtype=torch.int64), logprobs]))
+            self._channel.send(torch.tensor([_END, 0, 0, 0, 0], dtype=torch.int64))
         except RuntimeError as error:
             self._error = error
 
@@ -191,14 +229,14 @@ class _Sender:
 class _Receiver:
     """Collects all ranks' samples on rank 0: a thread for each other rank, so that a broken connection is noticed at once."""
 
-    def __init__(self, requests: Sequence[SampleRequest], on_sample: OnSample | None) -> None:
+    def __init__(self, requests: Sequence[SampleRequest], on_sample: OnSample | None, channel: Channel) -> None:
+        self._channel = channel
         self._samples: list[list[Sample | None]] = [[None] * request.samples for request in requests]
         self._on_sample = on_sample
         self._error: BaseException | None = None
         self._lost = threading.Event()
         self._threads = [
-            threading.Thread(target=self._run, args=(rank,), name=f"samples-{rank}", daemon=True)
-            for rank in range(1, dist.get_world_size())
+            threading.Thread(target=self._run, args=(rank,), name=f"samples-{rank}", daemon=True) for rank in range(1, channel.ranks)
         ]
 
     def start(self) -> None:
@@ -228,17 +266,16 @@ class _Receiver:
         return done
 
     def _run(self, rank: int) -> None:
-        group = distributed.samples_group()
         header = torch.zeros(5, dtype=torch.int64)
         while True:
             try:
-                dist.recv(header, src=rank, group=group)
+                self._channel.recv(header, rank)
                 index, k, count, finished, version = header.tolist()
                 if index == _END:
                     return
                 message = torch.zeros(2 * count, dtype=torch.int64)
                 if count:
-                    dist.recv(message, src=rank, group=group)
+                    self._channel.recv(message, rank)
             except RuntimeError as error:
                 self._error = self._error or error
                 self._lost.set()

@@ -25,11 +25,12 @@ def planned_ranks(config: RunConfig) -> int:
 
 
 def check_run(config: RunConfig, ranks: int) -> "PretrainedConfig":
-    """The checks that a run and its dry run share: layout, lengths, rollout replicas, files. ranks: how many the run has, or will have.
+    """The checks that a run and its dry run share: layout, lengths, rollout replicas, files. ranks: how many train.
 
     Returns the model's configuration. Raises UserError for the first setting that does not fit; builds and writes nothing.
     """
     shape = model_shape(config.model)
+    _check_placement(config, ranks)
     engine, rollout = config.engine, config.rollout
     check_layout(shape, engine.tensor_parallel, engine.pipeline_parallel, ranks)
     if engine.sequence_parallel and engine.tensor_parallel == 1:
@@ -40,13 +41,26 @@ def check_run(config: RunConfig, ranks: int) -> "PretrainedConfig":
             f"rollout.max_prompt_tokens={rollout.max_prompt_tokens} and responses of {longest - rollout.max_prompt_tokens} tokens make "
             f"{longest}, more than the {positions} positions of {config.model.path}: lower them"
         )
-    _check_replicas(config, shape, ranks)
+    _check_replicas(config, shape, config.sampler_ranks or ranks)
     for file in config.data.seed_files:
         if not Path(file).is_file():
             raise UserError(f"data.seed_files names {file}, which is not a file: give its path, or data=zero to begin without")
     if config.resume not in ("auto", "never"):
         read(Path(config.resume))
     return shape
+
+
+def _check_placement(config: RunConfig, ranks: int) -> None:
+    """ranks: those that train."""
+    samplers = config.cluster.sampler_ranks
+    if config.placement == "split" and (not samplers or ranks < 1 or config.engine.name == "aligner"):
+        raise UserError(
+            f"placement=split with cluster.sampler_ranks={samplers}: at least one of the run's ranks must sample and one must train, with "
+            "engine=megatron"
+        )
+    if config.placement == "colocated" and (samplers or config.selfplay.staleness):
+        name = f"cluster.sampler_ranks={samplers}" if samplers else f"selfplay.staleness={config.selfplay.staleness}"
+        raise UserError(f"{name} is for placement=split: set that, or leave it at 0")
 
 
 def longest_row(config: RunConfig) -> int:
@@ -87,7 +101,7 @@ def _check_replicas(config: RunConfig, shape: "PretrainedConfig", ranks: int) ->
 
 def describe(config: RunConfig) -> list[str]:
     """Model, layout, batch arithmetic and token budgets in words. Raises UserError as `check_run` does."""
-    ranks = planned_ranks(config)
+    ranks = planned_ranks(config) - config.sampler_ranks
     shape = read_architecture(check_run(config, ranks))
     Checkpoints(Path(config.run_dir), config.checkpoint.keep).find(config.resume)
     engine, selfplay, rollout = config.engine, config.selfplay, config.rollout

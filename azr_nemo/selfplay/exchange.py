@@ -119,8 +119,9 @@ class Engine(Protocol):
         """Samples with the current weights; calls batch.on_completion as completions arrive."""
         ...
 
-    def update(self, batch: TrainingBatch) -> dict[str, float]:
-        """Learns from all rows, in as many optimizer steps as configured, then refits; returns metrics (loss, grad_norm, clip_fraction, ...)."""
+    def update(self, batch: TrainingBatch, refit: bool = True) -> dict[str, float]:
+        """Learns from all rows, in as many optimizer steps as configured, then refits unless told not to; returns metrics (loss, grad_norm,
+        clip_fraction, ...)."""
         ...
 
     def supervise(self, examples: list[Example], lr: float | None = None) -> dict[str, float]:

@@ -151,6 +151,13 @@ class SelfPlayConfig:
         "solve, and the next step's propose, whose rows are one update old when they are learnt from (docs/algorithm.md)",
         registered="schedules",
     )
+    staleness: int = setting(
+        0,
+        "of placement=split: updates between the weights that sample a step and those that learn from it; with 1 a step is sampled while the one before "
+        "is learnt from; 0: one after the other, as colocated",
+        least=0,
+        most=64,
+    )
     solve_window: int = setting(2, "of solve_from=recent: how many steps, this one included", least=1)
     reuse_estimates: bool = setting(False, "train on the estimates too")
     known_answers: bool = setting(False, "where no answer to a task was right, train on the known one beside them (docs/algorithm.md)")

@@ -127,11 +127,13 @@ class ExecutorConfig:
 
 @dataclass
 class ClusterConfig:
-    """What a recipe is made for: `azr-nemo plan`, `launch` and dry runs read it; a run itself has as many ranks as its launcher gives it."""
+    """What a recipe is made for: `azr-nemo plan`, `launch` and dry runs read it; a run itself has as many ranks as its launcher gives it, and takes from
+    here only how many of them sample."""
 
     nodes: int = setting(1, "machines", least=1)
     gpus_per_node: int = setting(0, "GPUs of each; 0: CPU", least=0)
     gpu_memory_gb: int = setting(80, "GB of each GPU", least=1)
+    sampler_ranks: int = setting(0, "of placement=split: how many of the run's ranks, the last ones, only sample", least=0)
 
 
 @dataclass

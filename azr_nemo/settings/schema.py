@@ -87,6 +87,11 @@ class RunConfig:
         [],
         "modules or Python files that are imported before the settings are checked, on every rank, and add task types, ... (docs/extending.md)",
     )
+    placement: str = setting(
+        "colocated",
+        "colocated: every rank trains and samples; split: the last cluster.sampler_ranks ranks sample while the others train (docs/scaling.md)",
+        choices=("colocated", "split"),
+    )
     resume: str = setting("auto", "auto: the latest checkpoint; never; or a path", path=True, needed="say auto, never or a path")
     model: ModelConfig = section(ModelConfig)
     engine: EngineConfig = section(EngineConfig)
@@ -104,3 +109,8 @@ class RunConfig:
     runtime: RuntimeConfig = section(RuntimeConfig)
     logging: LoggingConfig = section(LoggingConfig)
     eval: EvalConfig = section(EvalConfig)
+
+    @property
+    def sampler_ranks(self) -> int:
+        """Ranks that only sample, the last ones of the job."""
+        return self.cluster.sampler_ranks if self.placement == "split" else 0

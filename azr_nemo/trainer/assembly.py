@@ -8,8 +8,9 @@ from pathlib import Path
 from azr_nemo import progress
 from azr_nemo.errors import UserError
 from azr_nemo.megatron.controller import MegatronEngine, Worker, build_engine
-from azr_nemo.megatron.distributed import open_store
+from azr_nemo.megatron.distributed import open_store, rank, world_size
 from azr_nemo.megatron.platform import choose_dtype, choose_platform
+from azr_nemo.megatron.sampler import serve_samples
 from azr_nemo.models import resolve_model
 from azr_nemo.observe.console import Console
 from azr_nemo.observe.metrics import MetricsLog
@@ -24,6 +25,7 @@ from azr_nemo.selfplay.buffer import TaskBuffer
 from azr_nemo.settings.compose import as_yaml, from_yaml
 from azr_nemo.settings.schema import RunConfig
 from azr_nemo.trainer.driver import Driver
+from azr_nemo.trainer.flight import Flight, read_in_flight
 from azr_nemo.trainer.reporting import open_sinks
 from azr_nemo.trainer.saver import Saver
 from azr_nemo.trainer.session import Session, buffer_path, make_session
@@ -41,12 +43,22 @@ class Run:
     session: Session
     buffer: TaskBuffer
     driver: Driver
+    flight: Flight
     console: Console
     saver: Saver
     metrics: MetricsLog
     rollouts: RolloutLog
     executor: MeteredExecutor
     stop: StopRequest
+
+    def measured(self) -> dict[str, float]:
+        """Times of the step's phases and the executor's throughput. What was sampled beside the update has times of its own, no part of the
+        step's length."""
+        beside = {
+            name: value for name, value in self.flight.ahead.clock.lap().items() if name.startswith("time/") and name != "time/other_s"
+        }
+        own = self.clock.lap()
+        return {**own, **{name: value + own.get(name, 0.0) for name, value in beside.items()}, **self.executor.lap()}
 
     @property
     def clock(self) -> PhaseClock:
@@ -116,9 +128,11 @@ def assembled(
         log = stack.enter_context(RolloutLog(run_dir, config.logging.rollouts, config.seed))
         session = make_session(config, engine, executor, buffer, console)
         driver = Driver(engine, PhaseClock(memory=MemoryMeter().lap), console, config.seed)
+        ahead = Driver(engine, PhaseClock(), console, config.seed, driver.lanes)
+        flight = Flight(session.selfplay, driver, ahead, read_in_flight(checkpoint.path) if checkpoint else {})
         saver = Saver(checkpoints, engine, as_yaml(config), config.checkpoint.asynchronous, config.runtime.watchdog_s, log.flush)
         stack.enter_context(saver)
-        yield Run(config, run_dir, engine, session, buffer, driver, console, saver, metrics, log, executor, stop)
+        yield Run(config, run_dir, engine, session, buffer, driver, flight, console, saver, metrics, log, executor, stop)
 
 
 def follow(config: RunConfig, checkpoints: Checkpoints) -> int:
@@ -129,6 +143,10 @@ def follow(config: RunConfig, checkpoints: Checkpoints) -> int:
     if checkpoint and checkpoint.step >= config.selfplay.steps:
         return 0  # as rank 0 does
     config = with_dtype(config, checkpoint)
+    if rank() >= world_size() - config.sampler_ranks:
+        exit_code = serve_samples(config, resolve_model(config.model), lambda: relay.connect(open_store))
+        relay.leave()
+        return exit_code
     worker = Worker(config, starting_weights(config, resolve_model(config.model)))
     relay.connect(open_store)
     exit_code = worker.serve()

@@ -17,10 +17,11 @@ T = TypeVar("T")
 class Driver:
     """Engine, clock, lanes and console of a run. tokens: response tokens sampled since it was last set to 0."""
 
-    def __init__(self, engine: Engine, clock: PhaseClock, console: Console, seed: int):
+    def __init__(self, engine: Engine, clock: PhaseClock, console: Console, seed: int, lanes: Lanes | None = None):
+        """lanes: another driver's, to which this one's spans are added."""
         self.engine, self.clock, self.console, self.seed = engine, clock, console, seed
         self.tokens = 0
-        self.lanes = Lanes(clock.now)
+        self.lanes = lanes or Lanes(clock.now)
 
     def drive(self, generator: Generator[PromptBatch, Completions, T], label: str, place: int = 0) -> T:
         """Runs the generator to its end and returns what it returns. Samples depend on the run's seed, the label and the batch's place
@@ -36,16 +37,24 @@ class Driver:
         except StopIteration as stop:
             return stop.value
 
-    def update(self, batch: TrainingBatch) -> dict[str, float]:
-        """The update and the refit of the rollout engine; its metrics. The refit is a phase of its own, as the engine times it."""
+    def update(self, batch: TrainingBatch, refit: bool = True) -> dict[str, float]:
+        """The update and, where asked for, the refit of the rollout engine; its metrics. The refit is a phase of its own, as the engine times it."""
         began = self.lanes.now()
         with self.clock.phase("update"), self.console.phase("update") as phase, progress.heard_by(phase):
-            metrics = self.engine.update(batch)
+            metrics = self.engine.update(batch) if refit else self.engine.update(batch, refit=False)
         refit_s, ended = metrics.get("refit_s", 0.0), self.lanes.now()
         self.clock.move("update", "refit", refit_s)
         self.lanes.add("update", began, ended - refit_s)
-        self.lanes.add("refit", ended - refit_s, ended)
+        if refit:
+            self.lanes.add("refit", ended - refit_s, ended)
         return metrics
+
+    def refit(self) -> None:
+        """Hands the new weights to the samplers, which have nothing else to do then."""
+        began = self.lanes.now()
+        with self.clock.phase("refit"), self.console.phase("refit"):
+            self.engine.refit()
+        self.lanes.add("refit", began, self.lanes.now())
 
     def _sample(self, batch: PromptBatch, seed: int) -> Completions:
         total = sum(prompt.samples for prompt in batch.prompts)

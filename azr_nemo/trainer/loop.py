@@ -25,7 +25,7 @@ def train(config: RunConfig, only_seed: bool = False) -> int:
 
     Raises UserError for what the user can mend and ExecutorUnavailable when the sandbox is lost.
     """
-    check_run(config, world_size())
+    check_run(config, world_size() - config.sampler_ranks)
     checkpoints = Checkpoints(Path(config.run_dir), config.checkpoint.keep, config.checkpoint.keep_every)
     if rank():
         return follow(config, checkpoints)
@@ -108,14 +108,16 @@ def run_steps(run: Run, done: int) -> Outcome:
     guard.recall(run.metrics.rows())
     report = StepReport(run.config, run.metrics, run.console)
     for step in range(done + 1, run.config.selfplay.steps + 1):
-        run.driver.tokens = 0
         run.driver.lanes.lap()
-        result = run.driver.drive(run.session.selfplay.step(step), f"step/{step}")
-        sampled = run.driver.tokens
-        trained = learn(run, step, result.batch)
+        sampled = run.flight.take(step)
+        result = sampled.result
+        with run.flight.sampling(step):
+            trained = learn(run, step, result.batch)
+        if run.config.selfplay.staleness:
+            run.driver.refit()
         last = step == run.config.selfplay.steps
         held_out = evaluate(run, step, always=last)
-        report.step(step, step_metrics(result, trained, held_out, {**run.clock.lap(), **run.executor.lap()}, sampled), result.attempts)
+        report.step(step, step_metrics(result, trained, held_out, run.measured(), sampled.tokens), result.attempts)
         run.rollouts.write(step, rollouts(result))
         run.console.lanes(spans := run.driver.lanes.lap())
         append_lanes(run.run_dir, step, spans)
@@ -133,7 +135,9 @@ def run_steps(run: Run, done: int) -> Outcome:
 def learn(run: Run, step: int, batch: TrainingBatch) -> dict[str, float]:
     """The update and its metrics. Raises UserError, naming the checkpoint to go on from, when the weights do not stand it."""
     try:
-        return {f"train/{name}": value for name, value in run.driver.update(batch).items()} | staleness(batch, step - 1)
+        metrics = run.driver.update(batch, refit=not run.config.selfplay.staleness)
+        dropped = {"staleness/dropped": float(run.flight.dropped)} if run.config.selfplay.staleness else {}
+        return {f"train/{name}": value for name, value in metrics.items()} | staleness(batch, step - 1) | dropped
     except Diverged as error:
         raise UserError(way_back(error, step, run.saver.latest())) from error
 
@@ -151,4 +155,4 @@ def save(run: Run, step: int) -> None:
     """Weights, optimizer, buffer, configuration: everything that the next step depends on. What the run waits for is the copy of it, and the
     checkpoint before, should that still be in the making."""
     with run.clock.phase("save"), run.console.phase("save") as phase, progress.heard_by(phase):
-        run.saver.save(step, run.buffer)
+        run.saver.save(step, run.buffer, *run.flight.state(step))

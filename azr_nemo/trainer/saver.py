@@ -15,6 +15,7 @@ from azr_nemo.megatron.saving import Saving
 from azr_nemo.runs.checkpoints import Checkpoints
 from azr_nemo.selfplay.buffer import TaskBuffer
 from azr_nemo.selfplay.storage import write_image
+from azr_nemo.trainer.flight import FILE
 
 MB = 1_000_000
 POLL_S = 0.5
@@ -40,22 +41,25 @@ class Saver:
         self._thread: threading.Thread | None = None
         self._failure: BaseException | None = None
 
-    def save(self, step: int, buffer: TaskBuffer) -> None:
-        """Takes the state that follows `step`, once the checkpoint before is complete. Raises UserError when that one, or this one in
+    def save(self, step: int, buffer: TaskBuffer, image: bytes | None = None, in_flight: bytes = b"") -> None:
+        """Takes the state that follows `step`, once the checkpoint before is complete. image: the buffer's, where it has gone on since; in_flight:
+        what is sampled and not learnt from (flight.py). Raises UserError when that one, or this one in
         synchronous saving, could not be written."""
         self.wait()
         saving = self.engine.start_saving(self.checkpoints.begin(step), self.asynchronous)
-        work = (step, saving, buffer.image())
+        work = (step, saving, image or buffer.image(), in_flight)
         self._thread = threading.Thread(target=self._complete, args=work, name="checkpoint", daemon=True)
         self._thread.start()
         if not self.asynchronous:
             self.wait()
 
-    def _complete(self, step: int, saving: Saving, buffer: bytes) -> None:
+    def _complete(self, step: int, saving: Saving, buffer: bytes, in_flight: bytes) -> None:
         def write(directory: Path) -> dict[str, Written]:
             try:
                 write_image(buffer, directory / "buffer.sqlite")
                 own = {"buffer.sqlite": Written.of(buffer), "config.yaml": write_file(directory / "config.yaml", self.config.encode())}
+                if in_flight:
+                    own[FILE] = write_file(directory / FILE, in_flight)
                 self.logs()
             finally:
                 parts = saving.wait(self.limit_s)  # also after a failure here: until then the other ranks write into the directory

@@ -1,0 +1,112 @@
+"""Ranks that only sample (`placement=split`): what they do, and the rollout engine that stands for all of them on the trainer's rank 0."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+import azr_nemo.rollout as rollouts
+from azr_nemo.errors import UserError
+from azr_nemo.megatron import distributed
+from azr_nemo.megatron.commands import Command, announce, receive
+from azr_nemo.megatron.generation import OnSample, deal, decode_requests, encode_requests, sample_everywhere
+from azr_nemo.megatron.huggingface import read_config
+from azr_nemo.megatron.link import Link
+from azr_nemo.megatron.platform import choose_dtype, choose_platform, keep_freed_memory, set_threads
+from azr_nemo.rollout.engine import RolloutEngine, Sample, SampleRequest
+from azr_nemo.rollout.tokenizer import Text
+from azr_nemo.settings.schema import RunConfig
+
+
+class RemoteSamplers(RolloutEngine):
+    """All sampler ranks, as the trainer's rank 0 sees them. generate may run in a thread of its own while the trainer learns; refit may not."""
+
+    def __init__(self, link: Link, replica: int) -> None:
+        self.link, self.replica, self.version = link, replica, 0
+
+    def refit(self, weights: Iterable[tuple[str, Tensor]], version: int = 0) -> None:
+        announce(Command("refit", {"version": version}), self.link.broadcast)
+        for name, tensor in weights:
+            told = {"name": name, "dtype": str(tensor.dtype), "shape": list(tensor.shape)}
+            announce(Command("tensor", told, (tensor.detach().cpu().contiguous().view(-1).view(torch.uint8),)), self.link.broadcast)
+        announce(Command("refitted"), self.link.broadcast)
+        self.version = version
+
+    def generate(self, requests: list[SampleRequest], on_sample: OnSample | None = None) -> list[list[Sample]]:
+        return self.draw(requests, [request.max_new_tokens for request in requests], on_sample)
+
+    def draw(self, requests: list[SampleRequest], expected: Sequence[float], on_sample: OnSample | None) -> list[list[Sample]]:
+        """Samples all requests, each sampler its share. expected: tokens of a sample of each request."""
+        pieces = [replace(piece, rank=piece.rank + 1) for piece in deal(requests, expected, self.link.ranks - 1, self.replica)]
+        announce(Command("generate", tensors=encode_requests(requests, pieces)), self.link.broadcast)
+        results = sample_everywhere(None, requests, pieces, on_sample, self.link)
+        assert results is not None
+        return results
+
+    def close(self, exit_code: int = 0) -> None:
+        announce(Command("close", {"exit_code": exit_code}), self.link.broadcast)
+
+
+class NoRollout(RolloutEngine):
+    """On the trainer's other ranks: they take part in the weight stream."""
+
+    def refit(self, weights: Iterable[tuple[str, Tensor]], version: int = 0) -> None:
+        for _ in weights:
+            pass
+
+    def generate(self, requests: list[SampleRequest], on_sample: OnSample | None = None) -> list[list[Sample]]:
+        raise AssertionError("this rank only trains")
+
+
+def serve_samples(config: RunConfig, model_dir: Path, met: Callable[[], None] = lambda: None) -> int:
+    """A sampler rank: takes weights, samples, until rank 0 closes; returns the exit code that comes with it. met: called once all ranks have met.
+
+    Raises UserError when something fails, having left word for the other ranks.
+    """
+    hf_config, platform = read_config(model_dir), choose_platform(config.platform)
+    set_threads(config.engine.threads)
+    if platform.device.type == "cpu":
+        keep_freed_memory()
+    text = Text(model_dir, hf_config)
+    distributed.start(platform, 1, 1, config.runtime.watchdog_s, config.sampler_ranks)
+    met()
+    link = distributed.link()
+    assert link is not None
+    log = Path(config.run_dir) / "vllm" / f"sampler{link.rank}.log"
+    dtype = choose_dtype(config.model.dtype, platform)
+    rollout = rollouts.make_rollout(config.rollout, hf_config, dtype, text.end_ids, platform.device, text.decode, log)
+    name = "waiting for a command"
+    try:
+        while (command := _next(link)).name != "close":
+            name = command.name
+            with distributed.phase(name):
+                if name == "refit":
+                    rollout.refit(_weights(link), command.settings["version"])
+                else:
+                    sample_everywhere(rollout, *decode_requests(command.tensors), channel=link)
+            name = "waiting for a command"
+        return int(command.settings["exit_code"])
+    except Exception as error:
+        if other := distributed.failed(error, name):
+            raise other from error
+        sentence = f"sampler rank {link.rank} failed in the phase `{name}`: {error}"
+        distributed.report_failure(sentence)
+        raise UserError(sentence) from error
+    finally:
+        rollout.close()
+        distributed.stop()
+
+
+def _next(link: Link) -> Command:
+    with distributed.waiting():
+        return receive(link.broadcast)
+
+
+def _weights(link: Link) -> Iterator[tuple[str, Tensor]]:
+    """The weight stream, as rank 0 sends it."""
+    while (command := receive(link.broadcast)).name == "tensor":
+        dtype = getattr(torch, command.settings["dtype"].removeprefix("torch."))
+        distributed.advance()
+        yield command.settings["name"], command.tensors[0].view(dtype).view(command.settings["shape"])
