@@ -189,6 +189,8 @@ class Actor:
     def _step(self, batches: list[MicroBatch], score: Score, names: Sequence[str]) -> dict[str, float]:
         started = time.perf_counter()
         with self.platform.scope():
+            if self.platform.device.type == "cpu":
+                self.model.restore_grad_buffers(synchronize=False)
             self.model.zero_grad_buffer()
             self.optimizer.zero_grad()
         sums = self._run(batches, score, names, learn=True)
@@ -197,6 +199,10 @@ class Actor:
             raise ValueError("the batch has no response token to learn from")
         with self.platform.scope():
             _, norm, _ = self.optimizer.step()
+            if self.platform.device.type == "cpu":
+                # While the model samples, the memory of its gradients is the sampler's. (A GPU's sampler has taken its own before.)
+                self.optimizer.zero_grad()
+                self.model.offload_grad_buffers(synchronize=False, empty_cache=False)
         rates = [group["lr"] for group in self.optimizer.param_groups]
         means = {name: value / tokens for name, value in sums.items()}
         return {**means, "grad_norm": float(norm), "lr": max(rates), "tokens": tokens, "update_s": time.perf_counter() - started}

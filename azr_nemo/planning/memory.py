@@ -26,8 +26,9 @@ HOLES = 0.85
 @dataclass(frozen=True)
 class Memory:
     """Bytes of one rank. activations: what autograd keeps; scratch: what a training step needs beside it for moments, the head's logits above
-    all. replica: the rollout engine's weights. cache: keys and values. reserved: the cache stays while the trainer learns (trtllm, vllm).
-    holes: of each byte that comes and goes, how many more a CPU's heap takes."""
+    all. replica: the rollout engine's weights. cache: keys and values. reserved: the cache stays while the trainer learns (trtllm, vllm). asleep: the
+    replica's weights do not (torch). lent: gradients have no memory while the model samples (CPU). holes: of each byte that
+    comes and goes, how many more a CPU's heap takes."""
 
     weights: int
     gradients: int
@@ -37,6 +38,8 @@ class Memory:
     replica: int
     cache: int
     reserved: bool = False
+    asleep: bool = False
+    lent: bool = False
     holes: float = 0.0
 
     @property
@@ -51,11 +54,12 @@ class Memory:
 
     @property
     def training(self) -> int:
-        return self.state + round(self.step * (1 + self.holes)) + (self.cache if self.reserved else 0)
+        state = self.state - (self.replica if self.asleep else 0)
+        return state + round(self.step * (1 + self.holes)) + (self.cache if self.reserved else 0)
 
     @property
     def generating(self) -> int:
-        return self.state + round(self.cache * (1 + self.holes))
+        return self.state - self.gradients * self.lent + round(self.cache * (1 + self.holes))
 
     @property
     def peak(self) -> int:
@@ -70,9 +74,10 @@ def memory(size: Sizing) -> Memory:
 def stage_memory(size: Sizing, stage: int) -> Memory:
     """Of a rank of one pipeline stage."""
     parameters = stage_parameters(size.model, size.layout.tensor, size.layout.pipeline, stage)
-    weights, gradients = parameters * size.width, parameters * FP32
-    masters = parameters * FP32 if size.width < FP32 else 0
-    moments = 2 * parameters * FP32
+    trained = parameters - (vocabulary_parameters(size.model, size.layout.tensor) * (1 if size.model.tied else 2) if size.frozen else 0)
+    weights, gradients = parameters * size.width, trained * FP32
+    masters = trained * FP32 if size.width < FP32 else 0
+    moments = 2 * trained * FP32
     shards = size.layout.data if size.distributed_optimizer else 1
     replica = replica_bytes(size)
     reserved = size.rollouts.pooled
@@ -88,8 +93,21 @@ def stage_memory(size: Sizing, stage: int) -> Memory:
     else:
         cache = decode_bytes(size)
     activations, scratch = training_bytes(size, stage)
+    asleep = size.rollouts.name == "torch"
     holes = 0.0 if size.accelerated else HOLES
-    return Memory(weights, gradients, (masters + moments) // shards, activations, scratch, replica, cache, reserved, holes)
+    return Memory(
+        weights,
+        gradients,
+        (masters + moments) // shards,
+        activations,
+        scratch,
+        replica,
+        cache,
+        reserved,
+        asleep,
+        not size.accelerated,
+        holes,
+    )
 
 
 def kept_by_layer(size: Sizing, tokens: int) -> int:

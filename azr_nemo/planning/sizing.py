@@ -90,7 +90,8 @@ class Work:
 class Sizing:
     """A run in numbers. width: bytes of the model's dtype. gpus_per_node: 0 on a CPU. capacity: bytes of a rank's GPU, or of
     this machine's memory. padded: rows are padded and every position reaches the output layer, as in NeMo-Aligner. mini_batches: optimizer steps
-    of an update. fp32_logits: the head's products are in fp32."""
+    of an update. fp32_logits: the head's products are in fp32. frozen: the embedding and the
+    output layer are not trained (one stage)."""
 
     model: Architecture
     layout: Layout
@@ -107,6 +108,7 @@ class Sizing:
     padded: bool = False
     mini_batches: int = 1
     fp32_logits: bool = False
+    frozen: bool = False
 
     @property
     def accelerated(self) -> bool:
@@ -173,6 +175,7 @@ def sizing(config: RunConfig, model: Architecture, mean_prompt: int = 0, mean_re
         padded=padded,
         mini_batches=config.optim.mini_batches,
         fp32_logits=config.model.fp32_logits,
+        frozen=not config.optim.train_embeddings,
     )
 
 
