@@ -68,8 +68,8 @@ def eval_compare(
     groups = {name: figures["group"] for body in bodies for name, figures in body.items()}
     comparison = compare(before, after, groups, (str(first), str(second)))
     print(comparison.as_markdown())
-    folders = [path if path.is_dir() else path.parent for path in (first, second)]
-    if splits := form_and_substance.splits_of(*folders, suites=before):
+    one, other = (path if path.is_dir() else path.parent for path in (first, second))
+    if splits := form_and_substance.splits_of(one, other, before):
         print(form_and_substance.table(splits))
     if json_file:
         try:

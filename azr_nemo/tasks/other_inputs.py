@@ -20,7 +20,10 @@ def _emptied(value: Any) -> Any:
 
 
 def _larger(value: Any) -> Any:
-    return value + value[-1:] + type(value)(value[:1]) if isinstance(value, str | bytes) else 3 * value + 7
+    if not isinstance(value, str | bytes):
+        return 3 * value + 7
+    parts: list[Any] = [value, value[-1:], value[:1]]
+    return type(value)().join(parts)
 
 
 def _turned(value: Any) -> Any:
