@@ -69,7 +69,7 @@ def eval_compare(
     comparison = compare(before, after, groups, (str(first), str(second)))
     print(comparison.as_markdown())
     one, other = (path if path.is_dir() else path.parent for path in (first, second))
-    if splits := form_and_substance.splits_of(one, other, suites=before):
+    if splits := form_and_substance.splits_of(one, other, before):
         print(form_and_substance.table(splits))
     if json_file:
         try:

@@ -30,7 +30,7 @@ from azr_nemo.selfplay.solver import Solver
 from azr_nemo.selfplay.validation import Validator, Verifier
 from azr_nemo.settings.compose import compose
 from azr_nemo.settings.field import Registered
-from azr_nemo.settings.learning import AdvantageConfig, OptimConfig
+from azr_nemo.settings.learning import AdvantageConfig, OptimConfig, SelfPlayConfig
 from azr_nemo.settings.schema import RunConfig
 from azr_nemo.tasks import KINDS
 from azr_nemo.tasks.marked import template
@@ -50,6 +50,8 @@ REGISTERED: Registered = {
     "combinations": COMBINE,
     "mixes": MIXES,
     "prompt styles": STYLES,
+    "task types": KINDS,
+    "schedules": (SelfPlayConfig().schedule,),
     "samplings of references": ("uniform", *WEIGHTS, "depth"),
 }
 

@@ -171,13 +171,14 @@ class Actor:
 
     @contextlib.contextmanager
     def _gradients(self) -> Iterator[None]:
-        """Inside, gradients have their memory. Outside a GPU has it for sampling, from the first update on, where `engine.offload_gradients` is."""
-        offload = self.config.engine.offload_gradients and self.platform.device.type == "cuda"
+        """Inside, gradients have their memory. Outside the sampler has it, from the first update on, where `engine.offload_gradients` is."""
+        offload, cuda = self.config.engine.offload_gradients, self.platform.device.type == "cuda"
         if offload:
-            self.model.restore_grad_buffers()
+            self.model.restore_grad_buffers(synchronize=cuda)
         yield
         if offload:
-            self.model.offload_grad_buffers()
+            self.optimizer.zero_grad()  # what the optimizer made of them
+            self.model.offload_grad_buffers(synchronize=cuda, empty_cache=cuda)
 
     def _pack(self, prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]], mask: Tensor) -> list[MicroBatch]:
         share, shares = parallel_state.get_data_parallel_rank(), parallel_state.get_data_parallel_world_size()

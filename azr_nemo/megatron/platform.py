@@ -113,8 +113,9 @@ LARGEST_KEPT = 32 << 20  # bytes; the largest threshold that every glibc of 64 b
 
 def keep_freed_memory() -> None:
     """Has glibc keep the memory that tensors free instead of returning it to the system: a CPU's training step allocates the same megabytes
-    thousands of times, and fresh pages must be mapped and cleared (measured: a fifth of a step). Tensors above 32 MiB are mapped by themselves:
-    their sizes vary with the rows, and kept pieces of them that fit nothing would pile up. Does nothing with another C library."""
+    thousands of times, and fresh pages must be mapped and cleared (measured: a fifth of a step). For tensors above 32 MiB the heap does not
+    grow, they are mapped by themselves where it has no room: their sizes vary with the rows, and pieces that fit nothing would pile up. Does nothing with
+    another C library."""
     _libc("mallopt", M_MMAP_THRESHOLD, LARGEST_KEPT)
     _libc("mallopt", M_TRIM_THRESHOLD, -1)
 

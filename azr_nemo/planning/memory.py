@@ -26,9 +26,9 @@ HOLES = 0.85
 @dataclass(frozen=True)
 class Memory:
     """Bytes of one rank. activations: what autograd keeps; scratch: what a training step needs beside it for moments, the head's logits above
-    all. replica: the rollout engine's weights. cache: keys and values. reserved: the cache stays while the trainer learns (trtllm, vllm).
-    holes: of each byte that comes and goes, how many more a CPU's heap takes. offloaded: of the gradients, what is not there while sampling.
-    snapshot: host memory while a checkpoint is written, of this rank's part of it; on the device a checkpoint takes nothing."""
+    all. replica: the rollout engine's weights. cache: keys and values. reserved: the cache stays while the trainer learns (trtllm, vllm). asleep: the
+    replica's weights do not (torch). offloaded: of the gradients, what is not there while sampling. holes: of each byte that comes and goes, how
+    many more a CPU's heap takes. snapshot: host memory while a checkpoint is written, of this rank's part of it; on the device it takes nothing."""
 
     weights: int
     gradients: int
@@ -38,6 +38,7 @@ class Memory:
     replica: int
     cache: int
     reserved: bool = False
+    asleep: bool = False
     holes: float = 0.0
     offloaded: int = 0
     snapshot: int = 0
@@ -54,7 +55,8 @@ class Memory:
 
     @property
     def training(self) -> int:
-        return self.state + round(self.step * (1 + self.holes)) + (self.cache if self.reserved else 0)
+        state = self.state - (self.replica if self.asleep else 0)
+        return state + round(self.step * (1 + self.holes)) + (self.cache if self.reserved else 0)
 
     @property
     def generating(self) -> int:
@@ -74,7 +76,8 @@ def stage_memory(size: Sizing, stage: int) -> Memory:
     """Of a rank of one pipeline stage."""
     parameters = stage_parameters(size.model, size.layout.tensor, size.layout.pipeline, stage)
     adapters = stage_adapters(size.model, size.lora, size.layout.tensor, size.layout.pipeline)
-    learnt = adapters or parameters
+    frozen = vocabulary_parameters(size.model, size.layout.tensor) * (1 if size.model.tied else 2) if size.frozen else 0
+    learnt = adapters or parameters - frozen
     weights, gradients = (parameters + adapters) * size.width, learnt * FP32
     masters = learnt * FP32 if size.width < FP32 else 0
     moments = 2 * learnt * FP32
@@ -93,11 +96,23 @@ def stage_memory(size: Sizing, stage: int) -> Memory:
     else:
         cache = decode_bytes(size)
     activations, scratch = training_bytes(size, stage)
+    asleep = size.rollouts.name == "torch"
     holes = 0.0 if size.accelerated else HOLES
-    offloaded = gradients if size.offload_gradients and size.accelerated and not size.padded else 0
+    offloaded = gradients if size.offload_gradients and not size.padded else 0
     optimizer = (masters + moments) // shards
     return Memory(
-        weights, gradients, optimizer, activations, scratch, replica, cache, reserved, holes, offloaded, snapshot=weights + optimizer
+        weights,
+        gradients,
+        optimizer,
+        activations,
+        scratch,
+        replica,
+        cache,
+        reserved,
+        asleep,
+        holes,
+        offloaded,
+        snapshot=weights + optimizer,
     )
 
 

@@ -91,8 +91,9 @@ class Work:
 class Sizing:
     """A run in numbers. width: bytes of the model's dtype. gpus_per_node: 0 on a CPU. capacity: bytes of a rank's GPU, or of
     this machine's memory. padded: rows are padded and every position reaches the output layer, as in NeMo-Aligner. mini_batches: optimizer steps
-    of an update. fp32_logits: the head's products are in fp32. offload_gradients: a GPU has none while sampling. schedule: which phases of a
-    step share a batch. lora: adapters, which then learn alone."""
+    of an update. fp32_logits: the head's products are in fp32. offload_gradients: there are none while sampling. schedule: which phases of a
+    step share a batch. lora: adapters, which then learn alone. frozen: the embedding and the output layer are not
+    trained (one stage)."""
 
     model: Architecture
     layout: Layout
@@ -112,6 +113,7 @@ class Sizing:
     offload_gradients: bool = True
     schedule: str = "sequential"
     lora: LoraConfig = field(default_factory=LoraConfig)
+    frozen: bool = False
 
     @property
     def accelerated(self) -> bool:
@@ -181,6 +183,7 @@ def sizing(config: RunConfig, model: Architecture, mean_prompt: int = 0, mean_re
         offload_gradients=engine.offload_gradients,
         schedule=config.selfplay.schedule,
         lora=config.model.lora,
+        frozen=not config.optim.train_embeddings,
     )
 
 

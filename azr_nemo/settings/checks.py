@@ -15,7 +15,7 @@ def check_run(config: RunConfig, registered: Registered) -> None:
     """Raises UserError for the first setting whose value makes no sense."""
     check(config, registered)
     check_executor(config.executor)
-    samplers = ALIGNERS if config.engine.name == "aligner" else tuple(registered["rollout engines"])
+    samplers = ALIGNERS if config.engine.name == "aligner" else tuple(registered.get("rollout engines", [config.rollout.name]))
     if config.rollout.name not in samplers:
         raise UserError(
             f"rollout={config.rollout.name} is not for engine={config.engine.name}: choose rollout={' or rollout='.join(samplers)}"

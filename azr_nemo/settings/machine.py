@@ -51,7 +51,7 @@ class EngineConfig:
     micro_batch_tokens: int = setting(4096, "tokens of one micro-batch, whose rows lie end to end without padding", least=1)
     distributed_optimizer: bool = setting(False, "shard the optimizer over data-parallel ranks")
     recompute: bool = setting(False, "recompute activations in the backward pass")
-    offload_gradients: bool = setting(True, "on GPUs: the memory of the fp32 gradients is free while sampling")
+    offload_gradients: bool = setting(True, "the memory of the fp32 gradients is free while sampling")
     threads: int = setting(
         0,
         "CPU threads of a rank; 0: the cores that it may use, shared with the machine's other ranks; on a machine with other work 1 may be faster",

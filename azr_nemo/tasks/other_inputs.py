@@ -20,9 +20,10 @@ def _emptied(value: Any) -> Any:
 
 
 def _larger(value: Any) -> Any:
-    if isinstance(value, str):
-        return value + value[-1:] + value[:1]
-    return value + value[-1:] + value[:1] if isinstance(value, bytes) else 3 * value + 7
+    if not isinstance(value, str | bytes):
+        return 3 * value + 7
+    parts: list[Any] = [value, value[-1:], value[:1]]
+    return type(value)().join(parts)
 
 
 def _turned(value: Any) -> Any:

@@ -66,3 +66,11 @@ def test_a_checkpoint_without_their_moments_goes_on_bit_for_bit(
 def test_where_it_cannot_be_is_said(overrides: list[str], sentence: str) -> None:
     with pytest.raises(UserError, match=sentence):
         load_settings(["model.path=models/none", "optim.train_embeddings=false", *overrides])
+
+
+def test_gradients_have_no_memory_between_updates(make_actor: Callable[..., Actor]) -> None:
+    actor = make_actor("qwen2-tied")
+    losses = [actor.update(training_batch())["loss"] for _ in range(2)]
+    assert sum(buffer.grad_data.untyped_storage().size() for buffer in actor.model.buffers) == 0
+    assert all(parameter.grad is None for parameter in actor.model.parameters())
+    assert losses[0] != losses[1]

@@ -1,3 +1,5 @@
+import platform as python_platform
+import resource
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -37,6 +39,16 @@ def test_cuda_without_a_device_is_refused(monkeypatch: pytest.MonkeyPatch) -> No
         choose_platform("tpu")
 
 
+def platform_name() -> str:
+    return python_platform.libc_ver()[0]
+
+
+def resident() -> float:
+    """MiB of memory of this process."""
+    pages = int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[1])
+    return pages * resource.getpagesize() / 2**20
+
+
 @pytest.fixture
 def threads() -> Iterator[None]:
     before = torch.get_num_threads()
@@ -68,3 +80,34 @@ def test_a_containers_quota_counts_as_cores(text: str, cores: int, tmp_path: Pat
     assert usable_cores() == cores
     monkeypatch.setattr(platform, "CPU_QUOTA", tmp_path / "missing")
     assert usable_cores() == 8
+
+
+@pytest.mark.skipif(platform_name() != "glibc", reason="another C library than glibc")
+def test_freed_memory_is_kept_until_it_is_given_back() -> None:
+    platform.keep_freed_memory()
+    platform.return_freed_memory()
+    before = resident()
+    tensors = [torch.ones(2**20) for _ in range(100)]  # 4 MiB each
+    del tensors[::2]  # between what lives on
+    held = resident() - before
+    platform.return_freed_memory()
+    given = before + held - resident()
+    assert held > 380
+    assert 180 < given < 220
+    assert all(float(tensor.sum()) == 2**20 for tensor in tensors)
+
+
+@pytest.mark.skipif(platform_name() != "glibc", reason="another C library than glibc")
+def test_large_tensors_do_not_make_the_heap_grow() -> None:
+    platform.keep_freed_memory()
+    before = heap()
+    for mebibytes in range(1024, 4096, 512):  # more than the heap has room for, and none fits the place of the one before
+        torch.empty(mebibytes * 2**18)  # nothing is written, so nothing becomes resident
+    assert heap() == before
+
+
+def heap() -> int:
+    """Bytes of addresses that the C library's heap has."""
+    lines = Path("/proc/self/maps").read_text(encoding="utf-8").splitlines()
+    ends = [line.split()[0].split("-") for line in lines if line.endswith("[heap]")]
+    return sum(int(last, 16) - int(first, 16) for first, last in ends)

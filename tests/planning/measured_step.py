@@ -77,7 +77,7 @@ def measure(folder: Path, micro_batch_tokens: int, rows: int, prompt: int, respo
     computed = memory(size)
     engine.close()
     return {
-        "parameters": total_parameters(model), "base": base, "computed": computed.training, "measured": phases["step 2"],
+        "parameters": total_parameters(model), "base": base, "computed": computed.peak, "measured": phases["step 2"],
         "parts": asdict(computed), "phases": phases,
     }  # fmt: skip
 

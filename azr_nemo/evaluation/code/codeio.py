@@ -38,9 +38,9 @@ class CodeIOSuite(PredictionSuite):
         ran = tools.executor.run(Request(program, inputs, BRIEF, deterministic=True) for _, program, inputs in asked)
         items = []
         for (number, program, inputs), outcomes in zip(asked, ran, strict=True):
-            pair = next(((given, out.value or "") for given, out in zip(inputs, outcomes, strict=True) if _short(out)), None)
-            if pair:
-                items.append(self._item(f"codeio_{number}", Task(self.kind, program, pair[:1], pair[1:])))
+            pairs = [(given, str(out.value)) for given, out in zip(inputs, outcomes, strict=True) if _short(out)]
+            if pairs:
+                items.append(self._item(f"codeio_{number}", Task(self.kind, program, pairs[0][:1], pairs[0][1:])))
         return items[:MOST]
 
 
