@@ -31,6 +31,7 @@ from azr_nemo.selfplay.validation import Validator, Verifier
 from azr_nemo.settings.compose import compose
 from azr_nemo.settings.field import Registered
 from azr_nemo.settings.learning import AdvantageConfig, OptimConfig, SelfPlayConfig
+from azr_nemo.settings.machine import RolloutConfig
 from azr_nemo.settings.schema import RunConfig
 from azr_nemo.tasks import KINDS
 from azr_nemo.tasks.marked import template
@@ -51,6 +52,7 @@ REGISTERED: Registered = {
     "mixes": MIXES,
     "prompt styles": STYLES,
     "task types": KINDS,
+    "rollout engines": (RolloutConfig().name,),
     "schedules": (SelfPlayConfig().schedule,),
     "samplings of references": ("uniform", *WEIGHTS, "depth"),
 }

@@ -42,7 +42,7 @@ def test_a_held_out_proposal_is_no_task_and_is_not_trained_on(tmp_path):
     proposer, proposals = settled(tmp_path, items=5)
     assert [(proposed.refusal, proposed.fresh, proposed.earns) for proposed in proposals] == [("held_out", False, False), ("", True, True)]
     proposals[1].verdicts = (Verdict(1.0, "right"), Verdict(0.0, "wrong"))
-    (attempt,) = proposer.attempts([proposed for proposed in proposals if proposed.earns])
+    (attempt,) = proposer.rewarded(proposals, 1)
     assert attempt.task is proposals[1].task
 
 

@@ -65,7 +65,7 @@ def test_an_abduction_task_that_any_input_solves_is_refused_and_a_deduction_task
 def test_a_shape_that_fills_the_buffer_is_refused_within_a_batch_too(buffer):
     rows = settled(proposer(buffer, shape_cap=2), *((DEDUCTION, adder(number)) for number in (2, 3, 4)), (ABDUCTION, adder(2)))
     assert [row.refusal for row in rows] == ["", "crowded_shape", "crowded_shape", ""]  # the seed is the first of the two
-    crowded, *_ = proposer(buffer).attempts(rows[1:2])
+    crowded, *_ = proposer(buffer).rewarded(rows[1:2], 1)
     assert (crowded.reward, crowded.outcome) == (RunConfig().reward.duplicate, "crowded_shape")
 
 
@@ -79,7 +79,7 @@ def test_what_made_many_tasks_earns_less(buffer):
     rows = settled(made, (DEDUCTION, adder(50)), (DEDUCTION, FAR[0]))
     for row in rows:
         row.verdicts = (Verdict(1.0, "right"), Verdict(0.0, "wrong_value"))
-    known, new = made.attempts(rows)
+    known, new = made.rewarded(rows, 1)
     assert known.reward == pytest.approx(1 / 5**0.5)  # four tasks of its shape are there
     assert new.reward == 1.0
 

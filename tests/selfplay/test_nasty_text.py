@@ -104,7 +104,7 @@ class Known:
     def inputs(self, kind):
         return Counter(EXPRESSIONS.values())
 
-    outputs = inputs
+    outputs = shapes = inputs
 
 
 def tasks(program: str, text: str) -> list[Task]:
