@@ -104,7 +104,16 @@ def training_batch(rows: int, vocab: int) -> TrainingBatch:
     numbers = itertools.count()
     prompts = [(next(numbers) % vocab,) * PROMPT for _ in range(rows)]
     mask = torch.ones(rows, RESPONSE)
-    return TrainingBatch(prompts, [(1,) * RESPONSE] * rows, -mask, mask, mask, torch.zeros(rows), torch.zeros(rows, dtype=torch.long))
+    return TrainingBatch(
+        prompts,
+        [(1,) * RESPONSE] * rows,
+        -mask,
+        mask,
+        mask,
+        torch.zeros(rows),
+        torch.zeros(rows, dtype=torch.long),
+        torch.full((rows,), 1_000_000),
+    )
 
 
 def measure(recipe: str, stage: int, layers: int, overrides: list[str]) -> dict[str, Any]:
