@@ -69,7 +69,7 @@ def main(out: Path, lessons: int) -> None:
     logprobs = actor.logprobs(batch.prompt_ids, batch.response_ids)
     actor.supervised = False
     actor.optimizer = GradientStep(bare(actor.model))  # type: ignore[assignment]
-    actor.scheduler = SimpleNamespace(step=lambda increment: None)  # type: ignore[assignment]
+    actor.scheduler = SimpleNamespace(num_steps=0, step=lambda increment: None)  # type: ignore[assignment]
     metrics = actor.update(batch)
     weights = {name: tensor.clone().contiguous() for name, tensor in export_weights(actor.model, actor.hf_config)}
     save_file(weights, out / "default_weights.safetensors")
