@@ -15,6 +15,13 @@ from azr_nemo.settings.schema import RunConfig
 wandb = pytest.importorskip("wandb")
 
 
+@pytest.fixture(scope="module", autouse=True)
+def service():
+    """wandb's own process, which it starts for the first run of this one, ends with these tests."""
+    yield
+    wandb.teardown()
+
+
 def config(**logging):
     made = RunConfig()
     made.logging.wandb = made.logging.wandb_offline = True
