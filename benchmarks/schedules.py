@@ -44,7 +44,7 @@ from azr_nemo.tasks import KINDS
 from azr_nemo.tasks.task import PromptOptions, Proposal, Role, Task, TaskType
 from azr_nemo.trainer.driver import Driver
 
-# Lengths of responses as shares of the longest allowed, evenly spaced quantiles of what a run of the tiny recipe wrote in four steps (192 each).
+# Lengths of responses as shares of the longest allowed, evenly spaced quantiles of what a small model wrote in four steps (192 each).
 RECORDED = {
     Role.PROPOSE: (
         0.018, 0.089, 0.116, 0.143, 0.152, 0.161, 0.179, 0.196, 0.196, 0.223, 0.241, 0.268,

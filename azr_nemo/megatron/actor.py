@@ -63,7 +63,7 @@ class Actor:
             grad_reduce_in_fp32=True,
             # Gradients travel while the last micro-batch still goes backward. Weights do not come back that way (overlap_param_gather): the refit
             # that follows every step wants all of them at once.
-            overlap_grad_reduce=has_transformer_engine_layers(platform, self.dtype),
+            overlap_grad_reduce=has_transformer_engine_layers(platform, self.dtype, self.adapted),
             use_distributed_optimizer=config.engine.distributed_optimizer,
         )
         transformer = bare(model).config

@@ -129,8 +129,11 @@ def test_what_is_done_with_one_ranks_sample_does_not_wait_for_anothers(wire: Wir
     pieces = [Piece(0, 0, 0, 1), Piece(1, 1, 0, 1)]
     both = threading.Barrier(2, timeout=20)  # broken where one is done after the other
     other = on_rank_1(wire, lambda: sample_everywhere(EchoRollout(), requests, pieces))
-    sample_everywhere(EchoRollout(), requests, pieces, lambda *_: both.wait())
+    heard = []
+    sample_everywhere(EchoRollout(), requests, pieces, lambda *what: (both.wait(), heard.append(what)))
     other.join(20)
+    assert sorted((index, k) for index, k, _ in heard) == [(0, 0), (1, 0)]
+    assert not both.broken
 
 
 def test_an_error_in_a_callback_reaches_whoever_asked_for_the_samples(wire: Wire) -> None:

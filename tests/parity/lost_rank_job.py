@@ -10,6 +10,8 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -98,17 +100,19 @@ def run_rank(model_dir: Path, out: Path, rank: int, victim: int, phase: str, wha
         engine.close()
 
 
-def fork_rank(model_dir: Path, out: Path, rank: int, port: int, case: tuple[int, str, str]) -> int:
+def fork_rank(log: Path, rank: int | None, ranks: int, port: int, work: Callable[[], None]) -> int:
+    """The process id of a fork that does `work` as a rank of so many, or alone where it is None, writes to `log` and ends as a run does."""
     if pid := os.fork():
         return pid
     code = 1
     try:
-        log = os.open(out / f"rank-{rank}.log", os.O_CREAT | os.O_WRONLY)
-        os.dup2(log, 1)
-        os.dup2(log, 2)
-        os.environ.update(RANK=str(rank), WORLD_SIZE=str(RANKS), LOCAL_WORLD_SIZE=str(RANKS))
-        os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), GLOO_SOCKET_IFNAME="lo")
-        run_rank(model_dir, out, rank, *case)
+        written = os.open(log, os.O_CREAT | os.O_WRONLY)
+        os.dup2(written, 1)
+        os.dup2(written, 2)
+        if rank is not None:
+            os.environ.update(RANK=str(rank), WORLD_SIZE=str(ranks), LOCAL_WORLD_SIZE=str(ranks))
+            os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), GLOO_SOCKET_IFNAME="lo")
+        work()
         code = 0
     except UserError as error:
         print(f"azr-nemo: {error}", file=sys.stderr)
@@ -132,7 +136,9 @@ def run(cases: dict[str, tuple[int, str, str]], model_dir: Path, out: Path) -> N
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
-        living |= {fork_rank(model_dir, out / name, rank, port, case): (name, rank) for rank in range(RANKS)}
+        for rank in range(RANKS):
+            work = partial(run_rank, model_dir, out / name, rank, *case)
+            living[fork_rank(out / name / f"rank-{rank}.log", rank, RANKS, port, work)] = (name, rank)
     while living and time.monotonic() - started < 120:
         for name in [name for name, (_, _, what) in cases.items() if what == "pause" and name not in suspended]:
             log = out / name / "rank-0.log"  # a rank that has just been forked has none yet

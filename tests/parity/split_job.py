@@ -15,11 +15,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from lost_rank_job import PROMPTS, WATCHDOG_S
+from lost_rank_job import PROMPTS, WATCHDOG_S, fork_rank
 from tiny_models import run_config, training_batch
 
 import azr_nemo.rollout
-from azr_nemo.errors import UserError
 from azr_nemo.megatron.controller import MegatronEngine, Worker
 from azr_nemo.megatron.sampler import serve_samples
 from azr_nemo.selfplay.exchange import PromptBatch
@@ -77,27 +76,11 @@ def run_rank(model_dir: Path, case: str, rank: int | None) -> Any:
 
 
 def fork(model_dir: Path, out: Path, case: str, rank: int | None, port: int) -> int:
-    if pid := os.fork():
-        return pid
-    code = 1
-    try:
-        log = os.open(out / f"{case}-{rank}.log", os.O_CREAT | os.O_WRONLY)
-        os.dup2(log, 1)
-        os.dup2(log, 2)
-        if rank is not None:
-            os.environ.update(RANK=str(rank), WORLD_SIZE="2", LOCAL_WORLD_SIZE="2", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
-            os.environ["GLOO_SOCKET_IFNAME"] = "lo"
+    def work() -> None:
         found = run_rank(model_dir, case, rank)
         (out / f"{case}-{rank}.found").write_text(json.dumps(found))
-        code = 0
-    except UserError as error:
-        print(f"azr-nemo: {error}", file=sys.stderr)
-        code = 2
-    except SystemExit as end:
-        code = int(end.code or 0)
-    finally:
-        sys.stderr.flush()
-        os._exit(code)
+
+    return fork_rank(out / f"{case}-{rank}.log", rank, 2, port, work)
 
 
 def main(model_dir: Path, out: Path) -> None:

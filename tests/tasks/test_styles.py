@@ -212,5 +212,5 @@ def test_a_tokenizer_that_cannot_chat_is_named(template, sentence):
 def test_no_answer_of_these_signs_breaks_a_reader(text):
     for options in (PromptOptions(style=style, pairs=2) for style in STYLES):
         for kind in KINDS.values():
-            kind.parse_answer(text, options)
-            kind.parse_proposal(text, [Task(kind.type, PROGRAM, ("1",), ("1",))], options)
+            assert isinstance(kind.parse_answer(text, options), str | Refusal)
+            assert isinstance(kind.parse_proposal(text, [Task(kind.type, PROGRAM, ("1",), ("1",))], options), Proposal | Refusal)
