@@ -28,7 +28,8 @@ def load_guard() -> None:
     assert spec.origin is not None
     torch_folder = Path(spec.origin).parent
     version = (torch_folder / "version.py").read_bytes()
-    name = hashlib.sha256(SOURCE.read_bytes() + version).hexdigest()[:16]
+    # The library knows where this torch lies: another checkout's is of the same version, and may be gone tomorrow.
+    name = hashlib.sha256(SOURCE.read_bytes() + version + str(torch_folder).encode()).hexdigest()[:16]
     built = Path(tempfile.gettempdir()) / f"azr-nemo-guard-{os.getuid()}-{name}.so"
     if not built.exists():
         aside = built.with_suffix(f".{os.getpid()}")
