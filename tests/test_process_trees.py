@@ -30,7 +30,8 @@ def test():
     threading.Event().wait()
 """
 # What runs inside such a process itself.
-WITHIN = {"process_guard.py", "process_trees.py", "trainer/run_server.py", "parity/lost_rank_job.py", "slurm/stand_in.py"}
+JOBS = {"trainer/run_server.py", "parity/lost_rank_job.py", "slurm/stand_in.py", "pretended_gpu/pretended_rank.py"}
+WITHIN = {"process_guard.py", "process_trees.py", *JOBS}
 CALLS = {"subprocess": {"run", "Popen", "call", "check_call", "check_output"}, "os": {"fork", "system", "posix_spawn"}}
 
 

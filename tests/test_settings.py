@@ -78,7 +78,7 @@ def test_a_recipe_of_ones_own_is_a_file(tmp_path):
         ("rollout.endpoints=['http://a:1']", r"rollout\.endpoints is for rollout=vllm, not for rollout=torch"),
         ("rollout.vllm.port=70000", r"rollout\.vllm\.port=70000 must be at least 0 and at most 65,535"),
         ("rollout.vllm.transfer=rdma", r"rollout\.vllm\.transfer=rdma is unknown: choose one of auto, shm, ipc, nccl"),
-        ("rollout.name=tpu", "rollout.name=tpu is unknown: choose one of torch, transformers"),
+        ("rollout.name=tpu", "rollout.name=tpu is unknown: choose one of nemo, torch, transformers, trtllm, vllm"),
         ("lr", "write key=value"),
         ("executor=docker", "executor=docker is unknown: there are local, sandbox_fusion"),
         ("executor.patience_s=0", "executor.patience_s=0.0 must be above 0"),

@@ -48,7 +48,7 @@ for argument in "$@"; do
     --dry-run) dry_run=yes ;;
     recipe=*)
       recipe=${argument#*=}
-      if [[ $recipe == "~/"* ]]; then recipe=$HOME/${recipe#"~/"}; fi # the shell expands it at the start of a word alone
+      if [[ $recipe == '~'/* ]]; then recipe=$HOME/${recipe#'~'/}; fi # the shell expands it at the start of a word alone
       # The job runs in the checkout, wherever it was submitted.
       if [[ $recipe == *.yaml || $recipe == *.yml ]]; then recipe=$(realpath --canonicalize-missing "$recipe"); fi
       settings+=("recipe=$recipe")

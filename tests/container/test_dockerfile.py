@@ -84,7 +84,8 @@ def test_the_lock_of_the_cpu_image_agrees_with_pyproject():
 
 
 def test_every_line_of_a_lock_is_one_exact_version():
-    assert [lock.name for lock in LOCKS] == ["aligner-cpu.lock", "container-cpu.lock", "cpu.lock", "vllm-cpu.lock"]
+    names = ["aligner-cpu.lock", "container-cpu.lock", "cpu.lock", "nemo-gym.lock", "verifiers.lock", "vllm-cpu.lock"]
+    assert [lock.name for lock in LOCKS] == names
     for lock in LOCKS:
         for line in lock.read_text().splitlines():
             text = line.partition("#")[0].strip()

@@ -1,11 +1,11 @@
 """The referee asks and grades as a run does, without torch and without a trainer."""
 
 import json
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import process_trees
 import pytest
 from answers import CASES, DEDUCTION, PROPOSAL, row
 
@@ -42,7 +42,7 @@ def test_it_is_there_without_torch_and_without_a_trainer_in_less_than_two_second
         "print(json.dumps([time.process_time(), [name for name in sys.modules if name.split('.')[0] in ('torch', 'transformers', 'megatron')"
         " or name.startswith(('azr_nemo.trainer', 'azr_nemo.aligner', 'azr_nemo.megatron', 'azr_nemo.rollout'))]]))"
     )
-    said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
+    said = process_trees.run([sys.executable, "-c", program], check=True, timeout=60)
     seconds, loaded = json.loads(said.stdout)
     assert loaded == []
     assert seconds < 2

@@ -3,12 +3,12 @@
 import asyncio
 import json
 import os
-import subprocess
 import sys
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
+import process_trees
 import pytest
 
 vf = pytest.importorskip("verifiers.v1", reason="verifiers 0.4 is in an environment of its own: `make test-environments`")
@@ -78,9 +78,7 @@ def test_answers_are_scored_as_azr_nemo_grade_scores_them(seeds, tmp_path, monke
                     scores.append(trace.metrics["score"])
     file = tmp_path / "answers.jsonl"
     file.write_text("".join(json.dumps(line) + "\n" for line in rows))
-    graded = subprocess.run(
-        [sys.executable, "-m", "azr_nemo", "grade", str(file)], capture_output=True, text=True, check=True, timeout=120
-    ).stdout.splitlines()
+    graded = process_trees.run([sys.executable, "-m", "azr_nemo", "grade", file], check=True, timeout=120).stdout.splitlines()
     assert len(scores) > 10
     assert scores == [json.loads(line)["score"] for line in graded]
 
@@ -153,9 +151,7 @@ def test_the_eval_command_finds_the_environment_by_its_name(tmp_path, seeds):
             "--model", "tiny", "--client.base-url", server.url, "--client.api-key-var", "STAND_IN_KEY", "-n", "2",
             "--output-dir", tmp_path / "out", "--rich", "None",
         ]  # fmt: skip
-        done = subprocess.run(
-            list(map(str, command)), capture_output=True, text=True, timeout=200, env={**os.environ, "STAND_IN_KEY": "none"}, cwd=tmp_path
-        )
+        done = process_trees.run(command, timeout=200, env={**os.environ, "STAND_IN_KEY": "none"}, cwd=tmp_path)
     assert done.returncode == 0, done.stderr[-3000:]
     traces = [json.loads(line) for path in (tmp_path / "out").rglob("traces.jsonl") for line in path.read_text().splitlines()]
     assert traces

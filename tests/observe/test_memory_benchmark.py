@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import process_trees
 import pytest
 
 from azr_nemo.settings.compose import ROOT
@@ -17,7 +18,7 @@ def said(run: Path, updates: list[float]) -> subprocess.CompletedProcess[str]:
     ]
     (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     command = [sys.executable, ROOT / "benchmarks" / "memory.py", "--run", run]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    return process_trees.run(command, timeout=60)
 
 
 @pytest.mark.parametrize(

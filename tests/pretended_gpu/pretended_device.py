@@ -10,13 +10,14 @@ import ctypes
 import hashlib
 import importlib.util
 import os
-import subprocess
 import tempfile
 import weakref
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+import process_trees
 
 SOURCE = Path(__file__).with_name("guard.cpp")
 
@@ -34,9 +35,10 @@ def load_guard() -> None:
     if not built.exists():
         aside = built.with_suffix(f".{os.getpid()}")
         lib = torch_folder / "lib"
-        subprocess.run(
+        process_trees.run(
             [os.environ.get("CXX", "c++"), "-std=c++20", "-w", "-shared", "-fPIC", f"-I{torch_folder / 'include'}", str(SOURCE), "-o", str(aside),
              f"-L{lib}", "-ltorch_cpu", "-lc10", f"-Wl,-rpath,{lib}"],
+            timeout=300,
             check=True,
         )  # fmt: skip
         aside.rename(built)

@@ -4,7 +4,10 @@ pretended_rank.py LAYERS RECIPE:STAGE [OVERRIDE ...] [-- RECIPE:STAGE ...]    LA
 """
 
 import os
+import sys
+from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parents[1]))  # of the tests: how they start processes
 os.environ["TORCHDYNAMO_DISABLE"] = "1"  # fake tensors compile nothing
 
 from pretended_device import PretendedGpu, on_pretended_gpu  # before torch

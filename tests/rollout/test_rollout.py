@@ -2,6 +2,7 @@
 
 import math
 import os
+import sys
 from dataclasses import replace
 
 import pytest
@@ -31,6 +32,8 @@ REQUESTS = [
 def without_tensorrt(name, monkeypatch):
     if name == "trtllm":
         test_trtllm.install(monkeypatch, DecodingLLM)
+        # A test's engines stand for those of several processes, and each has a Ray of its own.
+        monkeypatch.setattr(sys.modules["ray"], "init", lambda **given: setattr(test_trtllm.Ray, "running", given))
 
 
 class DecodingLLM(test_trtllm.AsyncLLM):
