@@ -25,7 +25,7 @@ EXPECTED = {
 }  # fmt: skip
 
 
-def reason(outcome: Outcome, stored: str) -> str:
+def reason(outcome: Outcome, stored: str, program: str) -> str:
     """Why the outcome is not the stored output, or that it is. A difference without a name is told with both texts."""
     if outcome.status is Status.ERROR:
         return f"error {str(outcome.error).split(':')[0]}"
@@ -37,6 +37,8 @@ def reason(outcome: Outcome, stored: str) -> str:
         return CUT
     if stored == "dict(a=1, b=2)" and outcome.value == "{'a': 1, 'b': 2}":
         return EXPRESSION
+    if "import secrets" in program:
+        return "nondeterministic"  # it drew the same twice by chance: one in eight times for 'BBBBBBB B'
     return f"{outcome.value} instead of {stored}"
 
 
@@ -64,8 +66,8 @@ def test_every_row_gives_its_stored_output_or_differs_for_a_known_reason(pool, s
     results = pool.run(Request(program, inputs, LIMITS, deterministic=True) for program, inputs, _ in stored)
     assert [len(outcomes) for outcomes in results] == [len(outputs) for _, _, outputs in stored]
     reasons = Counter(
-        reason(outcome, output)
-        for outcomes, (_, _, outputs) in zip(results, stored, strict=True)
+        reason(outcome, output, program)
+        for outcomes, (program, _, outputs) in zip(results, stored, strict=True)
         for outcome, output in zip(outcomes, outputs, strict=True)
     )
     assert reasons == EXPECTED[name]
