@@ -10,7 +10,7 @@ import synthetic
 from opened import PATIENCE_MS, report_of
 from playwright.sync_api import expect
 
-OPEN_S = 3.0  # within which a page of 10,000 tasks is ready
+TASKS_S = 1.5  # of the processor, which 10,000 tasks may add to opening a page of three: most is plotly, and the machine's
 FIRST_CELLS = "#tasks .list tbody td:first-child"
 ATTACK = "</script><script>document.title='x'</script><img src=x onerror=\"document.title='y'\"><!--<script>"
 
@@ -297,14 +297,17 @@ def test_a_real_run_is_shown_whole(real_run, tmp_path, open_page):
 
 
 @pytest.mark.slow
-def test_ten_thousand_tasks_open_in_three_seconds_and_can_be_searched(tmp_path, open_page):
+def test_ten_thousand_tasks_add_little_to_opening_a_page_and_can_be_searched(tmp_path, small_run, open_page):
+    least = min(open_page(report_of(tmp_path / "small.html", small_run)).processor_seconds() for _ in range(2))
     synthetic.large(tmp_path / "large", 10_000, attempts=8)
     path = report_of(tmp_path / "report.html", tmp_path / "large")
     opened = open_page(path)
     seconds, wall = opened.processor_seconds(), opened.page.evaluate("performance.now()") / 1000
-    print(f"{path.stat().st_size / 1e6:.0f} MB: ready after {seconds:.2f} s of the processor, {wall:.2f} s by the clock")
+    size = path.stat().st_size / 1e6
+    print(f"{size:.0f} MB: ready after {seconds:.2f} s of the processor, {least:.2f} of them for any page, {wall:.2f} s by the clock")
     assert opened.counts() == "10,000 of 10,000 tasks"
-    assert 0.1 < seconds < OPEN_S
+    assert 0.1 < least < seconds < least + TASKS_S
+    assert size < 20  # answers are packed
     assert len(rows(opened)) == 50
     before = opened.processor_seconds()
     opened.page.fill("#search", "word42'")

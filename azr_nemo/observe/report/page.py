@@ -1,6 +1,7 @@
 """The page around the blocks: one HTML text that needs nothing from outside, and may ask for nothing either."""
 
 import base64
+import gzip
 import hashlib
 import os
 import re
@@ -28,10 +29,18 @@ def page(title: str, blocks: Mapping[str, str], live: bool = False) -> str:
         policy=policy(scripts, style, live),
         style=style,
         scripts=scripts,
-        blocks={} if live else blocks,
+        blocks={} if live else {name: embedded(name, content) for name, content in blocks.items()},
         live=live,
         absent=absent,
     )
+
+
+def embedded(name: str, content: str) -> tuple[str, str]:
+    """A block as it stands in the page, and what it is: json, or gzip for JSON that is packed and in base64. Answers are most of a page, and few are
+    opened."""
+    if not name.startswith("answers-"):
+        return content, "json"
+    return base64.b64encode(gzip.compress(content.encode("ascii"), compresslevel=6, mtime=0)).decode("ascii"), "gzip"
 
 
 def policy(scripts: list[str], style: str, live: bool) -> str:

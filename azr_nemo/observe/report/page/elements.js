@@ -47,11 +47,20 @@ function duration(seconds) {
 
 const LIVE = document.body.dataset.live === "yes";
 
+/** The text that was packed with gzip and written in base64. */
+async function unpacked(text) {
+  const characters = atob(text);
+  const bytes = new Uint8Array(characters.length);
+  for (let i = 0; i < bytes.length; i++) bytes[i] = characters.charCodeAt(i);
+  return new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"))).text();
+}
+
 /** The content of a block; null when there is none of that name. */
 async function block(name) {
   if (!LIVE) {
     const element = document.getElementById(`block-${name}`);
-    return element ? JSON.parse(element.textContent) : null;
+    if (!element) return null;
+    return JSON.parse(element.type === "application/gzip" ? await unpacked(element.textContent) : element.textContent);
   }
   const answer = await fetch(`/blocks/${name}`, { cache: "no-store" });
   if (answer.status === 404) return null;
