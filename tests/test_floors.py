@@ -2,6 +2,7 @@
 
 import ast
 import re
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -102,6 +103,13 @@ def test_no_modules_import_each_other_in_a_circle():
 def test_a_circle_and_an_arrow_up_would_be_seen():
     assert circle({"a": {"b"}, "b": {"c"}, "c": {"a"}}) == ["a", "b", "c"]
     assert FLOOR["trainer"] > FLOOR["selfplay"] > FLOOR["errors"]
+
+
+def test_a_file_name_says_which_file_is_meant():
+    """In the package, and among the tests, where pytest wants it."""
+    for files in (PACKAGE.rglob("*.py"), (ROOT / "tests").rglob("test_*.py")):
+        counts = Counter(path.name for path in files)
+        assert [name for name, count in counts.items() if count > 1 and name != "__init__.py"] == []
 
 
 def test_files_are_rooms_not_halls():

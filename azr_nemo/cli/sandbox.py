@@ -23,7 +23,7 @@ def sandbox_run(
     """Runs rows {"program", "inputs"}; prints {"outcomes": [{"status", "value", "error", "cpu_s", "wall_s"}]} for each."""
     from azr_nemo.sandbox.configured import make_executor
     from azr_nemo.sandbox.run_rows import run_file
-    from azr_nemo.settings.checks import check_executor
+    from azr_nemo.settings.consistency import check_executor
     from azr_nemo.settings.schema import ExecutorConfig
 
     config = ExecutorConfig(name="sandbox_fusion", endpoints=endpoint) if endpoint else ExecutorConfig()

@@ -10,7 +10,7 @@ from azr_nemo.conversion.hugging_face import Progress, open_hf_source, write_hf
 from azr_nemo.conversion.nemo_archive import CONFIG, WEIGHTS, open_nemo_source, write_nemo
 from azr_nemo.conversion.run_checkpoint import open_checkpoint_source, open_slices, write_checkpoint
 from azr_nemo.conversion.source import Source
-from azr_nemo.conversion.verl import find_actor, open_verl_source
+from azr_nemo.conversion.verl_fsdp import find_actor, open_verl_source
 from azr_nemo.errors import UserError
 from azr_nemo.file_hashes import compare_recorded
 from azr_nemo.megatron.huggingface import SHARD_BYTES, written_aside

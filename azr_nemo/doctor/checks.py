@@ -7,7 +7,7 @@ from azr_nemo.doctor import ranks
 from azr_nemo.doctor.disk import disk
 from azr_nemo.doctor.execution import execution
 from azr_nemo.doctor.findings import Finding
-from azr_nemo.doctor.machine import devices, fabric, versions
+from azr_nemo.doctor.hardware import devices, fabric, versions
 from azr_nemo.doctor.recipe import model
 from azr_nemo.doctor.rollouts import rollouts
 from azr_nemo.settings.schema import RunConfig

@@ -10,7 +10,7 @@ from omegaconf.errors import OmegaConfBaseException
 from azr_nemo.errors import UserError
 from azr_nemo.evaluation.code.worked_examples import MOST
 from azr_nemo.evaluation.templates import TEMPLATES
-from azr_nemo.settings.checks import check_executor
+from azr_nemo.settings.consistency import check_executor
 from azr_nemo.settings.field import Registered, at_home, check, section, setting
 from azr_nemo.settings.machine import VllmConfig
 from azr_nemo.settings.schema import ExecutorConfig

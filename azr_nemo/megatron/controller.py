@@ -26,7 +26,7 @@ from azr_nemo.megatron.finite_weights import LARGEST_GROWTH, require_growth
 from azr_nemo.megatron.generation import ExpectedLengths, deal, decode_requests, encode_requests, request_seed, sample_everywhere
 from azr_nemo.megatron.huggingface import read_config
 from azr_nemo.megatron.platform import choose_platform, keep_freed_memory, return_freed_memory, set_threads
-from azr_nemo.megatron.sampler import NoRollout, RemoteSamplers
+from azr_nemo.megatron.sampling_ranks import NoRollout, RemoteSamplers
 from azr_nemo.megatron.saving import Saving, Writer
 from azr_nemo.megatron.weight_stream import export_weights
 from azr_nemo.rollout.engine import RolloutEngine, Sample, SampleRequest, check_version

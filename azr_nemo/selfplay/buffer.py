@@ -23,7 +23,7 @@ from azr_nemo.selfplay.drawing import WEIGHTS, Candidate
 from azr_nemo.selfplay.storage import explained, image_of, open_database, read_image, write_image
 from azr_nemo.tasks.parsing import storable
 from azr_nemo.tasks.program import body_lines, canonical_input, program_hash
-from azr_nemo.tasks.shape import shape
+from azr_nemo.tasks.program_shape import shape
 from azr_nemo.tasks.task import Task, TaskType
 
 COLUMNS = 'id, type, program, inputs, outputs, message, step, is_seed, "references", attempts, solved, lines, thought'
@@ -221,7 +221,7 @@ class TaskBuffer:
         return self._rows("SELECT COUNT(*) FROM tasks WHERE type = ?", type.value)[0][0]
 
     def shapes(self, type: TaskType) -> Counter[str]:
-        """How many tasks of this type have a program of each shape (azr_nemo/tasks/shape.py)."""
+        """How many tasks of this type have a program of each shape (azr_nemo/tasks/program_shape.py)."""
         rows = self._rows("SELECT id, program FROM tasks WHERE type = ?", type.value)
         with self._lock:
             self._shapes |= {id: shape(program) for id, program in rows if id not in self._shapes}

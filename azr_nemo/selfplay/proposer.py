@@ -19,7 +19,7 @@ from azr_nemo.settings.schema import RunConfig
 from azr_nemo.tasks import KINDS
 from azr_nemo.tasks.composite import own_part
 from azr_nemo.tasks.program import is_held_out
-from azr_nemo.tasks.shape import shape
+from azr_nemo.tasks.program_shape import shape
 from azr_nemo.tasks.task import PromptOptions, PromptText, Refusal, Role, Task, TaskType, Verdict
 from azr_nemo.tasks.wishes import wishes
 

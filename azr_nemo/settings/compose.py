@@ -18,7 +18,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from azr_nemo.errors import UserError
-from azr_nemo.settings.checks import check_run
+from azr_nemo.settings.consistency import check_run
 from azr_nemo.settings.extensions import extend
 from azr_nemo.settings.field import Registered, at_home, leaves
 from azr_nemo.settings.schema import RunConfig

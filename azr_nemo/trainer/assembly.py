@@ -10,7 +10,7 @@ from azr_nemo.errors import UserError
 from azr_nemo.megatron.controller import MegatronEngine, Worker, build_engine
 from azr_nemo.megatron.distributed import open_store, rank, world_size
 from azr_nemo.megatron.platform import choose_dtype, choose_platform
-from azr_nemo.megatron.sampler import serve_samples
+from azr_nemo.megatron.sampling_ranks import serve_samples
 from azr_nemo.models import resolve_model
 from azr_nemo.observe.console import Console
 from azr_nemo.observe.metrics import MetricsLog

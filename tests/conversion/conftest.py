@@ -7,7 +7,7 @@ from pathlib import Path
 import process_trees
 import pytest
 import torch
-from conversion_models import write_source
+from conversion_models import VERL, write_source
 
 from azr_nemo.conversion.convert import convert
 
@@ -24,16 +24,6 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
         return made[family, dtype]
 
     return make
-
-
-# Ranks and how they are laid out, with the family of the model: its 257 rows are cut unevenly by 2, 3 and 4.
-VERL = {
-    "fsdp2": (2, "qwen2-untied"),
-    "fsdp2-dims": (4, "llama-tied"),
-    "fsdp2-ddp": (4, "qwen3"),
-    "fsdp1": (3, "llama-tied"),
-    "cuda": (2, "qwen2-untied"),
-}
 
 
 @pytest.fixture(scope="session")

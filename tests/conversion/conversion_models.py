@@ -20,6 +20,14 @@ from azr_nemo.megatron.weight_stream import import_weights
 from azr_nemo.settings.schema import EngineConfig
 
 FAMILIES = ("llama-tied", "llama-3.1", "qwen2-tied", "qwen2-untied", "qwen3")
+# Of veRL: ranks and how they are laid out, with the family of the model: its 257 rows are cut unevenly by 2, 3 and 4.
+VERL = {
+    "fsdp2": (2, "qwen2-untied"),
+    "fsdp2-dims": (4, "llama-tied"),
+    "fsdp2-ddp": (4, "qwen3"),
+    "fsdp1": (3, "llama-tied"),
+    "cuda": (2, "qwen2-untied"),
+}
 
 
 def write_source(folder: Path, family: str, dtype: torch.dtype = torch.float32) -> Path:

@@ -8,7 +8,7 @@ from servers import OurServer
 
 from azr_nemo.environments.referee import task_of
 from azr_nemo.environments.rows import rows_for
-from azr_nemo.environments.verl import compute_score
+from azr_nemo.environments.verl_reward import compute_score
 from azr_nemo.errors import UserError
 
 

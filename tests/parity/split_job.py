@@ -20,7 +20,7 @@ from tiny_models import run_config, training_batch
 
 import azr_nemo.rollout
 from azr_nemo.megatron.controller import MegatronEngine, Worker
-from azr_nemo.megatron.sampler import serve_samples
+from azr_nemo.megatron.sampling_ranks import serve_samples
 from azr_nemo.selfplay.exchange import PromptBatch
 from azr_nemo.settings.schema import RunConfig
 

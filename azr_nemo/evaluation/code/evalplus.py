@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from azr_nemo.evaluation.code import same_output
+from azr_nemo.evaluation.code.code_blocks import parses, stated
 from azr_nemo.evaluation.code.dataset_rows import Row, numbered
 from azr_nemo.evaluation.code.in_jail import Refused, literal
-from azr_nemo.evaluation.code.responses import parses, stated
 from azr_nemo.evaluation.code.sanitize import sanitized
 from azr_nemo.evaluation.code.solution import RIGHT, calls_in_turn, known, limits, program, reason, returned, then
 from azr_nemo.evaluation.suite import Grade, Group, Item, Tools

@@ -9,9 +9,9 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
 
+from azr_nemo.evaluation.code.code_blocks import parses, stated
 from azr_nemo.evaluation.code.dataset_rows import numbered
 from azr_nemo.evaluation.code.evalplus import ALL_S, LEAST_S, question, wrong_function
-from azr_nemo.evaluation.code.responses import parses, stated
 from azr_nemo.evaluation.code.sanitize import sanitized
 from azr_nemo.evaluation.code.solution import RIGHT, calls_in_turn, known, limits, program, read, reason, then
 from azr_nemo.evaluation.suite import Grade, Group, Item, Tools

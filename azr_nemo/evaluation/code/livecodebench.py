@@ -13,9 +13,9 @@ from dataclasses import astuple, dataclass
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
+from azr_nemo.evaluation.code.code_blocks import code_in, defined, parses, stated
 from azr_nemo.evaluation.code.dataset_rows import Row, numbered
 from azr_nemo.evaluation.code.in_jail import literal, shortened
-from azr_nemo.evaluation.code.responses import code_in, defined, parses, stated
 from azr_nemo.evaluation.code.same_output import equal
 from azr_nemo.evaluation.code.solution import MEMORY_MB, RIGHT, calls_in_turn, in_turn, known, program, then
 from azr_nemo.evaluation.suite import Grade, Group, Item, Tools

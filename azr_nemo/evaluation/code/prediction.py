@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from azr_nemo.evaluation.code.called import called_f
+from azr_nemo.evaluation.code.code_blocks import stated
 from azr_nemo.evaluation.code.dataset_rows import Row, numbered
-from azr_nemo.evaluation.code.responses import stated
 from azr_nemo.evaluation.code.solution import known, then
 from azr_nemo.evaluation.code.worked_examples import worked_examples
 from azr_nemo.evaluation.suite import Grade, Group, Item, Tools

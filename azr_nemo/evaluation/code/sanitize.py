@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from textwrap import dedent, indent
 
-from azr_nemo.evaluation.code.responses import answer_in, code_in, defined
+from azr_nemo.evaluation.code.code_blocks import answer_in, code_in, defined
 from azr_nemo.tasks.fences import fences
 from azr_nemo.tasks.parsing import PARSE_ERRORS, parsed
 from azr_nemo.tasks.program import free_names

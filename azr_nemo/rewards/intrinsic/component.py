@@ -20,7 +20,7 @@ class History(Protocol):
         ...
 
     def shapes(self, type: TaskType) -> Counter[str]:
-        """How often each shape (azr_nemo.tasks.shape) occurs among their programs."""
+        """How often each shape (azr_nemo.tasks.program_shape) occurs among their programs."""
         ...
 
 

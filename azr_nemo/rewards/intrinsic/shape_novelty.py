@@ -9,7 +9,7 @@ import math
 from collections.abc import Sequence
 
 from azr_nemo.rewards.intrinsic.component import History
-from azr_nemo.tasks.shape import shape
+from azr_nemo.tasks.program_shape import shape
 from azr_nemo.tasks.task import Task
 
 

@@ -23,7 +23,7 @@ from azr_nemo.rollout.replica import gpus, replica
 from azr_nemo.rollout.stops import Decode, check, cut, first_stop
 from azr_nemo.rollout.vllm.client import Client, Job, ServerLost
 from azr_nemo.rollout.vllm.cuda import CudaHandles, Nccl
-from azr_nemo.rollout.vllm.server import Note, Server, interpreter
+from azr_nemo.rollout.vllm.server_process import Note, Server, interpreter
 from azr_nemo.rollout.vllm.weights import SharedMemory, Transfer
 from azr_nemo.settings.schema import RolloutConfig
 

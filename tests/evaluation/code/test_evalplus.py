@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from azr_nemo.errors import UserError
 from azr_nemo.evaluation.code import HUMANEVAL_PLUS, MBPP_PLUS, evalplus
-from azr_nemo.evaluation.code.responses import stated
+from azr_nemo.evaluation.code.code_blocks import stated
 
 PLUS = {
     "task_id": "HumanEval/2",

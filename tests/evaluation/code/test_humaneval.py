@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from azr_nemo.errors import UserError
 from azr_nemo.evaluation.code import HUMANEVAL
-from azr_nemo.evaluation.code.responses import stated
+from azr_nemo.evaluation.code.code_blocks import stated
 
 ROW = {
     "task_id": "HumanEval/0",

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from azr_nemo.errors import UserError
 from azr_nemo.evaluation.code import LIVECODEBENCH
+from azr_nemo.evaluation.code.code_blocks import stated
 from azr_nemo.evaluation.code.livecodebench import ContestTest, packed, same_output, unpacked
-from azr_nemo.evaluation.code.responses import stated
 from azr_nemo.evaluation.eval_settings import EvalSettings
 from azr_nemo.evaluation.suite import Tools
 from azr_nemo.sandbox.local.pool import LocalPool

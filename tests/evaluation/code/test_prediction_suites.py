@@ -8,7 +8,7 @@ from azr_nemo.errors import UserError
 from azr_nemo.evaluation.all_suites import SUITES, groups
 from azr_nemo.evaluation.code import CRUXEVAL_INPUT, CRUXEVAL_OUTPUT, LCB_EXECUTION
 from azr_nemo.evaluation.code.called import called_f, needed_imports
-from azr_nemo.evaluation.code.responses import stated
+from azr_nemo.evaluation.code.code_blocks import stated
 from azr_nemo.evaluation.command import evaluate
 from azr_nemo.evaluation.eval_settings import EvalSettings, load_eval_settings
 from azr_nemo.evaluation.templates import in_style, prompt_text

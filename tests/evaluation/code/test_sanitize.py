@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from azr_nemo.evaluation.code.responses import parses, stated
+from azr_nemo.evaluation.code.code_blocks import parses, stated
 from azr_nemo.evaluation.code.sanitize import sanitized
 
 PROMPT = 'from typing import List\n\n\ndef double(x: int) -> int:\n    """Doubles.\n\n    >>> double(2)\n    4\n    """\n'

@@ -10,7 +10,7 @@ import psutil
 import pytest
 from tiny_run import finish, refused, start
 
-from azr_nemo.rollout.vllm.server import CHECKOUT
+from azr_nemo.rollout.vllm.server_process import CHECKOUT
 
 pytestmark = [
     pytest.mark.slow,

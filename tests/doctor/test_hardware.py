@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 from transformers import LlamaConfig
 
-from azr_nemo.doctor import disk, execution, machine, recipe
+from azr_nemo.doctor import disk, execution, hardware, recipe
 from azr_nemo.doctor.checks import about_a_run
 from azr_nemo.doctor.disk import room, trial, writing
 from azr_nemo.doctor.findings import Finding, State
-from azr_nemo.doctor.machine import gloo, infiniband, nccl, several_nodes
+from azr_nemo.doctor.hardware import gloo, infiniband, nccl, several_nodes
 from azr_nemo.models import tiny
 from azr_nemo.planning.run_settings import load_settings
 from azr_nemo.settings.schema import ExecutorConfig, RunConfig
@@ -25,30 +25,30 @@ def by_name(findings: Any) -> dict[str, Finding]:
 
 
 def test_this_environment_meets_its_requirements() -> None:
-    found = by_name(machine.versions())
+    found = by_name(hardware.versions())
     assert {finding.state for finding in found.values()} == {State.OK}
     assert found["torch"].found.startswith("2.13.0")
 
 
 def test_a_package_of_another_version_is_an_error_with_the_command_that_mends_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machine, "requires", lambda _: ["torch==1.0", "no-such-package>=2", "pebble>=99; extra == 'dev'"])
-    found = [finding for finding in machine.versions() if finding.state == State.ERROR]
+    monkeypatch.setattr(hardware, "requires", lambda _: ["torch==1.0", "no-such-package>=2", "pebble>=99; extra == 'dev'"])
+    found = [finding for finding in hardware.versions() if finding.state == State.ERROR]
     assert [(finding.what, finding.mend) for finding in found] == [
         ("torch", "pip install 'torch==1.0'"), ("no-such-package", "pip install 'no-such-package>=2'"),
     ]  # fmt: skip
 
 
 def test_a_recipe_for_gpus_is_told_that_there_are_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machine.torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(machine.importlib.util, "find_spec", lambda name: None)
-    found = by_name(machine.devices(load_settings(["recipe=qwen2_5_7b-1n4g-megatron"]), about_run=True))
+    monkeypatch.setattr(hardware.torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(hardware.importlib.util, "find_spec", lambda name: None)
+    found = by_name(hardware.devices(load_settings(["recipe=qwen2_5_7b-1n4g-megatron"]), about_run=True))
     assert (found["devices"].state, found["devices"].found) == (State.ERROR, "0 GPUs, but the recipe wants 4 on each node")
     assert found["transformer-engine"].state == found["tensorrt-llm"].state == State.ERROR
 
 
 def test_a_machine_without_gpus_is_well_when_no_run_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machine.torch.cuda, "is_available", lambda: False)
-    assert {finding.state for finding in machine.devices(RunConfig(), about_run=False)} == {State.OK}
+    monkeypatch.setattr(hardware.torch.cuda, "is_available", lambda: False)
+    assert {finding.state for finding in hardware.devices(RunConfig(), about_run=False)} == {State.OK}
 
 
 def test_infiniband_ports_are_listed_and_one_that_is_down_is_a_warning(tmp_path: Path) -> None:

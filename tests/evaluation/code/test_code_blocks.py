@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from azr_nemo.evaluation.code.responses import code_in, parses, stated
+from azr_nemo.evaluation.code.code_blocks import code_in, parses, stated
 
 
 @pytest.mark.parametrize(

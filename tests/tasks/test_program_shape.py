@@ -3,7 +3,7 @@
 import pytest
 
 from azr_nemo.rewards.intrinsic.shape_novelty import shape_novelty
-from azr_nemo.tasks.shape import shape
+from azr_nemo.tasks.program_shape import shape
 from azr_nemo.tasks.task import Task, TaskType
 
 SAME = [

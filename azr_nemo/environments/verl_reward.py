@@ -1,5 +1,5 @@
-"""A reward function for verl: `custom_reward_function.path=.../azr_nemo/environments/verl.py`. Programs run in this process's jail, or on the servers of
-`AZR_NEMO_SANDBOX=http://node1:8080,http://node2:8080` (`azr-nemo sandbox serve`)."""
+"""A reward function for verl: `custom_reward_function.path=.../azr_nemo/environments/verl_reward.py`. Programs run in this process's jail, or on the
+servers of `AZR_NEMO_SANDBOX=http://node1:8080,http://node2:8080` (`azr-nemo sandbox serve`)."""
 
 import json
 import os

@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import VERL
-from conversion_models import edit_json, same_weights, weights
+from conversion_models import VERL, edit_json, same_weights, weights
 from torch import Tensor
 
 from azr_nemo.conversion.convert import convert
