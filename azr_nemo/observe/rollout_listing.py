@@ -1,6 +1,6 @@
 """Finds rollouts of a run and writes them for a reader: `azr-nemo rollouts`."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -21,9 +21,9 @@ CLASSES: dict[str, tuple[str, ...]] = {
     "malformed": tuple(sorted(MALFORMED)),
     "failed": tuple(status.value for status in Status if status not in (Status.OK, Status.SYNTAX)),  # it gave no value that can be compared
     "refused": (
-        "banned_name", "composite_clash", "composite_name", "composite_redefined", "composite_statement", "composite_uncalled",
-        "duplicate", "generator", "ignores_input", "import", "message_carries_program", "no_arguments", "no_entry", "no_parameter", "no_return",
-        "not_a_value", "not_one_call", "prompt_too_long", "repeated_input", "syntax", "too_deep", "too_long",
+        "banned_name", "composite_clash", "composite_name", "composite_redefined", "composite_statement", "composite_uncalled", "crowded_shape",
+        "duplicate", "generator", "held_out", "ignores_input", "import", "message_carries_program", "no_arguments", "no_entry", "no_parameter",
+        "no_return", "not_a_value", "not_one_call", "prompt_too_long", "repeated_input", "syntax", "too_deep", "too_long",
     ),  # before anything ran, or as it is known already
 }  # fmt: skip
 NAMES = tuple(name for names in CLASSES.values() for name in names)
@@ -59,14 +59,19 @@ class Wanted:
         """Raises UserError for a word that no rollout can have."""
         for name, words in choices().items():
             value = getattr(self, name)
-            if value is not None and value.partition("=")[0] not in words:
-                raise UserError(f"--{name} {printable(value)} is unknown: choose one of {', '.join(words)}")
+            if name != "task" and value is not None and value.partition("=")[0] not in words:
+                raise _unknown(name, value, words)
+
+
+def _unknown(name: str, value: str, words: Iterable[str]) -> UserError:
+    return UserError(f"--{name} {printable(value)} is unknown: choose one of {', '.join(words)}")
 
 
 def find(run_dir: Path, wanted: Wanted) -> Iterator[dict[str, Any]]:
     """The rollouts that are wanted, as {"step", **Rollout}: the latest step first, within a step in the order of its phases.
 
-    Raises UserError when the run has none at all, none of that step, or a file that cannot be read.
+    Raises UserError when the run has none at all, none of that step, or a file that cannot be read, and for a task type that neither this package nor
+    the run knows: a type of an extension is known by its rollouts alone.
     """
     steps = stored_steps(run_dir)
     if not steps:
@@ -76,6 +81,10 @@ def find(run_dir: Path, wanted: Wanted) -> Iterator[dict[str, Any]]:
     if wanted.step is not None and wanted.step not in steps:
         raise UserError(f"{run_dir} has no rollouts of step {wanted.step}: the steps that it has lie between {min(steps)} and {max(steps)}")
     chosen = [path for step, path in steps.items() if wanted.step in (None, step)]
+    if wanted.task is not None and wanted.task not in (types := choices()["task"]):
+        here = {str(kind) for path in chosen for kind in read_table(path, ["type"]).column("type").unique().to_pylist()}
+        if wanted.task not in here:
+            raise _unknown("task", wanted.task, dict.fromkeys([*types, *sorted(here)]))
     return chain.from_iterable(_of_step(path, wanted) for path in reversed(chosen))
 
 

@@ -151,6 +151,17 @@ def test_what_no_rollout_can_be_is_a_sentence(azr, run, asked, sentence):
     assert error.count("\n") == 1
 
 
+def test_a_task_type_of_an_extension_is_known_by_its_rollouts(azr, run, monkeypatch):
+    with monkeypatch.context() as extended:
+        extended.setattr(TaskType, "named", dict(TaskType.named))
+        write_step(run, 3, [rollout("solve", TaskType.new("repair"), "mended")])
+    code, out, _ = azr(run, "--task", "repair")
+    assert (code, "solve repair" in out, out.count(">>>")) == (0, True, 1)
+    code, _, error = azr(run, "--task", "repairs")
+    assert code == 2
+    assert "--task repairs is unknown: choose one of deduction, abduction, induction, repair\n" in error
+
+
 def test_a_run_without_rollouts_and_a_damaged_file_are_sentences(azr, run, tmp_path):
     code, _, error = azr(tmp_path / "none")
     assert code == 2
@@ -172,7 +183,8 @@ def test_every_outcome_has_exactly_one_class_and_no_class_has_an_outcomes_name()
 
 def test_every_outcome_that_the_code_can_give_is_known():
     """Slugs of refusals and verdicts are written where they arise."""
-    given = set()
+    given: set[str] = set()
+    constants: dict[str, str] = {}
     for path in [*(PACKAGE / "tasks").rglob("*.py"), *(PACKAGE / "selfplay").rglob("*.py")]:
         if path.name == "seed_files.py":  # refuses rows of files, not what a model writes
             continue
@@ -185,7 +197,10 @@ def test_every_outcome_that_the_code_can_give_is_known():
                 }
             targets = node.targets[0] if isinstance(node, ast.Assign) else None
             names = [getattr(part, "attr", "") for part in getattr(targets, "elts", [targets])]
+            if isinstance(node, ast.Assign) and names[:1] == [""] and isinstance(node.value, ast.Constant):
+                constants |= {getattr(targets, "id", ""): node.value.value}
             if "refusal" in names:
+                given |= {constants[part.id] for part in ast.walk(node.value) if isinstance(part, ast.Name) and part.id in constants}
                 given |= {part.value for part in ast.walk(node.value) if isinstance(part, ast.Constant) and isinstance(part.value, str)}
-    assert {"right", "format", "too_deep", "duplicate", "prompt_too_long"} <= given
+    assert {"right", "format", "too_deep", "duplicate", "crowded_shape", "prompt_too_long"} <= given
     assert given <= set(NAMES)
