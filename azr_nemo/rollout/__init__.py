@@ -3,14 +3,17 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
-from transformers import PretrainedConfig
 
 from azr_nemo.errors import UserError
 from azr_nemo.rollout.engine import RolloutEngine
 from azr_nemo.rollout.stops import Decode
 from azr_nemo.settings.schema import RolloutConfig
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig  # takes seconds to import, and settings alone need none
 
 
 def _silent(text: str) -> None:
@@ -23,7 +26,7 @@ class Setup:
     which requests with stop strings need. log, note: the file that a server of its own writes, and what hears how its start goes."""
 
     config: RolloutConfig
-    hf_config: PretrainedConfig
+    hf_config: "PretrainedConfig"
     dtype: torch.dtype
     eos_ids: list[int]
     device: torch.device
@@ -62,7 +65,7 @@ ROLLOUTS: dict[str, Callable[[Setup], RolloutEngine]] = {"torch": _torch, "trans
 
 def make_rollout(
     config: RolloutConfig,
-    hf_config: PretrainedConfig,
+    hf_config: "PretrainedConfig",
     dtype: torch.dtype,
     eos_ids: list[int],
     device: torch.device,

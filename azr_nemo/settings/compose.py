@@ -2,6 +2,7 @@
 
 import difflib
 import re
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,7 @@ class _Recipes(SearchPathPlugin):
 
 
 Plugins.instance().register(_Recipes)
+ConfigStore.instance().store(name="schema", node=RunConfig)
 
 
 def recipes() -> list[str]:
@@ -64,7 +66,6 @@ def compose(words: list[str], registered: Registered, default_recipe: bool = Tru
         if value not in groups[key]:
             raise UserError(f"{key}={value} is unknown: there are {', '.join(groups[key])}")
         overrides.append(f"{key}={value}")
-    ConfigStore.instance().store(name="schema", node=RunConfig)
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
@@ -96,6 +97,8 @@ def from_yaml(path: Path) -> RunConfig:
 
 def _extend(pairs: list[tuple[str, str]], recipe: dict[Any, Any]) -> None:
     """Imports the extensions that are given, those of the words before those of a recipe's file: names that they add are known from then on."""
+    if "extensions" not in recipe and all(key != "extensions" for key, _ in pairs):
+        return
     node = OmegaConf.structured(RunConfig)
     try:
         node.extensions = recipe.get("extensions", [])
@@ -114,9 +117,14 @@ def _groups(registered: Registered) -> dict[str, list[str]]:
         group, _, name = leaf.key.partition(".")
         if name == "name":
             for choice in set(leaf.about.words(registered)) - found.setdefault(group, set()):
-                ConfigStore.instance().store(group=group, name=choice, node={"name": choice})
+                _known_by_name(group, choice)
                 found[group].add(choice)
     return {group: sorted(choices) for group, choices in found.items()}
+
+
+@cache
+def _known_by_name(group: str, choice: str) -> None:
+    ConfigStore.instance().store(group=group, name=choice, node={"name": choice})
 
 
 def _recipe(value: str) -> tuple[str, str, dict[Any, Any]]:
