@@ -8,7 +8,8 @@ from pathlib import Path
 
 import psutil
 import pytest
-from tiny_run import finish, refused, start
+from run_server import ranks
+from tiny_run import SETTINGS, finish, refused, start
 
 from azr_nemo.rollout.vllm.server_process import CHECKOUT
 
@@ -33,6 +34,11 @@ def servers(run) -> list[psutil.Process]:
         return [first, *first.children(recursive=True)]
     except (psutil.NoSuchProcess, StopIteration):
         return []
+
+
+def serving() -> set[psutil.Process]:
+    """The vLLM servers of this machine."""
+    return {process for process in psutil.process_iter(["cmdline"]) if "inside/serve.py" in " ".join(process.info["cmdline"] or [])}
 
 
 def reached(run, what, within_s: float = 900.0):
@@ -77,6 +83,19 @@ def test_a_run_goes_on_when_its_engine_is_killed_in_mid_batch_and_leaves_no_proc
     print("\nrollout_kl of two steps in float32, nats a token")
     for name, folder in (("vllm", tmp_path), ("torch", torch_run)):
         print(f"  {name:<6} {' '.join(f'{value:+.1e}' for value in kl(folder))}")
+
+
+def test_each_of_two_ranks_samples_with_a_server_of_its_own_and_both_end_with_the_run(tmp_path):
+    words = ["train", *SETTINGS, *VLLM, "selfplay.steps=2", f"run_dir={tmp_path}"]
+    others = serving()
+    for ended in ranks(None, 2, *words, timeout=1200):
+        assert ended.code == 0, ended.output
+    logs = [(tmp_path / "vllm" / f"rank{rank}.log").read_text() for rank in range(2)]
+    assert all(log.count("Resetting prefix cache") >= 2 for log in logs), "each took the weights of both updates"
+    assert (tmp_path / "outcome").read_text() == "done 2\n"
+    assert len(kl(tmp_path)) == 2
+    assert all(abs(value) < 1e-3 for value in kl(tmp_path)), "of the samples of both"
+    assert gone(list(serving() - others))
 
 
 def test_a_killed_run_takes_its_server_along_and_is_resumed_and_a_stopped_server_ends_it_within_its_bound(tmp_path):
