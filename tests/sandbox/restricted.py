@@ -1,7 +1,7 @@
 """A process that gives something up and then reports, as JSON, which rung an executor finds there and what attacks come to. Run by test_jail.py.
 
-Arguments: `no-user-namespaces` and `no-landlock` for what the kernel shall refuse, as a container's default profile and an older kernel do; the file
-that holds a secret; the folder of the attacks.
+Arguments: `no-user-namespaces`, `no-host-name` and `no-landlock` for what the kernel shall refuse, as a container's default profile and an older
+kernel do; the file that holds a secret; the folder of the attacks.
 """
 
 import errno
@@ -22,6 +22,8 @@ def refuse(given_up: list[str]) -> None:
         program.add_rule(seccomp.ERRNO(errno.EPERM), "unshare")
         program.add_rule(seccomp.ERRNO(errno.EPERM), "clone", seccomp.Arg(0, seccomp.MASKED_EQ, CLONE_NEWUSER, CLONE_NEWUSER))
         program.add_rule(seccomp.ERRNO(errno.ENOSYS), "clone3")  # its flags cannot be seen
+    if "no-host-name" in given_up:
+        program.add_rule(seccomp.ERRNO(errno.EPERM), "sethostname")
     if "no-landlock" in given_up:
         program.add_rule(seccomp.ERRNO(errno.ENOSYS), seccomp.resolve_syscall(seccomp.Arch.NATIVE, "landlock_create_ruleset"))
     program.load()

@@ -159,6 +159,13 @@ def test_where_a_container_forbids_user_namespaces_it_is_the_last_rung(secret_fi
     assert holds(said), said
 
 
+def test_where_a_container_lets_nobody_name_a_machine_the_rungs_with_namespaces_hold_all_the_same(secret_file):
+    """So it is in podman, whose default filter allows namespaces."""
+    said = report(secret_file, "no-host-name")
+    assert said["reasons"] == {probe.rung: probe.reason for probe in jail.probe()}
+    assert holds(said), said
+
+
 def test_a_root_who_is_the_only_user_of_his_namespace_and_may_make_no_other_gets_the_last_rung(secret_file):
     """So it is in rootless containers without further ids: there is no nobody to become, and no second namespace."""
     none_left = 'echo 0 > /proc/sys/user/max_user_namespaces && exec "$@"'

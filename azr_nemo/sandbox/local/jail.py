@@ -5,12 +5,14 @@ import os
 import re
 import shutil
 import stat
+import subprocess
 import sys
 import sysconfig
 import zoneinfo
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -218,14 +220,24 @@ def _bubblewrap(readable: list[str]) -> list[str]:
     if program is None:
         raise ExecutorUnavailable("bwrap is not installed (Debian and Ubuntu: apt-get install bubblewrap)")
     command = [
-        program, "--unshare-all", "--as-pid-1", "--die-with-parent", "--new-session", "--hostname", namespaces.HOST,
-        "--uid", str(NOBODY), "--gid", str(NOBODY), "--cap-drop", "ALL",
+        program, "--unshare-all", "--as-pid-1", "--die-with-parent", "--new-session",
+        "--uid", str(NOBODY), "--gid", str(NOBODY), "--cap-drop", "ALL", *(["--hostname", namespaces.HOST] if _may_be_named(program) else []),
     ]  # fmt: skip
     system = ["/usr", "/lib", "/lib64", "/etc/ld.so.cache"]
     libraries = [folder for folder in os.environ.get("LD_LIBRARY_PATH", "").split(":") if folder.startswith("/")]
     for path in [*system, sys.base_prefix, interpreter(), *readable, *libraries, str(HERE / "jailed")]:
         command += ["--ro-bind-try", path, path]
     return [*command, "--remount-ro", "/", "--chdir", "/", "--"]
+
+
+@cache
+def _may_be_named(bubblewrap: str) -> bool:
+    """Whether a sandbox may have a name of its own, else the container's is known inside: podman's default filter refuses it without CAP_SYS_ADMIN."""
+    trial = [bubblewrap, "--unshare-all", "--hostname", namespaces.HOST, "--ro-bind", "/", "/", "--", bubblewrap, "--version"]
+    try:
+        return subprocess.run(trial, capture_output=True, timeout=20).returncode == 0
+    except (OSError, subprocess.TimeoutExpired):
+        return False
 
 
 def _may_become_nobody() -> bool:

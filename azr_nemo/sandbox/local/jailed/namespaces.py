@@ -1,5 +1,6 @@
 """Own namespaces without a helper program: no network, no other processes, and a file system that holds nothing but the given folders."""
 
+import contextlib
 import ctypes
 import os
 import signal
@@ -28,7 +29,8 @@ def enter_namespaces(folders: list[str], keep_fd: int) -> None:
     """
     uid, gid, host = os.getuid(), os.getgid(), HOST.encode()
     _check(_libc.unshare(NEWUSER | NEWNS | NEWNET | NEWIPC | NEWUTS | NEWPID | NEWCGROUP), "unshare")
-    _check(_libc.sethostname(host, len(host)), "sethostname")
+    with contextlib.suppress(PermissionError):  # podman's default filter refuses it; then the container's name is known inside
+        _check(_libc.sethostname(host, len(host)), "sethostname")
     for name, line in (("setgroups", "deny"), ("uid_map", f"{NOBODY} {uid} 1"), ("gid_map", f"{NOBODY} {gid} 1")):
         with open(f"/proc/self/{name}", "w", encoding="utf-8") as file:
             file.write(line)
