@@ -134,7 +134,9 @@ class Cluster:
 
     def bring_back(self, node: str) -> None:
         holder = (self.folder / f"{node}.pid").read_text().strip()
-        self.run("nsenter", f"--target={holder}", "--net", "--uts", "slurmd", "-N", node)
+        enter = ["nsenter", "--all", "--target", self._init, "nsenter", f"--target={holder}", "--net", "--uts"]
+        # In the foreground, as a daemon would be a process that a command left behind: it is the cluster's and dies with its namespace.
+        process_trees.Process([*enter, "slurmd", "-D", "-N", node], env=self.environment, lasting=True, stdout=subprocess.DEVNULL)
 
 
 def lines_of(log: str) -> list[str]:
