@@ -64,7 +64,8 @@ class Cluster:
 
     def run(self, *command: str | Path, check: bool = True, timeout: float = 60, **environment: str) -> str:
         """What a command on the controller's machine prints, errors included."""
-        enter = ["nsenter", "--all", "--target", str(self._init), f"--wd={ROOT}"]
+        # Without the mark: a job and a daemon outlive the command. They are the cluster's and die with its namespace.
+        enter = ["nsenter", "--all", "--target", str(self._init), f"--wd={ROOT}", "env", f"--unset={process_trees.MARK}"]
         result = process_trees.run([*enter, *command], env={**self.environment, **environment}, timeout=timeout)
         assert not check or result.returncode == 0, result.stdout + result.stderr
         return result.stdout + result.stderr
@@ -134,9 +135,7 @@ class Cluster:
 
     def bring_back(self, node: str) -> None:
         holder = (self.folder / f"{node}.pid").read_text().strip()
-        enter = ["nsenter", "--all", "--target", self._init, "nsenter", f"--target={holder}", "--net", "--uts"]
-        # In the foreground, as a daemon would be a process that a command left behind: it is the cluster's and dies with its namespace.
-        process_trees.Process([*enter, "slurmd", "-D", "-N", node], env=self.environment, lasting=True, stdout=subprocess.DEVNULL)
+        self.run("nsenter", f"--target={holder}", "--net", "--uts", "slurmd", "-N", node)
 
 
 def lines_of(log: str) -> list[str]:
