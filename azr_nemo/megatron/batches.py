@@ -14,9 +14,10 @@ from torch import Tensor
 
 @dataclass
 class Blocks(PackedSeqParams):
-    """Megatron's "thd" format with blocks in the place of rows. seen: for each block which of its tokens [s] see which [s], None: all that are
-    not behind them."""
+    """Megatron's "thd" format with blocks in the place of rows. lengths: tokens of each block, which cu_seqlens says on the device. seen: for each
+    block which of its tokens [s] see which [s], None: all that are not behind them."""
 
+    lengths: tuple[int, ...] = ()
     seen: tuple[Tensor | None, ...] = ()
 
 
@@ -57,7 +58,8 @@ class MicroBatch:
         longest = int(self.positions().max()) + 1
         starts = on_device(starts, device)
         seen = tuple(on_device(_seen(block), device) if len(block) > 2 else None for block in self.blocks)
-        return Blocks("thd", cu_seqlens_q=starts, cu_seqlens_kv=starts, max_seqlen_q=longest, max_seqlen_kv=longest, seen=seen)
+        sizes = {"cu_seqlens_q": starts, "cu_seqlens_kv": starts, "max_seqlen_q": longest, "max_seqlen_kv": longest}
+        return Blocks("thd", **sizes, lengths=self.lengths, seen=seen)
 
 
 def on_device(tensor: Tensor, device: torch.device) -> Tensor:

@@ -48,7 +48,7 @@ class CausalAttention(DotProductAttention):
             raise ValueError("rows are right-padded and attention is causal: no mask is taken")
         if packed_seq_params is None:
             return self._attend(query, key, value).flatten(2)
-        lengths = packed_seq_params.cu_seqlens_q.diff().tolist()
+        lengths = packed_seq_params.lengths
         rows = zip(*(tensor.unsqueeze(1).split(lengths) for tensor in (query, key, value)), packed_seq_params.seen, strict=True)
         return torch.cat([self._attend(*row) for row in rows]).flatten(1)
 

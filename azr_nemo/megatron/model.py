@@ -96,8 +96,8 @@ def transformer_config(
         embedding_init_method=_leave,
         # Compiled SwiGLU that keeps its input alone.
         bias_activation_fusion=transformer_engine,
-        # The kernel takes where rows begin from the device; the unfused path asks for it twice a layer and waits.
-        apply_rope_fusion=transformer_engine,
+        # The kernel takes where rows begin from the device; the unfused path asks for it twice a layer and waits. Layers of our own take it, too.
+        apply_rope_fusion=has_transformer_engine_layers(platform, dtype),
         # Products add weights' gradients to the fp32 buffer at once. The embedding's and head's layers want APEX's kernel for it.
         gradient_accumulation_fusion=transformer_engine and find_spec("fused_weight_gradient_mlp_cuda") is not None,
         bias_dropout_fusion=False,

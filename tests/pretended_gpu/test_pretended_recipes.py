@@ -22,7 +22,7 @@ from azr_nemo.settings.schema import RunConfig
 
 JOB = Path(__file__).with_name("pretended_rank.py")
 WHOLE = bool(os.environ.get("AZR_WHOLE_RECIPES"))
-NAMES = [name for name in recipes() if name.endswith("-megatron") and "-1n0g-" not in name]
+NAMES = [name for name in recipes() if name.endswith(("-megatron", "-lora")) and "-1n0g-" not in name]
 # Of a micro-batch, what the host waits for: nothing that is the model's own. Between stages Megatron asks how long the next tensor is.
 READS = {"pipeline shapes": 2}
 READS_OF_A_STEP = 8  # the gradient's norm, the token count, statistics, and what the weights have grown to
@@ -66,6 +66,8 @@ def found(request: pytest.FixtureRequest, all_found: dict[str, dict[str, Any]]) 
 
 
 def test_it_learns_within_the_bytes_that_are_planned_and_they_fit_the_card(found: dict[str, Any]) -> None:
+    if settings(found["recipe"]).model.lora.rank:
+        pytest.skip("adapters learn in layers with torch's attention, whose flash kernel a pretended device has not: all scores are kept")
     planned, steady = found["planned"], found["updates"][-1]
     state = planned["weights"] + planned["gradients"] + planned["optimizer"]
     assert steady["peak"] == pytest.approx(state + planned["step"], rel=CLOSE)
