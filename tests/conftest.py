@@ -25,9 +25,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """AZR_NEMO_CACHE of runs that are warm-started: all workers of this session make those weights once."""
-    own = tmp_path_factory.getbasetemp()
-    return os.environ.get("AZR_NEMO_CACHE") or str((own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "cache")
+    """AZR_NEMO_CACHE of runs that are warm-started: a worker makes those weights once. Two workers that shared it could both train, and a run would go on
+    with its own, the runs that it is compared with with those of the other, whose last bits differ with the number of ranks."""
+    return os.environ.get("AZR_NEMO_CACHE") or str(tmp_path_factory.getbasetemp() / "cache")
 
 
 @pytest.fixture(scope="session")

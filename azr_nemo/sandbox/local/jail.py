@@ -233,7 +233,7 @@ def _bubblewrap(readable: list[str]) -> list[str]:
 @cache
 def _may_be_named(bubblewrap: str) -> bool:
     """Whether a sandbox may have a name of its own, else the container's is known inside: podman's default filter refuses it without CAP_SYS_ADMIN."""
-    trial = [bubblewrap, "--unshare-all", "--hostname", namespaces.HOST, "--ro-bind", "/", "/", "--", bubblewrap, "--version"]
+    trial = [bubblewrap, "--unshare-all", "--as-pid-1", "--hostname", namespaces.HOST, "--ro-bind", "/", "/", "--", bubblewrap, "--version"]
     try:
         return subprocess.run(trial, capture_output=True, timeout=20).returncode == 0
     except (OSError, subprocess.TimeoutExpired):
