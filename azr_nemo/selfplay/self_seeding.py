@@ -144,8 +144,9 @@ class SeedingLoop:
             self.buffer.write_note(f"seeding/{before.stage}", {"rounds": before.round + 1, "refused": dict(refused)})
 
     def _missed(self, end: SeedProgress) -> str:
-        """The warning; raises instead when not even one batch could be filled."""
-        if end.valid >= self.config.selfplay.batch_size:
+        """The warning; raises instead when there are fewer tasks than a step's solver draws of a type."""
+        settings = self.config.selfplay
+        if end.valid >= settings.batch_size // settings.solve_samples:
             return f"{end.sentence()}. Self-play goes on with what there is"
         raise UserError(
             f"{end.sentence()}. Raise data.seed_rounds, lower data.seed_factor, name data.seed_files, or start from a model that can write "

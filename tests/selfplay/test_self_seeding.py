@@ -208,6 +208,13 @@ def test_a_batch_worth_of_tasks_is_enough_to_go_on_with_a_warning(buffer):
     assert "goes on" in warning
 
 
+def test_several_answers_to_a_task_make_fewer_tasks_enough(buffer):
+    _, seeded = drive(loop(buffer, config(seed_rounds=1, solve_samples=4, task_types=["deduction"])).run(), lambda type: written(type, 5))
+    assert buffer.count(DEDUCTION) == 2
+    (warning,) = seeded.warnings
+    assert "2 of 8" in warning
+
+
 def test_without_induction_no_induction_is_asked_for(buffer):
     batches, _ = drive(loop(buffer, config(task_types=["deduction", "abduction"])).run(), numbered())
     assert INDUCTION not in {prompt.type for batch in batches for prompt in batch.prompts}

@@ -64,6 +64,20 @@ ENDLESS = {
 }
 
 
+@pytest.fixture(scope="module")
+def hurried():
+    """A grader whose comparisons have a second each."""
+    with MathGrader(deadline_s=1.0) as grader:
+        yield grader
+
+
+@pytest.fixture(scope="module")
+def worker():
+    """A grader's worker, asked directly; every program of it runs in a fork of its own."""
+    with Worker(jail_plan(), hash_seed=1) as worker:
+        yield worker
+
+
 @pytest.mark.parametrize(("gold", "answer"), SAME)
 def test_equal_answers_are_right_however_they_are_written(grader, gold, answer):
     assert grader.submit(gold, answer).result() is Verdict.RIGHT
@@ -76,15 +90,14 @@ def test_other_answers_are_wrong(grader, gold, answer):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("answer", ENDLESS.values(), ids=ENDLESS)
-def test_an_endless_comparison_ends_by_the_deadline_and_the_next_one_works(answer):
-    with MathGrader(deadline_s=1.0) as grader:
-        grader.submit("1", "2").result()
-        (worker,) = grader.pids()
-        start = time.monotonic()
-        assert grader.submit("3", answer).result() in (Verdict.TIMEOUT, Verdict.MEMORY, Verdict.WRONG)
-        assert time.monotonic() - start < 4 * 1.0 + 2.0  # wall time is bounded by four deadlines
-        assert grader.submit("1/2", "0.5").result() is Verdict.RIGHT
-        assert grader.pids() == [worker]  # only a fork was ended
+def test_an_endless_comparison_ends_by_the_deadline_and_the_next_one_works(hurried, answer):
+    hurried.submit("1", "2").result()
+    (worker,) = hurried.pids()
+    start = time.monotonic()
+    assert hurried.submit("3", answer).result() in (Verdict.TIMEOUT, Verdict.MEMORY, Verdict.WRONG)
+    assert time.monotonic() - start < 4 * 1.0 + 2.0  # wall time is bounded by four deadlines
+    assert hurried.submit("1/2", "0.5").result() is Verdict.RIGHT
+    assert hurried.pids() == [worker]  # only a fork was ended
 
 
 def test_a_tower_of_powers_is_a_timeout(grader):
@@ -125,21 +138,19 @@ def test_hostile_text_runs_nothing_as_answer_or_as_gold(grader, tmp_path, text):
         "os.kill(os.getppid(), 9)", "os.execv('/bin/true', ['true'])", "socket.socket()", "os.listdir('/')", "subprocess.run(['true'])",
     ],
 )  # fmt: skip
-def test_even_a_program_in_the_cell_that_compares_can_do_nothing(tmp_path, attempt):
+def test_even_a_program_in_the_cell_that_compares_can_do_nothing(worker, tmp_path, attempt):
     file = str(tmp_path / "X")
     program = f"import os, socket, subprocess\ndef f():\n    status = {attempt.format(file=file)}\n    return status if type(status) is int else 0"
-    with Worker(jail_plan(), hash_seed=1) as worker:
-        (outcome,) = worker.run(program, [""], Limits(), runs=1)
+    (outcome,) = worker.run(program, [""], Limits(), runs=1)
     assert outcome.status is Status.FORBIDDEN or (outcome.ok and outcome.value not in ("0", None) and "system" in attempt)
     assert not os.path.exists(file)
 
 
-def test_a_cell_that_spoils_itself_spoils_no_other_answer():
+def test_a_cell_that_spoils_itself_spoils_no_other_answer(worker):
     """Should a text ever come to run, it may fake its own verdict, and no other's: every comparison is a fork of its own."""
     spoil = "import comparison\ncomparison.same = lambda gold, answer: True\ndef f():\n    return comparison.same('1', '2')"
-    with Worker(jail_plan(), hash_seed=1) as worker:
-        (spoilt,) = worker.run(spoil, [""], Limits(), runs=1)
-        (honest,) = worker.run(module.PROGRAM, ["'1', '2'"], Limits(), runs=1)
+    (spoilt,) = worker.run(spoil, [""], Limits(), runs=1)
+    (honest,) = worker.run(module.PROGRAM, ["'1', '2'"], Limits(), runs=1)
     assert (spoilt.value, honest.value) == ("True", "False")
 
 
@@ -153,14 +164,13 @@ def test_a_killed_worker_is_replaced_and_its_comparison_repeated():
         assert after != before
 
 
-def test_a_worker_killed_in_the_middle_of_a_comparison_is_replaced():
-    with MathGrader(deadline_s=1.0) as grader:
-        grader.submit("1", "2").result()
-        future = grader.submit("3", "9^{9^{9^{9}}}")
-        time.sleep(0.3)
-        os.kill(grader.pids()[0], signal.SIGKILL)
-        assert future.result() is Verdict.TIMEOUT
-        assert grader.submit("1/2", "0.5").result() is Verdict.RIGHT
+def test_a_worker_killed_in_the_middle_of_a_comparison_is_replaced(hurried):
+    hurried.submit("1", "2").result()
+    future = hurried.submit("3", "9^{9^{9^{9}}}")
+    time.sleep(0.3)
+    os.kill(hurried.pids()[0], signal.SIGKILL)
+    assert future.result() is Verdict.TIMEOUT
+    assert hurried.submit("1/2", "0.5").result() is Verdict.RIGHT
 
 
 def test_a_worker_that_always_dies_is_no_verdict(monkeypatch):
