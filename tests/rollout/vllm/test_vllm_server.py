@@ -181,7 +181,12 @@ def test_weights_go_through_memory_that_leaves_nothing_behind(engine, monkeypatc
         assert seen["weights"] == {name: float(tensor.sum()) for name, tensor in weights}
         assert seen["version"] == str(version)
         assert len(engine._transfer._pieces) > 3
-    assert not set(Path("/dev/shm").iterdir()) - here
+    # Other tests' processes have files there for moments, a browser's among them.
+    until = time.monotonic() + 20
+    while (left := set(Path("/dev/shm").iterdir()) - here) and time.monotonic() < until:
+        here |= {file for file in left if file.name.startswith(".org.chromium")}
+        time.sleep(0.1)
+    assert not left
     asked = [call for call in state(engine)["calls"] if call[0] in ("/update_weight_version", "/collective_rpc", "/reset_prefix_cache")]
     assert [call[0] for call in asked[-4:]] == [
         "/update_weight_version",
