@@ -2,7 +2,8 @@
 #   cpu        slim: runs what `make demo` runs                      docker build --target cpu .
 #   megatron   on NVIDIA's TensorRT-LLM release image                docker build --target megatron .
 #   aligner    NeMo-Aligner 0.7.0 and what it was released with      docker build --target aligner .
-# Versions of Python packages stand in pyproject.toml and requirements/, nowhere here; what else is fetched is pinned by these arguments.
+# Versions of Python packages stand in pyproject.toml and requirements/, nowhere here; what else is fetched, and the GPU packages that must go with
+# NVIDIA's images, is pinned by arguments.
 ARG PYTHON_IMAGE=docker.io/library/python:3.11.14-slim-bookworm
 ARG TENSORRT_LLM_IMAGE=nvcr.io/nvidia/tensorrt-llm/release:1.3.0rc22
 ARG PYTORCH_IMAGE=nvcr.io/nvidia/pytorch:24.07-py3
@@ -12,7 +13,6 @@ FROM ${PYTHON_IMAGE} AS requirements
 WORKDIR /requirements
 COPY pyproject.toml docker/requirements.py ./
 RUN python3 requirements.py pyproject.toml torch > torch.txt \
- && python3 requirements.py pyproject.toml megatron-core > megatron-core.txt \
  && python3 requirements.py --without pyproject.toml torch > without-torch.txt \
  && python3 requirements.py --without pyproject.toml torch megatron-core > without-torch-and-megatron-core.txt \
  && rm pyproject.toml requirements.py
@@ -107,16 +107,18 @@ ARG MAX_JOBS=8
 RUN --mount=type=cache,target=/root/.cache/pip \
     APEX_CPP_EXT=1 APEX_CUDA_EXT=1 TORCH_CUDA_ARCH_LIST="${CUDA_ARCHITECTURES}" MAX_JOBS="${MAX_JOBS}" \
     pip install --quiet --no-deps --no-build-isolation "apex @ git+https://github.com/NVIDIA/apex@${APEX_COMMIT}"
-# TransformerEngine, where the image has none: the newest that megatron-core 0.16 names (2.9 to 2.11).
-ARG TRANSFORMER_ENGINE_VERSION=2.11.0
+# TransformerEngine, where the image has none: the release that the PyTorch image under it has.
+ARG TRANSFORMER_ENGINE_VERSION=2.15.0
 # hadolint ignore=DL3042
 RUN --mount=type=cache,target=/root/.cache/pip \
     python3 -c 'import importlib.util, sys; sys.exit(importlib.util.find_spec("transformer_engine") is None)' \
  || MAX_JOBS="${MAX_JOBS}" pip install --quiet --no-build-isolation -c /opt/image.txt "transformer_engine[pytorch]==${TRANSFORMER_ENGINE_VERSION}"
-COPY --from=requirements /requirements/megatron-core.txt /requirements/without-torch-and-megatron-core.txt /opt/requirements/
+COPY --from=requirements /requirements/without-torch-and-megatron-core.txt /opt/requirements/
+# The newest megatron-core that is supported, and not the one for Python 3.11 that pyproject.toml names: that wants TransformerEngine below 2.12.
+ARG MEGATRON_CORE_VERSION=0.19.2
 # hadolint ignore=DL3042
 RUN --mount=type=cache,target=/root/.cache/pip \
-    pip install --quiet --no-deps -r /opt/requirements/megatron-core.txt \
+    pip install --quiet --no-deps "megatron-core==${MEGATRON_CORE_VERSION}" \
  && pip install --quiet -c /opt/image.txt -r /opt/requirements/without-torch-and-megatron-core.txt \
  && pip list --format=freeze | grep -qxF "$(grep '^torch==' /opt/image.txt)"
 

@@ -26,6 +26,7 @@ PATIENCE_S = 10.0  # for what must end by itself, or has been killed
 
 slow = False  # whether the test that runs is marked so
 _numbers = itertools.count(1)
+_alone = f"{os.urandom(16).hex()}/"  # of a program that no test started, such as a benchmark: another one's processes are not its own
 _running: "dict[int, Endable]" = {}  # what has been started and not ended, by number
 _at_end: list[Callable[[], object]] = []
 
@@ -37,8 +38,8 @@ class Endable(Protocol):
 
 
 def session_mark() -> str:
-    """Of everything that this pytest process starts. Set by `process_guard`."""
-    return os.environ.get(MARK, "")
+    """Of everything that this process starts: in a pytest session set by `process_guard`."""
+    return os.environ.get(MARK) or _alone
 
 
 class Process(subprocess.Popen[Any]):

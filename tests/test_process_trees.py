@@ -73,6 +73,14 @@ def test_a_time_limit_is_the_whole_trees() -> None:
     assert not process_trees.alive(f"{process_trees.session_mark()}{number + 1}/")
 
 
+def test_a_program_that_no_test_started_takes_no_other_ones_processes_for_its_own() -> None:
+    says = [sys.executable, "-c", "import process_trees; print(process_trees.session_mark())"]
+    alone = ["env", f"--unset={process_trees.MARK}", *says]
+    marks = {process_trees.run(alone, timeout=120, env={**os.environ, "PYTHONPATH": str(HERE)}, check=True).stdout for _ in range(2)}
+    assert len(marks) == 2
+    assert "\n" not in marks
+
+
 def test_a_command_that_leaves_a_process_behind_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(process_trees, "PATIENCE_S", 0.3)
     with pytest.raises(AssertionError, match=r"left behind: \d+ 'sleep 996', started by tests/test_process_trees\.py::"):
@@ -92,8 +100,8 @@ def test_a_started_process_has_one_thread_which_does_not_spin_and_so_has_pytest(
     [
         (["-p", "xdist", "-n", "1"], "controller"),
         (["-p", "xdist", "-n", "1"], "worker"),
-        (["-p", "pytest_timeout", "--timeout=1", "--timeout-method=thread"], ""),
-        (["-p", "pytest_timeout", "--timeout=1", "--timeout-method=signal"], ""),
+        (["-p", "pytest_timeout", "--timeout=5", "--timeout-method=thread"], ""),
+        (["-p", "pytest_timeout", "--timeout=5", "--timeout-method=signal"], ""),
     ],
     ids=["controller killed", "worker killed", "time limit that ends pytest", "time limit"],
 )

@@ -104,6 +104,14 @@ def test_the_aligner_image_has_the_pins_of_nemo_aligner_0_7():
     assert (locked["nemo-toolkit"], locked["megatron-core"], locked["nemo-aligner"]) == ("2.1.0", "0.10.0", "0.7.0")
 
 
+def test_the_megatron_image_has_the_newest_megatron_core_that_is_supported_and_tested():
+    versions = (ROOT / "azr_nemo" / "megatron" / "core_versions.py").read_text()
+    newest = re.search(r'NEWEST = .*Version\("([\d.]+)"\)$', versions, re.MULTILINE)
+    assert newest
+    assert argument("MEGATRON_CORE_VERSION") == newest[1]
+    assert f"\nCURRENT := {newest[1]}\n" in (ROOT / "Makefile").read_text()
+
+
 def test_every_base_image_and_every_clone_is_pinned():
     for name in ("PYTHON_IMAGE", "TENSORRT_LLM_IMAGE", "PYTORCH_IMAGE"):
         assert re.search(r":\d[\w.]*\d[\w.-]*$", argument(name)), name

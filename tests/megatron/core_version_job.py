@@ -7,6 +7,7 @@ from pathlib import Path
 import fused_adam
 import megatron.core
 import torch
+from packaging.version import Version
 from sharded_optimizer_job import apart, make, weights
 from tiny_models import training_batch
 
@@ -29,7 +30,7 @@ def main(mode: str, folder: Path, model_dir: Path) -> None:
             assert apart(weights(actor), at_save) == 0
             actor.update(training_batch(seed=1))
             assert apart(weights(actor), after) == 0
-    print(megatron.core.__version__)
+    print(Version(megatron.core.__version__).public)  # below a git checkout it adds that checkout's commit
 
 
 if __name__ == "__main__":

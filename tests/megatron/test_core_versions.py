@@ -43,6 +43,7 @@ def run(mode: str, current: bool, folder: Path, model_dir: Path) -> str:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)  # four processes that import all of Megatron
 @pytest.mark.skipif(
     not (CURRENT / ".installed").exists(), reason="megatron-core 0.19.2 is not beside: make test-megatron-current puts it there"
 )

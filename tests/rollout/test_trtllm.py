@@ -1,13 +1,9 @@
-"""The TensorRT-LLM engine against stand-ins that bind every call to signatures read in TensorRT-LLM's source: a contract, not a run on hardware.
-
-trtllm_contract.json has the signatures and the commit at which each file was read.
-"""
+"""The TensorRT-LLM engine against stand-ins that bind every call to signatures read in TensorRT-LLM's source: a contract, not a run on hardware."""
 
 import asyncio
-import enum
 import inspect
-import json
 import os
+import re
 import sys
 import types
 from dataclasses import replace
@@ -16,7 +12,10 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
+from packaging.version import Version
 from run_server import ranks
+from torch.multiprocessing.reductions import rebuild_cuda_tensor
+from trtllm_stand_in import CONTRACT, END, LEAKING, AsyncLLM, ExecutorMemoryType, Ray, install, recorded
 
 from azr_nemo.errors import UserError
 from azr_nemo.models import tiny
@@ -25,166 +24,8 @@ from azr_nemo.rollout.engine import SampleRequest
 from azr_nemo.rollout.replica import environment, gpus
 from azr_nemo.settings.schema import RolloutConfig
 
-END = 1
 CUDA = torch.device("cuda", 0)
 CONFIG = RolloutConfig(name="trtllm", max_prompt_tokens=16, max_propose_tokens=8, max_solve_tokens=4, max_batch_rows=4, memory_fraction=0.4)
-CONTRACT = json.loads((Path(__file__).parent / "trtllm_contract.json").read_text())
-
-
-def signature(name):
-    """What a call must look like, by keywords alone; a default of "required" is none."""
-    return inspect.Signature(
-        [
-            inspect.Parameter(n, inspect.Parameter.KEYWORD_ONLY, default=inspect.Parameter.empty if d == "required" else d)
-            for n, d in CONTRACT[name]["parameters"].items()
-        ]
-    )
-
-
-class ExecutorMemoryType(enum.StrEnum):
-    SAMPLER = "sampler"
-    KV_CACHE = "kv_cache"
-    MODEL_ENGINE_MAIN = "model_engine_main"
-    MODEL_WEIGHTS_MAIN = "model_weights_main"
-    INIT_KV_CACHE = "_no_capture_init_kv_cache"
-
-
-class Settings:
-    """KvCacheConfig and its like: keeps the keywords that it knows."""
-
-    known: inspect.Signature
-
-    def __init__(self, **given):
-        self.given = self.known.bind(**given).arguments
-
-
-class KvCacheConfig(Settings):
-    known = signature("KvCacheConfig")
-
-
-class CudaGraphConfig(Settings):
-    known = signature("CudaGraphConfig")
-
-
-class SleepConfig(Settings):
-    known = signature("SleepConfig")
-
-
-class SamplingParams(Settings):
-    known = signature("SamplingParams")
-
-
-class AsyncLLM:
-    """Keeps the weights that its one worker was handed, and answers with ids that tell request and seed. Asleep, it does nothing."""
-
-    last: "AsyncLLM"
-    answer = staticmethod(lambda prompt, params: ([*prompt[:1], END], [-0.5, -0.25], "stop"))
-
-    def __init__(self, *args, **kwargs):
-        assert not args
-        signature("AsyncLLM").bind(**kwargs)  # fields of its arguments, which refuse others
-        assert Ray.running is not None  # one of its own would take all of the machine
-        self.arguments, self.seen = kwargs, {name: os.environ.get(name) for name in ("CUDA_VISIBLE_DEVICES", *LEAKING, *trtllm.SWITCHES)}
-        self.config = json.loads((Path(kwargs["model"]) / "config.json").read_text())
-        self.weights, self.partial, self.asleep, self.calls = {}, {}, False, []
-        self.running = self.most = 0
-        AsyncLLM.last = self
-
-    async def setup_async(self):
-        self.calls.append("setup")
-        return self
-
-    def shutdown(self):
-        self.calls.append("shutdown")
-
-    async def release(self, tags: list[str]):
-        assert not self.asleep
-        assert {ExecutorMemoryType(tag) for tag in tags} == set(ExecutorMemoryType) - {ExecutorMemoryType.INIT_KV_CACHE}
-        self.asleep, self.weights = True, {}
-        self.calls.append("release")
-
-    async def resume(self, tags: list[str]):
-        assert self.asleep
-        assert all(isinstance(tag, str) for tag in tags)
-        self.asleep = False
-        self.calls.append("resume")
-
-    async def update_weights(self, weights: dict[str, list] | None):
-        await self.collective_rpc("update_weights", args=(weights,))
-
-    async def collective_rpc(self, method: str, args: tuple = (), kwargs: dict | None = None, unique_reply_rank: int | None = None):
-        assert not self.asleep
-        if method == "update_weights" and args[0] is not None:
-            for uuid, handles in args[0].items():
-                for name, (rebuild, arguments) in handles:
-                    arguments = list(arguments)
-                    arguments[6] = 0  # the worker puts its own device there
-                    self.partial.setdefault(uuid, {})[name] = rebuild(*arguments).clone()
-        elif method == "update_weights":
-            self.weights, self.partial = self.partial, {}
-        else:
-            assert method == "reset_prefix_cache"
-        self.calls.append(method)
-        return [None]
-
-    def generate_async(self, inputs, sampling_params=None, lora_request=None, prompt_adapter_request=None, streaming=False):
-        assert set(inputs) == {"prompt_token_ids"}
-        assert not self.asleep
-        assert self.weights
-        return self._answer(inputs["prompt_token_ids"], sampling_params.given)
-
-    async def _answer(self, prompt, params):
-        self.running += 1
-        self.most = max(self.most, self.running)
-        await asyncio.sleep(0.01)
-        self.running -= 1
-        ids, logprobs, reason = self.answer(prompt, params)
-        completion = types.SimpleNamespace(token_ids=ids, logprobs=logprobs, finish_reason=reason)
-        return types.SimpleNamespace(outputs=[completion])
-
-
-def rebuilt(tensor, *_):
-    return tensor
-
-
-LEAKING = ("RANK", "OMP_NUM_THREADS", "CUDA_DEVICE_MAX_CONNECTIONS", "NCCL_DEBUG", "TORCHELASTIC_RUN_ID")
-
-
-class Ray:
-    """ray: what it was started with, while it runs."""
-
-    running = None
-
-    @staticmethod
-    def init(**given):
-        assert Ray.running is None
-        Ray.running = signature("ray.init").bind(**given).arguments
-
-    @staticmethod
-    def shutdown():
-        Ray.running = None
-
-
-def install(monkeypatch, llm=AsyncLLM, version="1.3.0rc22"):
-    """Puts the stand-ins where TensorRT-LLM would be, and a handle that opens without CUDA where torch's would be."""
-    monkeypatch.setattr(Ray, "running", None)
-    names = {
-        "ray": {"init": Ray.init, "shutdown": Ray.shutdown},
-        "tensorrt_llm": {"AsyncLLM": llm, "SamplingParams": SamplingParams, "__version__": version},
-        "tensorrt_llm._torch": {},
-        "tensorrt_llm._torch.utils": {"get_device_uuid": lambda device: f"GPU-{device}"},
-        "tensorrt_llm.llmapi": {},
-        "tensorrt_llm.llmapi.llm_args": {
-            "CudaGraphConfig": CudaGraphConfig, "ExecutorMemoryType": ExecutorMemoryType, "KvCacheConfig": KvCacheConfig,
-            "SleepConfig": SleepConfig,
-        },
-    }  # fmt: skip
-    for name, members in names.items():
-        module = types.ModuleType(name)
-        module.__dict__.update(members)
-        module.__path__ = []
-        monkeypatch.setitem(sys.modules, name, module)
-    monkeypatch.setattr(trtllm, "reduce_tensor", lambda tensor: (rebuilt, (tensor, 0, 0, 0, 0, 0, 5, 0)))
 
 
 @pytest.fixture
@@ -199,6 +40,25 @@ def weights(scale: float):
     return [(f"layer.{number}", torch.full((4, 4), float(scale + number))) for number in range(5)]
 
 
+def test_the_contract_is_of_the_release_that_the_image_has_and_that_is_let_in():
+    release = CONTRACT["release"]["version"]
+    assert trtllm.OLDEST <= Version(release) < trtllm.TOO_NEW
+    dockerfile = (Path(__file__).parents[2] / "Dockerfile").read_text()
+    assert f"ARG TENSORRT_LLM_IMAGE=nvcr.io/nvidia/tensorrt-llm/release:{release}\n" in dockerfile
+    named = [entry for name, entry in CONTRACT.items() if name != "ray.init"]
+    assert all(re.fullmatch("[0-9a-f]{40}", entry["commit"]) for entry in named)
+
+
+def test_the_stand_in_takes_what_the_release_takes():
+    methods = {**CONTRACT["AsyncLLM"]["methods"], "generate_async": CONTRACT["LLM.generate_async"]["parameters"]}
+    assert {name: recorded(getattr(AsyncLLM, name)) for name in methods} == methods
+
+
+def test_a_handles_device_stands_where_the_worker_puts_its_own():
+    names = list(inspect.signature(rebuild_cuda_tensor).parameters)
+    assert names[CONTRACT["WorkerExtension"]["device_argument"]] == "storage_device"
+
+
 def test_a_replica_is_started_with_what_the_settings_say(rollout):
     llm = AsyncLLM.last
     assert llm.calls == ["setup"]
@@ -206,6 +66,11 @@ def test_a_replica_is_started_with_what_the_settings_say(rollout):
     assert (llm.arguments["max_seq_len"], llm.arguments["max_batch_size"], llm.arguments["dtype"]) == (24, 4, "bfloat16")
     assert llm.config["model_type"] == "llama"
     assert llm.arguments["sampler_type"] == "TRTLLMSampler"  # the one whose seeds and temperatures are a request's own
+    assert llm.arguments["sampler_type"] in CONTRACT["SamplerType"]["members"]
+    assert llm.arguments["load_format"].upper() in CONTRACT["LoadFormat"]["members"]
+    modes = llm.arguments["sleep_config"].given["restore_modes"]
+    assert {ExecutorMemoryType(kind) for kind in modes} == {ExecutorMemoryType.MODEL_WEIGHTS_MAIN, ExecutorMemoryType.KV_CACHE}
+    assert set(modes.values()) <= set(CONTRACT["SleepConfig"]["modes"])
     assert llm.seen == {"CUDA_VISIBLE_DEVICES": "4", **dict.fromkeys(LEAKING), **trtllm.SWITCHES}
     assert (os.environ["CUDA_VISIBLE_DEVICES"], *(os.environ[name] for name in LEAKING)) == ("4,5", *"00000")
 
@@ -273,6 +138,9 @@ def test_sampling_is_asked_for_as_the_protocol_wants_it(rollout, monkeypatch):
     assert hot["include_stop_str_in_output"]
     assert hot["logprobs"] == 1
     assert hot["seed"] != other["seed"]
+    for asking in asked:
+        assert all(asking[name] >= bound for name, bound in CONTRACT["SamplingParams"]["least"].items())
+        assert all(asking[name] <= bound for name, bound in CONTRACT["SamplingParams"]["most"].items())
     later = SampleRequest((5,), 1, 2, 1.0, 11, first=1)
     rollout.generate([later])
     assert asked[-1]["seed"] == other["seed"]  # the same sample, whoever draws it
