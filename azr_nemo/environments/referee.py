@@ -8,10 +8,10 @@ import atexit
 import random
 import tempfile
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from azr_nemo.errors import UserError
 from azr_nemo.rewards.answer import solver_reward
@@ -38,6 +38,9 @@ from azr_nemo.tasks.marked import template
 from azr_nemo.tasks.styles import STYLES
 from azr_nemo.tasks.styles.chat import SYSTEM
 from azr_nemo.tasks.task import PromptText, Task, TaskType, Verdict
+
+Key = TypeVar("Key")
+Kept = TypeVar("Kept")
 
 STEP = 1  # of all new tasks: an environment knows no steps
 REMEMBERED = 4096  # prompts that may be asked for again
@@ -108,6 +111,7 @@ class Referee:
         self._solver = Solver(buffer, verifier, options, config, lambda text: True, lambda text: [])
         self._proposer = Proposer(buffer, Validator(executor, bounds), options, config, lambda text: True)
         self._asked: dict[tuple[TaskType, int], Proposed] = {}
+        self._drawn: dict[tuple[TaskType, int], StoredTask] = {}
         self._lock = threading.Lock()
 
     def seed(self) -> list[str]:
@@ -129,6 +133,23 @@ class Referee:
         """The tasks of the asked types, oldest first."""
         return self.buffer.tasks(*(TaskType(name) for name in self.config.selfplay.task_types))
 
+    def draw(self, kind: TaskType, number: int) -> StoredTask:
+        """The task of this number to solve, drawn when it is first asked for: of those that were proposed, of the others while there are none. Raises
+        UserError."""
+
+        def drawn() -> StoredTask:
+            found = self._solver.draw_one(kind, STEP, self._random(number))
+            if found is None:
+                raise UserError(f"the buffer holds no {kind} task to solve: add some by data.seed_files, or begin with an empty buffer")
+            return found
+
+        with self._lock:
+            return _remembered(self._drawn, (kind, number), drawn)
+
+    def record(self, stored: StoredTask, graded: Graded) -> None:
+        """Counts an answer to a task of the buffer: `selfplay.solve_from=learnable` and `selfplay.retire_easy` go by these counts."""
+        self.buffer.record(stored.id, int(graded.score == 1), 1)
+
     def ask(self, task: Task) -> Messages:
         """The prompt to solve a task."""
         return ask(task, self.config)
@@ -148,11 +169,8 @@ class Referee:
         """The prompt of this number for a new task, `messages(proposed.row.prompt.text)`. Its references are drawn when it is first asked for, from the
         buffer as it then stands; who asks again answers the same prompt, so that a group can be compared."""
         with self._lock:
-            if (kind, number) not in self._asked:
-                self._asked[kind, number] = self._proposer.row(kind, random.Random(f"{self.config.seed}/environment/{number}"))
-                if len(self._asked) > REMEMBERED:
-                    del self._asked[next(iter(self._asked))]
-            return self._proposer.ask_again(self._asked[kind, number])
+            first = _remembered(self._asked, (kind, number), lambda: self._proposer.row(kind, self._random(number)))
+            return self._proposer.ask_again(first)
 
     def settle(self, proposed: Proposed, reply: Reply) -> Task | None:
         """The new task that a proposer's reply is, or None: `proposed.refusal` then says why. Raises ExecutorUnavailable."""
@@ -170,12 +188,24 @@ class Referee:
                 proposed.refusal = "duplicate"
             return self._proposer.rewarded([proposed], STEP)[0].reward
 
+    def _random(self, number: int) -> random.Random:
+        return random.Random(f"{self.config.seed}/environment/{number}")
+
     @staticmethod
     def _outcomes(row: SampleGroup, replies: Sequence[Reply]) -> list[Verdict]:
         """What the group's reader makes of these replies, in order."""
         for number, reply in enumerate(replies):
             row.receive(number, Completion(reply.text, (), (), (), reply.finished))
         return row.outcomes()
+
+
+def _remembered(kept: dict[Key, Kept], key: Key, make: Callable[[], Kept]) -> Kept:
+    """What was made for this key, of which the latest REMEMBERED are kept."""
+    if key not in kept:
+        kept[key] = make()
+        if len(kept) > REMEMBERED:
+            del kept[next(iter(kept))]
+    return kept[key]
 
 
 def ask(task: Task, config: RunConfig) -> Messages:

@@ -1,11 +1,16 @@
-"""Tasks as rows of others' data sets: the prompt in two messages, and what the grader needs."""
+"""Tasks as rows of others' data sets: the prompt in two messages, and what the grader needs.
 
+`python -m azr_nemo.environments.rows --turns 1000 > turns.jsonl` writes the rows of self-play under NeMo Gym: their prompts are written when asked for.
+"""
+
+import argparse
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from azr_nemo.environments.referee import ask, settings, stated
-from azr_nemo.tasks.task import Task
+from azr_nemo.tasks.styles.chat import SYSTEM
+from azr_nemo.tasks.task import Role, Task, TaskType
 
 Asked = list[dict[str, str]]
 
@@ -31,3 +36,29 @@ def rows_for(tasks: list[Task], form: str) -> list[dict[str, Any]]:
         asked = [{"role": "system", "content": prompt.system}, {"role": "user", "content": prompt.user}]
         made.append(FORMS[form](asked, task))
     return made
+
+
+def turns(count: int, roles: Sequence[str], types: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """Rows of self-play for NeMo Gym: `count` turns of each role and task type, which take turns themselves."""
+    for number in range(count):
+        for type in types:
+            for role in roles:
+                asked = {"input": [{"role": "system", "content": SYSTEM}]}
+                yield {"responses_create_params": asked, "turn": {"role": role, "type": type, "number": number}}
+
+
+def main() -> None:
+    roles, types = [role.value for role in Role], [type.value for type in TaskType]
+    parser = argparse.ArgumentParser(prog="python -m azr_nemo.environments.rows", description="Rows of self-play under NeMo Gym.")
+    parser.add_argument("--turns", type=int, required=True, help="of each role and task type, at least 1")
+    parser.add_argument("--roles", nargs="+", choices=roles, default=roles)
+    parser.add_argument("--types", nargs="+", choices=types, default=types)
+    asked = parser.parse_args()
+    if asked.turns < 1:
+        parser.error(f"--turns {asked.turns}: give at least 1")
+    for row in turns(asked.turns, asked.roles, asked.types):
+        print(json.dumps(row))
+
+
+if __name__ == "__main__":
+    main()

@@ -69,6 +69,15 @@ class Solver:
             others += self.buffer.sample(kind, 2 * size, rng, strategy=mix.others, exclude={*taken, *(s.id for s in others)})
         return chosen + [s for s in others if self._fits(s.task)][: size - len(chosen)]
 
+    def draw_one(self, kind: TaskType, since_step: int, rng: random.Random) -> StoredTask | None:
+        """One task where there are no batches, by the weights of `selfplay.solve_from`: of this step or later, else of any, first of those that teach.
+        None while the buffer has none of this type."""
+        others = MIXES[self.config.selfplay.solve_from].others
+        for only, since in ((self._teaches, since_step), (self._teaches, None), (None, None)):
+            for stored in self.buffer.sample(kind, 1, rng, others, since_step=since, only=only):
+                return stored
+        return None
+
     def _teaches(self, task: Candidate) -> bool:
         settings = self.config.selfplay
         return not retired(task, settings.retire_easy, settings.retire_hard, settings.retire_after)

@@ -112,6 +112,39 @@ def test_who_asks_again_by_the_same_number_answers_the_same_prompt(referee):
     assert texts == [messages(referee.propose(TaskType.DEDUCTION, 5).row.prompt.text).user] * 2
 
 
+def test_a_turn_to_solve_draws_what_was_proposed_and_a_seed_only_before(referee):
+    first = referee.draw(TaskType.DEDUCTION, 0)
+    assert first.is_seed
+    proposed = referee.propose(TaskType.DEDUCTION, 0)
+    referee.settle(proposed, Reply(PROPOSAL))
+    referee.earn(proposed, [1, 0])
+    assert referee.draw(TaskType.DEDUCTION, 0).id == first.id  # who asks again answers the same task
+    drawn = referee.draw(TaskType.DEDUCTION, 1)
+    assert drawn.id == proposed.task_id
+    referee.record(drawn, referee.grade(drawn.task, Reply("RESULT: 9")))
+    referee.record(drawn, referee.grade(drawn.task, Reply("RESULT: 8")))
+    counted = referee.buffer.get(drawn.id)
+    assert (counted.attempts, counted.solved) == (4, 2)
+
+
+def test_a_buffer_without_tasks_of_a_type_is_said(pool, tmp_path):
+    with TaskBuffer(tmp_path / "buffer.sqlite", 1000) as buffer:
+        with pytest.raises(UserError, match="the buffer holds no induction task"):
+            Referee(settings([]), pool, buffer).draw(TaskType.INDUCTION, 0)
+
+
+def test_a_task_with_nothing_left_to_teach_comes_last(pool, tmp_path):
+    with TaskBuffer(tmp_path / "buffer.sqlite", 1000) as buffer:
+        made = Referee(settings(["selfplay.retire_easy=0.9", "selfplay.retire_after=2"]), pool, buffer)
+        made.seed()
+        known = buffer.add(DEDUCTION, 1)
+        buffer.record(known, 4, 4)
+        assert made.draw(TaskType.DEDUCTION, 0).is_seed
+        for stored in buffer.tasks(TaskType.DEDUCTION):
+            buffer.record(stored.id, 4, 4)
+        assert made.draw(TaskType.DEDUCTION, 1) is not None
+
+
 def test_a_new_task_is_not_paid_before_somebody_tried_it(referee):
     proposed = referee.propose(TaskType.DEDUCTION, 0)
     referee.settle(proposed, Reply(PROPOSAL))

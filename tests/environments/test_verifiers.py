@@ -15,8 +15,11 @@ vf = pytest.importorskip("verifiers.v1", reason="verifiers 0.4 is in an environm
 
 from answers import CASES, PROPOSAL, row  # noqa: E402
 from chat_server import Answer, ChatServer  # noqa: E402
+from vllm_chat import PYTHON, VllmChat  # noqa: E402
 
+from azr_nemo.environments.referee import task_of  # noqa: E402
 from azr_nemo.errors import UserError  # noqa: E402
+from azr_nemo.rewards.learnability import learnability  # noqa: E402
 from azr_nemo.sandbox.executor import ExecutorUnavailable  # noqa: E402
 
 SETTINGS = ["executor.workers=1", "rollout.estimate_samples=4", "selfplay.induction_pairs=4"]
@@ -30,15 +33,21 @@ def environment(play: str, seeds: Path | None = None, **config: Any) -> Any:
 
 def episodes(env: Any, answer: Answer, tasks: int, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """One episode of each of the first tasks, one after another."""
+    with ChatServer(answer) as server:
+        return played(env, server.url, tasks, monkeypatch)
+
+
+def played(env: Any, url: str, tasks: int, monkeypatch: pytest.MonkeyPatch, times: int = 1) -> list[Any]:
+    """The same with the server at this address, so many times."""
     monkeypatch.setenv("STAND_IN_KEY", "none")
 
-    async def play(url: str) -> list[Any]:
+    async def play() -> list[Any]:
         context = vf.ModelContext(model="tiny", client=vf.EvalClientConfig(base_url=url, api_key_var="STAND_IN_KEY"))
         async with env.serving():
-            return [await env.run_slot(slot, context) for task in env.taskset.take(tasks) for slot in env.slots(task)]
+            slots = [slot for _ in range(times) for task in env.taskset.take(tasks) for slot in env.slots(task)]
+            return [await env.run_slot(slot, context) for slot in slots]
 
-    with ChatServer(answer) as server:
-        return asyncio.run(play(server.url))
+    return asyncio.run(play())
 
 
 @pytest.fixture
@@ -161,3 +170,42 @@ def test_an_unknown_setting_is_refused_in_a_sentence():
     env = environment("solve", settings=["reward.rihgt=1"])
     with pytest.raises(UserError, match=r"reward\.rihgt"):
         list(env.taskset)
+
+
+@pytest.mark.skipif(not PYTHON.is_file(), reason="a real vLLM behind the environment: `make vllm`, or AZR_VLLM_PYTHON=PYTHON")
+@pytest.mark.timeout(1500)
+def test_what_a_real_vllm_answers_is_scored_as_azr_nemo_grade_scores_it(seeds, tmp_path, monkeypatch):
+    """A tiny model with random weights: it is bound to a form, and free within it."""
+
+    def seat(**sampling: Any) -> dict[str, Any]:
+        return {"runtime": {"type": "subprocess"}, "sampling": {"max_tokens": 96, "temperature": 1.0, **sampling}}
+
+    def one_of(*texts: str) -> dict[str, Any]:
+        return seat(structured_outputs={"choice": texts})
+
+    with VllmChat(tmp_path) as server:
+        env = environment("solve", seeds, settings=["selfplay.task_types=[deduction]"], solver=one_of("RESULT: 7", "RESULT: 8", "RESULT"))
+        judge, answers = env.taskset.referee, []
+        for episode in played(env, server.url, 2, monkeypatch, times=6):
+            (trace,) = episode.traces
+            answer = trace.last_reply.removeprefix("RESULT").removeprefix(": ")
+            expected = judge.verify(task_of(trace.task.data.known), answer).score if answer else 0
+            assert (episode.ok, trace.metrics["score"]) == (True, expected)
+            answers.append(answer)
+        assert len(set(answers)) > 1
+
+        loop = {
+            "settings": ["selfplay.task_types=[deduction]", "seed=15"],
+            "proposer": one_of(PROPOSAL),
+            "solver": one_of("RESULT: 9", "RESULT: 8"),
+        }
+        (episode,) = played(environment("self_play", **loop), server.url, 1, monkeypatch)
+        proposer, *solvers = episode.traces
+        right = [trace.last_reply == "RESULT: 9" for trace in solvers]
+        assert [trace.rewards["solver"].score for trace in solvers] == [1.0 if is_right else -0.5 for is_right in right]
+        assert (proposer.last_reply, len(right), proposer.metrics["solve_rate"]) == (PROPOSAL, 4, sum(right) / 4)
+        assert proposer.rewards["proposer"].score == learnability(sum(right) / 4, judge.config.reward)
+
+        (episode,) = played(environment("self_play", settings=["seed=16"], proposer=seat()), server.url, 1, monkeypatch)
+        (trace,) = episode.traces  # what it says unbound is no task, and cut off
+        assert (trace.is_truncated, trace.rewards["proposer"].score) == (True, -1)
