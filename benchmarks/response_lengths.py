@@ -22,24 +22,21 @@ QUANTILES = 24
 
 
 def record(run_dir: Path) -> dict[str, Any]:
-    """Evenly spaced quantiles of the lengths of all responses of a role, as shares of the longest allowed."""
+    """Evenly spaced quantiles, from the shortest to the longest, of the lengths of all proposals and all answers, as shares of the longest allowed."""
     checkpoint = Checkpoints(run_dir, keep=1).find("auto")
     assert checkpoint, f"{run_dir} has no checkpoint"
     config = from_yaml(checkpoint.path / "config.yaml")
-    lengths: dict[Role, list[int]] = {role: [] for role in Role}
+    lengths: dict[str, list[int]] = {role.value: [] for role in Role}
     for rollout in read_rollouts(run_dir):
-        lengths[Role(rollout["role"])].append(rollout["response_tokens"])
+        if rollout["phase"] in lengths:  # estimates are answers too, but of new tasks alone
+            lengths[rollout["phase"]].append(rollout["response_tokens"])
     limits = {Role.PROPOSE: config.rollout.max_propose_tokens, Role.SOLVE: config.rollout.max_solve_tokens}
     shares = {
-        role.value: [round(sorted(found)[int((k + 0.5) * len(found) / QUANTILES)] / limits[role], 3) for k in range(QUANTILES)]
-        for role, found in lengths.items()
+        role.value: [round(sorted(found)[round(k * (len(found) - 1) / (QUANTILES - 1))] / limits[role], 3) for k in range(QUANTILES)]
+        for role in Role
+        if (found := lengths[role.value])
     }
-    return {
-        "recipe": config.recipe,
-        "steps": checkpoint.step,
-        "responses": {role.value: len(found) for role, found in lengths.items()},
-        **shares,
-    }
+    return {"recipe": config.recipe, "steps": checkpoint.step, "responses": {name: len(found) for name, found in lengths.items()}, **shares}
 
 
 def recorded() -> dict[Role, tuple[float, ...]]:
