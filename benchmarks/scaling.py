@@ -7,6 +7,7 @@ of a rollout replica. All else is as in the recipes: the published batch and len
 """
 
 import itertools
+from collections.abc import Iterator
 from dataclasses import replace
 
 from azr_nemo.errors import UserError
@@ -24,11 +25,17 @@ HEADS = (
 
 def fastest(config: RunConfig, nodes: int) -> Plan | None:
     """The plan with the shortest step that fits on so many nodes of eight GPUs, or None."""
-    shape, best = model_shape(config.model), None
-    for tensor, pipeline, rollout in itertools.product((1, 2, 4, 8), (1, 2, 4, 8), (1, 2, 4, 8)):
+    return min(layouts(config, nodes), key=lambda plan: plan.time.total, default=None)
+
+
+def layouts(config: RunConfig, nodes: int) -> Iterator[Plan]:
+    """The plans of all layouts that fit on so many nodes of eight GPUs; with placement=split every sixteenth of the GPUs may be samplers."""
+    shape, gpus = model_shape(config.model), 8 * nodes
+    samplers = range(max(1, gpus // 16), gpus, max(1, gpus // 16)) if config.placement == "split" else (0,)
+    for tensor, pipeline, rollout, sampling in itertools.product((1, 2, 4, 8), (1, 2, 4, 8), (1, 2, 4, 8), samplers):
         tried = replace(
             config,
-            cluster=replace(config.cluster, nodes=nodes),
+            cluster=replace(config.cluster, nodes=nodes, sampler_ranks=sampling),
             engine=replace(config.engine, tensor_parallel=tensor, pipeline_parallel=pipeline, sequence_parallel=tensor > 1),
             rollout=replace(config.rollout, tensor_parallel=rollout),
         )
@@ -36,9 +43,8 @@ def fastest(config: RunConfig, nodes: int) -> Plan | None:
             plan = make_plan(tried, shape=shape)
         except UserError:  # the model or the GPUs cannot be cut this way
             continue
-        if plan.fits and (best is None or plan.time.total < best.time.total):
-            best = plan
-    return best
+        if plan.fits:
+            yield plan
 
 
 def main() -> None:

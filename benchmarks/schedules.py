@@ -1,18 +1,22 @@
 """A step's schedule on a cluster that is pretended: the real driver, step and prompts, and an engine whose clock goes on by what the plan's model says.
 
     python benchmarks/schedules.py                              # 14B on 8, 64 and 512 GPUs, every schedule, beside the computed seconds
-    python benchmarks/schedules.py --picture docs/images/schedules.svg
+    python benchmarks/schedules.py --gpus 64 --picture docs/images/schedules.svg
 
-Each prompt of the step is dealt to a replica as in a run (megatron/generation.py), every response gets a recorded length, and each replica decodes
-its rows token by token at the plan's seconds for as many as are still alive; a response is handed to the step when it ends. No time passes for real,
-so that a busy machine changes nothing. Only kernels and the executor are pretended: what waits for what is the run's own doing.
+Each prompt of the step is dealt to a replica as in a run (megatron/generation.py), every response gets a recorded length (response_lengths.py), and each
+replica decodes its rows token by token at the plan's seconds for as many as are still alive; a response is handed to the step when it ends. With `split`
+a step is sampled in the run's own thread beside the update before (trainer/flight.py), by ranks of its own. No time passes for real, so that a busy
+machine changes nothing. Only kernels and the executor are pretended: what waits for what is the run's own doing. Each schedule has the layout, and the
+number of samplers, with the shortest computed step.
 """
 
 import argparse
 import heapq
+import io
 import random
 import re
 import tempfile
+import threading
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
@@ -20,7 +24,8 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
-from scaling import RECIPES, fastest
+from response_lengths import recorded
+from scaling import RECIPES, layouts
 
 from azr_nemo.megatron.generation import ExpectedLengths, deal, request_seed
 from azr_nemo.observe.console import Console
@@ -29,7 +34,7 @@ from azr_nemo.observe.pictures import PHASES
 from azr_nemo.observe.timing import PhaseClock
 from azr_nemo.planning.plan import Plan
 from azr_nemo.planning.run_settings import load_settings
-from azr_nemo.planning.step_time import batches, decode_seconds, decoded_together, prefill_seconds, step_time
+from azr_nemo.planning.step_time import decode_seconds, decoded_together, prefill_seconds, step_time
 from azr_nemo.rollout.engine import SampleRequest
 from azr_nemo.sandbox.executor import Executor, Limits, Outcome, Request, Status
 from azr_nemo.selfplay.buffer import TaskBuffer
@@ -43,31 +48,46 @@ from azr_nemo.settings.schema import RunConfig
 from azr_nemo.tasks import KINDS
 from azr_nemo.tasks.task import PromptOptions, Proposal, Role, Task, TaskType
 from azr_nemo.trainer.driver import Driver
+from azr_nemo.trainer.flight import Flight
 
-# Lengths of responses as shares of the longest allowed, evenly spaced quantiles of what a small model wrote in four steps (192 each).
-RECORDED = {
-    Role.PROPOSE: (
-        0.018, 0.089, 0.116, 0.143, 0.152, 0.161, 0.179, 0.196, 0.196, 0.223, 0.241, 0.268,
-        0.304, 0.33, 0.348, 0.393, 0.446, 0.5, 0.536, 0.58, 0.616, 0.688, 0.741, 0.911,
-    ),
-    Role.SOLVE: (
-        0.042, 0.056, 0.056, 0.069, 0.083, 0.097, 0.097, 0.111, 0.111, 0.111, 0.125, 0.125,
-        0.139, 0.139, 0.139, 0.153, 0.167, 0.167, 0.194, 0.194, 0.222, 0.278, 0.375, 0.986,
-    ),
-}  # fmt: skip
 GPUS = (8, 64, 512)
+ARMS = {  # schedule and staleness; with one the ranks are split
+    "sequential": ("sequential", 0),
+    "merged": ("merged", 0),
+    "pipelined": ("pipelined", 0),
+    "sequential, split": ("sequential", 1),
+    "pipelined, split": ("pipelined", 1),
+}
 STEPS = 6
-SETTLED = 2  # steps left out of the means: a pipelined run's first has a batch of its own
+SETTLED = 2  # steps left out of the means: a pipelined run's first has a batch of its own, and with staleness nothing goes on beside it
+RECORDED = recorded()
 
 
 class Clock:
-    """Seconds that pass when somebody says so."""
+    """Seconds that pass when somebody says so. The thread that samples beside an update has its own, from `fork` on; `join` waits for the later."""
 
     def __init__(self) -> None:
-        self.seconds = 0.0
+        self._own = self._beside = 0.0
+
+    @property
+    def seconds(self) -> float:
+        return self._beside if threading.current_thread().name == "sampling" else self._own
+
+    @seconds.setter
+    def seconds(self, value: float) -> None:
+        if threading.current_thread().name == "sampling":
+            self._beside = value
+        else:
+            self._own = value
 
     def now(self) -> float:
         return self.seconds
+
+    def fork(self) -> None:
+        self._beside = self._own
+
+    def join(self) -> None:
+        self._own = max(self._own, self._beside)
 
 
 class AdderExecutor(Executor):
@@ -91,14 +111,18 @@ class AdderExecutor(Executor):
 
 @dataclass
 class SimulatedEngine:
-    """azr_nemo.selfplay.exchange.Engine on a pretended cluster. Every proposal is a new task, as the plan assumes."""
+    """azr_nemo.selfplay.exchange.Engine on a pretended cluster. Every proposal is a new task, as the plan assumes. updates, version: of the trainer's
+    weights and of the samplers'. sampled, learnt: seconds of all ranks in which they were at it."""
 
     plan: Plan
     config: RunConfig
     options: PromptOptions
     clock: Clock
     updates: int = 0
+    version: int = 0
     written: int = 0
+    sampled: float = 0.0
+    learnt: float = 0.0
     tokenizer: Any = None
 
     def __post_init__(self) -> None:
@@ -111,13 +135,16 @@ class SimulatedEngine:
         requests = [self._request(prompt, request_seed(seed, place)) for place, prompt in enumerate(batch.prompts)]
         drawn = [self._lengths(prompt, request.seed) for prompt, request in zip(batch.prompts, requests, strict=True)]
         expected = [self.lengths.of(kind, request.max_new_tokens) for kind, request in zip(kinds, requests, strict=True)]
-        pieces = deal(requests, expected, size.layout.ranks, size.rollouts.tensor)
+        pieces = deal(requests, expected, size.sampling_ranks, size.rollouts.tensor)
         ends: list[tuple[float, int, int]] = []
         for rank in sorted({piece.rank for piece in pieces}):
             mine = [piece for piece in pieces if piece.rank == rank]
             samples = [(piece.index, piece.first + k) for piece in mine for k in range(piece.count)]
-            began = self.clock.now() + prefill_seconds(size, hardware, len(mine))
-            ends += self._decoded(began, [(drawn[index][k], index, k) for index, k in samples])
+            began = self.clock.now()
+            prefilled = began + prefill_seconds(size, hardware, len(mine))
+            decoded = self._decoded(prefilled, [(drawn[index][k], index, k) for index, k in samples])
+            self.sampled += size.rollouts.tensor * (decoded[-1][0] - began)
+            ends += decoded
         answers: list[list[Completion]] = [[None] * prompt.samples for prompt in batch.prompts]  # type: ignore[list-item]
         for ended, index, k in sorted(ends):
             self.clock.seconds = ended
@@ -165,12 +192,20 @@ class SimulatedEngine:
         else:  # an answer as far as form goes
             answer = adder(1) if prompt.type is TaskType.INDUCTION else str(self.written)
             text = kind.answer_text(answer, self.options)
-        return Completion(text, (0,), (0,) * tokens, (-1.0,) * tokens, True, self.updates)
+        return Completion(text, (0,), (0,) * tokens, (-1.0,) * tokens, True, self.version)
 
-    def update(self, batch: TrainingBatch) -> dict[str, float]:
-        self.clock.seconds += self.time.update + self.time.gradients + self.time.refit
+    def update(self, batch: TrainingBatch, refit: bool = True) -> dict[str, float]:
+        self.clock.seconds += self.time.learning
+        self.learnt += self.plan.size.layout.ranks * self.time.learning
         self.updates += 1
-        return {"refit_s": self.time.refit}
+        if refit:
+            self.refit()
+        return {"refit_s": self.time.refit if refit else 0.0}
+
+    def refit(self) -> None:
+        self.clock.seconds += self.time.refit
+        self.learnt += self.plan.size.ranks * self.time.refit
+        self.version = self.updates
 
 
 def adder(number: int) -> str:
@@ -179,55 +214,71 @@ def adder(number: int) -> str:
 
 @dataclass(frozen=True)
 class Simulated:
-    """What came of a schedule on so many GPUs. seconds, tokens: of a step, mean over the settled ones; spans: of the settled steps, end to end."""
+    """What came of a schedule on so many GPUs, over the settled steps. seconds, tokens: of a step. used: share of all ranks' time in which they sample,
+    learn or hand weights over. ages: updates between the weights that drew rows and those that learn from them. spans: end to end."""
 
     plan: Plan
-    computed_s: float
     seconds: float
     tokens: float
+    used: float
+    ages: set[int]
     spans: list[Span]
 
 
-def planned(config: RunConfig, plan: Plan, schedule: str) -> Plan:
-    """The plan with the work of the recorded lengths, by this schedule."""
-    work, rollout = plan.size.work, config.rollout
-    mean = {role: sum(shares) / len(shares) for role, shares in RECORDED.items()}
-    work = replace(
-        work,
-        mean_propose=round(mean[Role.PROPOSE] * rollout.max_propose_tokens),
-        mean_solve=round(mean[Role.SOLVE] * rollout.max_solve_tokens),
-    )
-    size = replace(plan.size, work=work, schedule=schedule)
+def scheduled(config: RunConfig, schedule: str, staleness: int) -> RunConfig:
+    """With staleness the ranks are split."""
+    selfplay = replace(config.selfplay, schedule=schedule, staleness=staleness)
+    return replace(config, placement="split" if staleness else "colocated", selfplay=selfplay)
+
+
+def planned(config: RunConfig, plan: Plan) -> Plan:
+    """The plan with the work of the recorded lengths."""
+    limits = {Role.PROPOSE: config.rollout.max_propose_tokens, Role.SOLVE: config.rollout.max_solve_tokens}
+    means = {f"mean_{role}": round(sum(RECORDED[role]) / len(RECORDED[role]) * limits[role]) for role in Role}
+    size = replace(plan.size, work=replace(plan.size.work, **means))
     return replace(plan, size=size, time=step_time(size, plan.hardware))
 
 
 def simulate(config: RunConfig, plan: Plan) -> Simulated:
     """A run of STEPS steps."""
-    schedule = plan.size.schedule
+    config = replace(config, selfplay=replace(config.selfplay, steps=STEPS + config.selfplay.staleness))
     options = PromptOptions(style="completion", pairs=config.selfplay.induction_pairs)
     clock = Clock()
     engine = SimulatedEngine(plan, config, options, clock)
     executor = AdderExecutor()
     spans: list[Span] = []
-    seconds, tokens = [], []
+    seconds, tokens, busy = [], [], []
+    ages: set[int] = set()
     with tempfile.TemporaryDirectory() as folder, TaskBuffer(Path(folder) / "tasks.sqlite", config.selfplay.buffer_capacity) as buffer:
         for kind in TaskType:
             for number in range(1, config.selfplay.batch_size + 1):
                 buffer.add(seed(kind, number, options.pairs), 0, seed=True)
         proposer = Proposer(buffer, Validator(executor, Limits()), options, config, lambda text: True)
         solver = Solver(buffer, Verifier(executor, Limits()), options, config, lambda text: True, lambda text: [0])
-        play = SelfPlay(proposer, solver, SCHEDULES[schedule])
-        driver = Driver(engine, PhaseClock(clock.now), Console("json", open("/dev/null", "w", encoding="utf-8")), config.seed)  # type: ignore[arg-type]  # noqa: SIM115
-        for step in range(1, STEPS + 1):
-            driver.tokens, began = 0, clock.now()
+        play = SelfPlay(proposer, solver, SCHEDULES[config.selfplay.schedule])
+        console = Console("json", io.StringIO())
+        driver = Driver(engine, PhaseClock(clock.now), console, config.seed)  # type: ignore[arg-type]
+        ahead = Driver(engine, PhaseClock(clock.now), console, config.seed, driver.lanes)  # type: ignore[arg-type]
+        flight = Flight(play, driver, ahead, {})
+        for step in range(1, STEPS + 1):  # as in azr_nemo/trainer/loop.py
+            began, worked = clock.now(), engine.sampled + engine.learnt
             driver.lanes.lap()
-            driver.update(driver.drive(play.step(step), f"step/{step}").batch)
+            sampled = flight.take(step)
+            clock.fork()
+            with flight.sampling(step):
+                driver.update(sampled.result.batch, refit=not flight.staleness)
+            clock.join()
+            if flight.staleness:
+                driver.refit()
             if step > SETTLED:
+                offset = sum(seconds)
                 seconds.append(clock.now() - began)
-                tokens.append(driver.tokens)
-                offset = sum(seconds[:-1])
+                tokens.append(sampled.tokens)
+                busy.append(engine.sampled + engine.learnt - worked)
+                ages |= {step - 1 - version for version in sampled.result.batch.versions.tolist()}
                 spans += [Span(span.lane, span.began + offset, span.ended + offset) for span in driver.lanes.lap()]
-    return Simulated(plan, plan.time.total, sum(seconds) / len(seconds), sum(tokens) / len(tokens), spans)
+    whole = sum(seconds)
+    return Simulated(plan, whole / len(seconds), sum(tokens) / len(tokens), sum(busy) / (whole * plan.size.ranks), ages, spans)
 
 
 def seed(kind: TaskType, number: int, pairs: int) -> Task:
@@ -236,24 +287,30 @@ def seed(kind: TaskType, number: int, pairs: int) -> Task:
 
 
 def draw(found: dict[tuple[int, str], Simulated], out: Path) -> None:
-    """Two steps of each schedule: a lane for each phase."""
+    """The same seconds of each schedule: a lane for each phase."""
     mpl.use("Agg")
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(len(found), 1, figsize=(9, 1.35 * len(found)), sharex=False, layout="constrained")
-    for plot, ((gpus, schedule), result) in zip(axes, found.items(), strict=True):
+    figure, axes = plt.subplots(len(found), 1, figsize=(9, 1.45 * len(found)), sharex=True, layout="constrained")
+    for plot, ((gpus, arm), result) in zip(axes, found.items(), strict=True):
         lanes = [lane for lane in ORDER if any(span.lane == lane for span in result.spans)]
         for span in result.spans:
             plot.barh(lanes.index(span.lane), span.ended - span.began, left=span.began, color=PHASES[span.lane], height=0.8)
-        slowest = max(other.seconds for (count, _), other in found.items() if count == gpus)
-        plot.set_xlim(0, 2 * slowest)
         plot.set_yticks(range(len(lanes)), lanes, fontsize=7)
         plot.invert_yaxis()
-        plot.set_title(f"{gpus} GPUs, {schedule}: {result.seconds:.0f} s a step", fontsize=8, loc="left")
+        plot.set_title(
+            f"{arm}, {ranks_text(result.plan, gpus)}: {result.seconds:.0f} s a step, {result.used:.0%} used", fontsize=8, loc="left"
+        )
         plot.tick_params(axis="x", labelsize=7)
+    axes[-1].set_xlim(0, min(max(span.ended for span in result.spans) for result in found.values()))
     axes[-1].set_xlabel("seconds", fontsize=8)
     out.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(out, metadata={"Date": None})
+
+
+def ranks_text(plan: Plan, gpus: int) -> str:
+    size = plan.size
+    return f"{size.layout.ranks} GPUs train, {size.samplers} sample" if size.samplers else f"{gpus} GPUs do both"
 
 
 def main() -> None:
@@ -264,19 +321,21 @@ def main() -> None:
     args = parser.parse_args()
     config = load_settings([f"recipe={RECIPES[args.model]}", "selfplay.solve_from=previous", "selfplay.prompt_style=completion"])
     found: dict[tuple[int, str], Simulated] = {}
-    print("| GPUs | schedule | batches | computed s | simulated s | apart | simulated tokens/s | over sequential |")
-    print("|---|---|---|---|---|---|---|---|")
+    print(
+        "| GPUs | schedule | train: TP x PP x DP | sample: GPUs, TP | computed s | simulated s | apart | tokens/s | over sequential | used |"
+    )
+    print("|" + "---|" * 10)
     for gpus in args.gpus:
-        layout = fastest(config, gpus // 8)
-        assert layout is not None
-        for schedule in SCHEDULES:
-            plan = planned(config, layout, schedule)
-            result = found[gpus, schedule] = simulate(config, plan)
+        for arm, (schedule, staleness) in ARMS.items():
+            tried = scheduled(config, schedule, staleness)
+            plan = min((planned(tried, plan) for plan in layouts(tried, gpus // 8)), key=lambda plan: plan.time.total)
+            result = found[gpus, arm] = simulate(tried, plan)
+            size, computed, base = plan.size, plan.time.total, found[gpus, "sequential"]
             speed = result.tokens / result.seconds
-            base = found[gpus, "sequential"]
             print(
-                f"| {gpus} | {schedule} | {'; '.join(batches(plan.size))} | {result.computed_s:.1f} | {result.seconds:.1f} | "
-                f"{result.seconds / result.computed_s - 1:+.1%} | {speed:.0f} | {speed / (base.tokens / base.seconds):.2f}x |",
+                f"| {gpus} | {arm} | {size.layout.tensor} x {size.layout.pipeline} x {size.layout.data} | {size.sampling_ranks}, {size.rollouts.tensor} | "
+                f"{computed:.1f} | {result.seconds:.1f} | {result.seconds / computed - 1:+.1%} | {speed:.0f} | "
+                f"{speed / (base.tokens / base.seconds):.2f}x | {result.used:.0%} |",
                 flush=True,
             )
     if args.picture:

@@ -25,7 +25,7 @@ def model(config: RunConfig) -> Iterator[Finding]:
     """Layout, memory, files and tokenizer of the recipe's model."""
     try:
         shape = model_shape(config.model)
-        ranks = int(os.environ.get("WORLD_SIZE") or ranks_of(config))
+        ranks = int(os.environ["WORLD_SIZE"]) - config.sampler_ranks if "WORLD_SIZE" in os.environ else ranks_of(config)
         check_layout(shape, config.engine.tensor_parallel, config.engine.pipeline_parallel, ranks)
     except UserError as problem:
         yield error("model", str(problem), "change the setting that the sentence names")
@@ -60,7 +60,7 @@ def size(config: RunConfig) -> Finding:
         plan = make_plan(config)
     except UserError as problem:
         return error("memory", str(problem), "change the setting that the sentence names")
-    found = f"{plan.memory.peak / 1e9:.1f} GB at the peak (computed) of {plan.size.capacity / 1e9:.0f} GB"
+    found = f"{plan.peak / 1e9:.1f} GB at the peak (computed) of {plan.size.capacity / 1e9:.0f} GB"
     return Finding("memory", found) if plan.fits else error("memory", found, nearest(config))
 
 

@@ -61,7 +61,7 @@ def start(
         dist.init_process_group(platform.backend, store=dist.PrefixStore(name, store), rank=own, world_size=of, timeout=timeout)
         _watchdog = Watchdog(store, rank, world, watchdog_s, on_device=platform.device.type == "cuda")
         if samplers and (samples or rank == 0):
-            _link = Link(store, own + 1 if samples else 0, samplers + 1, timeout)
+            _link = Link(store, own + 1 if samples else 0, samplers + 1, timeout, platform.device)
         _samples_group = dist.new_group(backend="gloo", timeout=timeout)
         atexit.register(stop)
         if samples:

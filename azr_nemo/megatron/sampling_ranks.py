@@ -30,7 +30,9 @@ class RemoteSamplers(RolloutEngine):
         announce(Command("refit", {"version": version}), self.link.broadcast)
         for name, tensor in weights:
             told = {"name": name, "dtype": str(tensor.dtype), "shape": list(tensor.shape)}
-            announce(Command("tensor", told, (tensor.detach().cpu().contiguous().view(-1).view(torch.uint8),)), self.link.broadcast)
+            announce(Command("tensor", told), self.link.broadcast)
+            if tensor.numel():
+                self.link.hand_over(tensor.detach().to(self.link.device).contiguous().view(-1).view(torch.uint8))
         announce(Command("refitted"), self.link.broadcast)
         self.version = version
 
@@ -83,7 +85,7 @@ def serve_samples(config: RunConfig, model_dir: Path, met: Callable[[], None] = 
             name = command.name
             with distributed.phase(name):
                 if name == "refit":
-                    rollout.refit(_weights(link), command.settings["version"])
+                    rollout.refit(received_weights(link), command.settings["version"])
                 else:
                     sample_everywhere(rollout, *decode_requests(command.tensors), channel=link)
             name = "waiting for a command"
@@ -104,9 +106,12 @@ def _next(link: Link) -> Command:
         return receive(link.broadcast)
 
 
-def _weights(link: Link) -> Iterator[tuple[str, Tensor]]:
+def received_weights(link: Link) -> Iterator[tuple[str, Tensor]]:
     """The weight stream, as rank 0 sends it."""
     while (command := receive(link.broadcast)).name == "tensor":
         dtype = getattr(torch, command.settings["dtype"].removeprefix("torch."))
+        tensor = torch.empty(command.settings["shape"], dtype=dtype, device=link.device)
+        if tensor.numel():
+            link.hand_over(tensor.view(-1).view(torch.uint8))
         distributed.advance()
-        yield command.settings["name"], command.tensors[0].view(dtype).view(command.settings["shape"])
+        yield command.settings["name"], tensor

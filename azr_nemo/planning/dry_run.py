@@ -107,7 +107,7 @@ def describe(config: RunConfig) -> list[str]:
     engine, selfplay, rollout = config.engine, config.selfplay, config.rollout
     data = ranks // (engine.tensor_parallel * engine.pipeline_parallel)
     replica = _replica_size(config)
-    replicas = ranks // replica
+    replicas = (config.sampler_ranks or ranks) // replica
     path = Path(config.model.path).expanduser()
     present = ":" in config.model.path or (path.exists() if engine.name == "aligner" else not missing_parts(path))
     types = len(selfplay.task_types)
@@ -125,7 +125,8 @@ def describe(config: RunConfig) -> list[str]:
         f"model: {shape.family}, {total_parameters(shape) / 1e6:,.0f} million parameters, {config.model.path}"
         + ("" if present else ", which is not there yet: give its directory as model.path=DIR"),
         f"layout: {_count(ranks, 'rank')}{place} = tensor parallel {engine.tensor_parallel} x pipeline parallel {engine.pipeline_parallel} "
-        f"x data parallel {data}; engine {engine.name}",
+        f"x data parallel {data}; engine {engine.name}"
+        + (f"; {_count(config.sampler_ranks, 'rank')} more to sample" if config.sampler_ranks else ""),
         f"rollouts: {rollout.name}, {_count(replicas, 'replica')} of {_count(replica, 'rank')}",
         f"a step: {rows:,} rows in one update ({selfplay.batch_size} answers and {selfplay.proposed} proposals per task type), {share:,} for a "
         f"data-parallel rank; at most {estimates:,} estimates ({rollout.estimate_samples} a proposal)",

@@ -68,8 +68,29 @@ class Memory:
 
 
 def memory(size: Sizing) -> Memory:
-    """Of the rank that needs most: that of the pipeline stage with the highest peak."""
+    """Of the rank that needs most of those that train: that of the pipeline stage with the highest peak."""
     return max((stage_memory(size, stage) for stage in range(size.layout.pipeline)), key=lambda found: found.peak)
+
+
+def sampler_memory(size: Sizing) -> Memory:
+    """Of a rank that samples; where others do nothing else, of one of those."""
+    if not size.samplers:
+        return memory(size)
+    replica = replica_bytes(size)
+    holes = 0.0 if size.accelerated else HOLES
+    return Memory(0, 0, 0, 0, 0, replica, _rollout_cache(size, replica), size.rollouts.pooled, False, holes)
+
+
+def _rollout_cache(size: Sizing, held: int) -> int:
+    """Keys and values on a rank that has `held` bytes already when the rollout engine starts."""
+    if not size.rollouts.pooled:
+        return decode_bytes(size)
+    if size.padded:
+        # NeMo-Aligner's engine has room for its rows, and stays.
+        return cache_bytes(size, size.rollouts.rows * (size.rollouts.prompt + size.rollouts.response))
+    if not size.accelerated:
+        return size.rollouts.pool
+    return int(size.rollouts.fraction * max(0, size.capacity - held))
 
 
 def stage_memory(size: Sizing, stage: int) -> Memory:
@@ -82,19 +103,12 @@ def stage_memory(size: Sizing, stage: int) -> Memory:
     masters = learnt * FP32 if size.width < FP32 else 0
     moments = 2 * learnt * FP32
     shards = size.layout.data if size.distributed_optimizer else 1
-    replica = replica_bytes(size)
-    reserved = size.rollouts.pooled
-    if reserved and size.padded:
-        # NeMo-Aligner's engine has room for its rows, and stays.
-        cache = cache_bytes(size, size.rollouts.rows * (size.rollouts.prompt + size.rollouts.response))
-    elif reserved and not size.accelerated:
-        cache = size.rollouts.pool
-    elif reserved:
-        # Its pool is taken when it starts, which is before the first update makes Adam's moments.
-        free = size.capacity - weights - gradients - masters // shards - replica
-        cache = int(size.rollouts.fraction * max(0, free))
-    else:
-        cache = decode_bytes(size)
+    replica = cache = 0
+    if not size.samplers:
+        replica = replica_bytes(size)
+        # A pool is taken when it starts, which is before the first update makes Adam's moments.
+        cache = _rollout_cache(size, weights + gradients + masters // shards + replica)
+    reserved = size.rollouts.pooled and not size.samplers
     activations, scratch = training_bytes(size, stage)
     asleep = size.rollouts.name == "torch"
     holes = 0.0 if size.accelerated else HOLES
@@ -232,10 +246,9 @@ def decode_bytes(size: Sizing) -> int:
 
 def rows_of_rank(size: Sizing) -> int:
     """Samples that one replica is asked for at a time, in the largest phase."""
-    replicas = max(1, size.layout.ranks // size.rollouts.tensor)
     work = size.work
     phases = ((work.propose, 1), (work.estimate, work.estimate_samples), (work.solve, work.solve_samples))
-    return max(-(-prompts // replicas) * samples for prompts, samples in phases)
+    return max(-(-prompts // size.replicas) * samples for prompts, samples in phases)
 
 
 def checkpoint_bytes(parameters: int, width: int) -> int:

@@ -11,7 +11,7 @@ from transformers import PretrainedConfig
 from azr_nemo.errors import UserError
 from azr_nemo.megatron.architecture import check_layout, read_architecture
 from azr_nemo.models.shape import model_shape
-from azr_nemo.planning.memory import Memory, cache_bytes, memory
+from azr_nemo.planning.memory import Memory, cache_bytes, memory, sampler_memory
 from azr_nemo.planning.sizing import Sizing, ranks_of, sizing
 from azr_nemo.planning.step_time import Hardware, StepTime, cpu, gpu, step_time
 from azr_nemo.settings.schema import RunConfig
@@ -23,13 +23,20 @@ Change = dict[str, Any]
 
 @dataclass(frozen=True)
 class Plan:
-    """What a recipe needs. recipe: its name. hardware: one of its ranks'."""
+    """What a recipe needs. recipe: its name. hardware: one of its ranks'. memory: of the rank that needs most of those that train. sampler: of one
+    that only samples, where there are such."""
 
     recipe: str
     size: Sizing
     hardware: Hardware
     memory: Memory
     time: StepTime
+    sampler: Memory | None = None
+
+    @property
+    def peak(self) -> int:
+        """Bytes of the rank that needs most of all."""
+        return max(self.memory.peak, self.sampler.peak if self.sampler else 0)
 
     @property
     def fits(self) -> bool:
@@ -48,14 +55,15 @@ def make_plan(config: RunConfig, mean_prompt: int = 0, mean_response: int = 0, s
     shape = shape or model_shape(config.model)
     size = _size(config, shape, mean_prompt, mean_response)
     hardware = gpu(config.cluster.gpu_memory_gb) if size.accelerated else cpu(width=size.width)
-    return Plan(config.recipe, size, hardware, memory(size), step_time(size, hardware))
+    sampler = sampler_memory(size) if size.samplers else None
+    return Plan(config.recipe, size, hardware, memory(size), step_time(size, hardware), sampler)
 
 
 def fits(size: Sizing) -> bool:
-    """Whether the rank that needs most fits, and the pool of trtllm or vllm holds the longest sample."""
-    found = memory(size)
+    """Whether the ranks that need most fit, and the pool of trtllm or vllm holds the longest sample."""
+    sampler = sampler_memory(size)
     longest = cache_bytes(size, size.rollouts.prompt + size.rollouts.response)
-    return found.peak <= size.capacity and (not found.reserved or found.cache >= longest)
+    return max(memory(size).peak, sampler.peak) <= size.capacity and (not sampler.reserved or sampler.cache >= longest)
 
 
 def nearest_that_fits(config: RunConfig, memory_gb: int = 0) -> tuple[Change, Plan] | None:

@@ -93,7 +93,8 @@ class Sizing:
     this machine's memory. padded: rows are padded and every position reaches the output layer, as in NeMo-Aligner. mini_batches: optimizer steps
     of an update. fp32_logits: the head's products are in fp32. offload_gradients: there are none while sampling. schedule: which phases of a
     step share a batch. lora: adapters, which then learn alone. frozen: the embedding and the output layer are not
-    trained (one stage)."""
+    trained (one stage). samplers: ranks beside those of the layout that only sample; 0: those of the layout do both. staleness: updates between
+    the weights that sample and those that learn; above 0 both go on at the same time."""
 
     model: Architecture
     layout: Layout
@@ -114,6 +115,21 @@ class Sizing:
     schedule: str = "sequential"
     lora: LoraConfig = field(default_factory=LoraConfig)
     frozen: bool = False
+    samplers: int = 0
+    staleness: int = 0
+
+    @property
+    def ranks(self) -> int:
+        return self.layout.ranks + self.samplers
+
+    @property
+    def sampling_ranks(self) -> int:
+        return self.samplers or self.layout.ranks
+
+    @property
+    def replicas(self) -> int:
+        """Groups of ranks that sample together."""
+        return max(1, self.sampling_ranks // self.rollouts.tensor)
 
     @property
     def accelerated(self) -> bool:
@@ -129,10 +145,10 @@ class Sizing:
 def sizing(config: RunConfig, model: Architecture, mean_prompt: int = 0, mean_response: int = 0) -> Sizing:
     """A recipe's numbers. mean_prompt, mean_response: tokens; 0 takes a quarter of what the recipe allows.
 
-    The layout must have passed `check_layout`. Raises UserError when a replica of the rollout engine does not divide the GPUs.
+    The layout must have passed `check_layout`. Raises UserError when a replica of the rollout engine does not divide the GPUs that sample.
     """
     engine, cluster = config.engine, config.cluster
-    ranks = ranks_of(config)
+    ranks, samplers = ranks_of(config), config.sampler_ranks
     size = engine.tensor_parallel * engine.pipeline_parallel
     layout = Layout(engine.tensor_parallel, engine.pipeline_parallel, ranks // size, engine.sequence_parallel)
     rollout = config.rollout
@@ -152,10 +168,10 @@ def sizing(config: RunConfig, model: Architecture, mean_prompt: int = 0, mean_re
         response=response,
         pool=rollout.vllm.cpu_cache_mb << 20,
     )
-    if ranks % rollouts.tensor:
+    if (samplers or ranks) % rollouts.tensor:
+        whose = "cluster.sampler_ranks" if samplers else "cluster.nodes x cluster.gpus_per_node"
         raise UserError(
-            f"rollout.tensor_parallel={rollouts.tensor} does not divide the {ranks} GPUs of cluster.nodes x cluster.gpus_per_node: "
-            "use a divisor of them"
+            f"rollout.tensor_parallel={rollouts.tensor} does not divide the {samplers or ranks} GPUs of {whose}: use a divisor of them"
         )
     limit = engine.micro_batch_tokens
     most = 1 if cluster.gpus_per_node else max(work.solve_samples, work.estimate_samples * config.selfplay.reuse_estimates)
@@ -184,12 +200,19 @@ def sizing(config: RunConfig, model: Architecture, mean_prompt: int = 0, mean_re
         schedule=config.selfplay.schedule,
         lora=config.model.lora,
         frozen=not config.optim.train_embeddings,
+        samplers=samplers,
+        staleness=config.selfplay.staleness,
     )
 
 
 def ranks_of(config: RunConfig) -> int:
-    """One for each GPU of the cluster that the recipe is made for; on a CPU one for each node."""
-    return config.cluster.nodes * max(1, config.cluster.gpus_per_node)
+    """Those that train, of one for each GPU of the cluster that the recipe is made for; on a CPU one for each node. Raises UserError where all sample."""
+    ranks = config.cluster.nodes * max(1, config.cluster.gpus_per_node)
+    if ranks <= config.sampler_ranks:
+        raise UserError(
+            f"cluster.sampler_ranks={config.sampler_ranks} leaves none of the {ranks} ranks of cluster.nodes x cluster.gpus_per_node to train: lower it"
+        )
+    return ranks - config.sampler_ranks
 
 
 def machine_memory() -> int:

@@ -1,10 +1,11 @@
 """Seconds of one step of self-play, from its operations and bytes: generation reads weights and keys and values for every token, prefill and
 training multiply. Executing programs overlaps generation and is left out."""
 
+import math
 import os
 from dataclasses import dataclass
 
-from azr_nemo.planning.memory import FP32, cache_bytes, memory
+from azr_nemo.planning.memory import FP32, cache_bytes, sampler_memory
 from azr_nemo.planning.parameters import multiplied_parameters, stage_adapters, stage_parameters, total_parameters
 from azr_nemo.planning.sizing import Sizing
 
@@ -61,7 +62,8 @@ OPTIMIZER_BYTES = 34  # read and written for a parameter: gradient twice, master
 @dataclass(frozen=True)
 class StepTime:
     """Seconds of each batch that is sampled, by the names of its phases. update: products, pipeline's idling and tensor-parallel traffic; gradients:
-    their reduction and the optimizer. mfu: of the update, of all GPUs' peak, recomputation not counted."""
+    their reduction and the optimizer. mfu: of the update, of the peak of all GPUs that train, recomputation not counted. beside: the next step is
+    sampled while this one is learnt from."""
 
     batches: dict[str, float]
     update: float
@@ -70,14 +72,21 @@ class StepTime:
     sampled_tokens: int
     trained_tokens: int
     mfu: float
+    beside: bool = False
 
     @property
     def generation(self) -> float:
         return sum(self.batches.values())
 
     @property
+    def learning(self) -> float:
+        return self.update + self.gradients
+
+    @property
     def total(self) -> float:
-        return self.generation + self.update + self.gradients + self.refit
+        """Weights are handed over when both have ended."""
+        both = max(self.generation, self.learning) if self.beside else self.generation + self.learning
+        return both + self.refit
 
 
 def step_time(size: Sizing, hardware: Hardware) -> StepTime:
@@ -94,7 +103,15 @@ def step_time(size: Sizing, hardware: Hardware) -> StepTime:
         + (work.estimate * work.estimate_samples + work.solve * work.solve_samples) * work.mean_solve,
         trained_tokens=work.trained_tokens,
         mfu=operations / (update * size.layout.ranks * hardware.flops),
+        beside=size.samplers > 0 and size.staleness > 0,
     )
+
+
+def utilisation(size: Sizing, time: StepTime) -> float:
+    """Share of all ranks' time in which they sample, learn or hand weights over; in the rest some wait for the others. All that sample together
+    are taken to end together."""
+    busy = size.sampling_ranks * time.generation + size.layout.ranks * time.learning + size.ranks * time.refit
+    return busy / (size.ranks * time.total)
 
 
 @dataclass(frozen=True)
@@ -133,8 +150,7 @@ def generation_seconds(size: Sizing, hardware: Hardware, prompts: int, samples: 
 
 def batch_seconds(size: Sizing, hardware: Hardware, *phases: Asked) -> float:
     """One batch: every replica samples its share of the prompts. A batch has no fewer decode steps than its longest sample has tokens."""
-    replicas = max(1, size.layout.ranks // size.rollouts.tensor)
-    shares = [-(-asked.prompts // replicas) for asked in phases]
+    shares = [-(-asked.prompts // size.replicas) for asked in phases]
     samples = [share * asked.samples for share, asked in zip(shares, phases, strict=True)]
     tokens = sum(count * asked.mean for count, asked in zip(samples, phases, strict=True))
     context = size.work.mean_prompt + round(
@@ -148,7 +164,7 @@ def decoded_together(size: Sizing, samples: int, context: int) -> int:
     """Of so many samples on one replica, those whose keys and values it holds at a time. context: tokens of each, prompt included."""
     rows = min(size.rollouts.rows, samples)
     if size.rollouts.pooled:
-        rows = max(1, min(rows, memory(size).cache // max(1, cache_bytes(size, context))))
+        rows = max(1, min(rows, sampler_memory(size).cache // max(1, cache_bytes(size, context))))
     return rows
 
 
@@ -215,16 +231,20 @@ def gradient_seconds(size: Sizing, hardware: Hardware) -> float:
 
 
 def refit_seconds(size: Sizing, hardware: Hardware) -> float:
-    """The weight stream: slices sent through the stages, gathered over tensor-parallel ranks, copied into the replica, bucket by bucket where that
-    is another process."""
+    """The weight stream: slices sent through the stages, gathered over tensor-parallel ranks, sent to the ranks that only sample, copied into the
+    replica, bucket by bucket where that is another process."""
     layout, whole = size.layout, total_parameters(size.model) * size.width
     seconds = 3 * whole / (hardware.bandwidth * hardware.reading)
     if layout.tensor > 1:
         seconds += whole * (layout.tensor - 1) / layout.tensor / _link(size, hardware, layout.tensor)
     if layout.pipeline > 1:
         seconds += whole / layout.tensor / _link(size, hardware, layout.ranks)
+    if size.samplers:
+        # One stream that each passes on (NCCL); on a CPU each tensor whole, along the branches of a tree (gloo).
+        rounds = 1 if size.accelerated else math.ceil(math.log2(size.samplers + 1))
+        seconds += rounds * whole / _link(size, hardware, size.ranks)
     if size.rollouts.pooled and not size.padded:
-        seconds += -(-whole // BUCKET_BYTES) * HANDOVER_S + WAKING_S
+        seconds += -(-whole // BUCKET_BYTES) * HANDOVER_S + (0.0 if size.samplers else WAKING_S)  # what only samples never sleeps
     return seconds
 
 

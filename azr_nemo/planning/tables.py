@@ -8,6 +8,7 @@ from azr_nemo.errors import UserError
 from azr_nemo.planning.parameters import total_parameters
 from azr_nemo.planning.plan import GPUS_GB, Change, Plan, make_plan, nearest_that_fits
 from azr_nemo.planning.sizing import Sizing
+from azr_nemo.planning.step_time import utilisation
 from azr_nemo.settings.schema import RunConfig
 
 
@@ -16,7 +17,8 @@ def parts_table(plan: Plan) -> Table:
     size, found = plan.size, plan.memory
     batch, rollouts, layout = size.batch, size.rollouts, size.layout
     where = f"a GPU of {size.capacity / 1e9:.0f} GB" if size.accelerated else f"this machine's {size.capacity / 1e9:.0f} GB"
-    table = Table("part", "GB", "of what", title=f"memory of the rank that needs most, in GB of 10^9 bytes ({where})")
+    whose = "a rank that trains and of one that samples" if plan.sampler else "the rank that needs most"
+    table = Table("part", "GB", "of what", title=f"memory of {whose}, in GB of 10^9 bytes ({where})")
     numbers = {2: "bfloat16", 4: "float32"}[size.width]
     shards = f", shared by {layout.data} data-parallel ranks" if size.distributed_optimizer else ""
     masters = "fp32 masters and " if size.width == 2 else ""
@@ -28,6 +30,11 @@ def parts_table(plan: Plan) -> Table:
     table.add_row("scratch", gb(found.scratch), f"one layer's backward pass, or the logits of {batch.learnt} tokens")
     if found.holes:
         table.add_row("heap", gb(found.step * found.holes), "holes that glibc leaves between what a step allocates")
+    if size.accelerated and not size.padded:
+        table.add_row("checkpoint", gb(0), f"while one is written; {gb(found.snapshot)} GB of the host's memory for each rank")
+    if plan.sampler:
+        table.add_row("peak", gb(found.peak), f"of the {size.layout.ranks} ranks that train", style="bold")
+        found = plan.sampler
     cut = f"cut over {rollouts.tensor} GPUs" if rollouts.tensor > 1 else "the whole model on every rank"
     replica = f"rollout={rollouts.name}, {cut if rollouts.name != 'nemo' else 'the weights of the trainer'}"
     table.add_row("rollout replica", gb(found.replica), replica)
@@ -37,18 +44,15 @@ def parts_table(plan: Plan) -> Table:
         else f"of up to {rollouts.rows} rows" + ("" if found.reserved else "; not while learning")
     )
     table.add_row("keys and values", gb(found.cache), cache)
-    if size.accelerated and not size.padded:
-        table.add_row("checkpoint", gb(0), f"while one is written; {gb(found.snapshot)} GB of the host's memory for each rank")
-    table.add_row("peak", gb(found.peak), "while learning" if found.training >= found.generating else "while generating", style="bold")
+    when = "while learning" if found.training >= found.generating else "while generating"
+    table.add_row("peak", gb(found.peak), f"of the {size.samplers} that sample" if plan.sampler else when, style="bold")
     return table
 
 
 def time_table(plan: Plan) -> Table:
     """Seconds of a step, phase by phase."""
     size, time, work, hardware = plan.size, plan.time, plan.size.work, plan.hardware
-    title = (
-        f"a step on {size.layout.ranks} x {hardware.name}, computed, not measured" if size.accelerated else f"a step on a {hardware.name}"
-    )
+    title = f"a step on {size.ranks} x {hardware.name}, computed, not measured" if size.accelerated else f"a step on a {hardware.name}"
     table = Table("phase", "s", "of what", title=title)
     of_what = {
         "propose": f"{work.propose} proposals of {work.mean_propose} tokens (at most {work.longest_propose})",
@@ -65,7 +69,14 @@ def time_table(plan: Plan) -> Table:
     table.add_row("update", f"{time.update:.1f}", f"{work.rows} rows, {time.trained_tokens} tokens at {share}")
     table.add_row("gradients", f"{time.gradients:.1f}", "their reduction, and the optimizer")
     table.add_row("refit", f"{time.refit:.1f}", "the weight stream to the rollout replicas")
-    table.add_row("step", f"{time.total:.1f}", f"{time.sampled_tokens / time.generation:.0f} tokens/s sampled", style="bold")
+    speed = f"{time.sampled_tokens / time.generation:.0f} tokens/s sampled"
+    if size.samplers:
+        waiting = "those that sample" if time.generation < time.learning else "those that train"
+        together = f"both at the same time, {waiting} wait" if time.beside else "one after the other"
+        speed += (
+            f", {time.sampled_tokens / time.total:.0f} over the step; {together}: {utilisation(size, time):.0%} of all ranks' time is used"
+        )
+    table.add_row("step", f"{time.total:.1f}", speed, style="bold")
     return table
 
 
@@ -73,9 +84,7 @@ def sentences(config: RunConfig, plan: Plan) -> list[str]:
     """Whether it fits, and what does where it does not."""
     if not plan.size.accelerated:
         state = "fits" if plan.fits else "does not fit"
-        lines = [
-            f"{state} this machine: {gb(plan.memory.peak)} of {gb(plan.size.capacity)} GB, beside about 0.4 GB of interpreter and libraries"
-        ]
+        lines = [f"{state} this machine: {gb(plan.peak)} of {gb(plan.size.capacity)} GB, beside about 0.4 GB of interpreter and libraries"]
         return lines if plan.fits else [*lines, nearest(config)]
     own = plan.size.capacity // 10**9
     lines = ["engine=aligner is counted by the same parts, which NeMo allocates on its own: a rough guide"] if plan.size.padded else []
@@ -94,7 +103,7 @@ def nearest(config: RunConfig, memory_gb: int = 0) -> str:
     if not found:
         return "nothing that is near fits: choose a smaller model or larger GPUs"
     change, plan = found
-    return f"nearest that does: {overrides(change)} ({gb(plan.memory.peak)} GB, {plan.time.total:.0f} s a step)"
+    return f"nearest that does: {overrides(change)} ({gb(plan.peak)} GB, {plan.time.total:.0f} s a step)"
 
 
 def overrides(change: Change) -> str:
@@ -125,10 +134,11 @@ def table_of(configs: Sequence[RunConfig]) -> Table:
 def cells(plan: Plan) -> list[str]:
     """A plan's numbers as a row of `table_of`, from the parameters on."""
     size, found, layout = plan.size, plan.memory, plan.size.layout
+    sampler = plan.sampler or found
     fit = "/".join("yes" if plan.fits_gpu(memory_gb) else "no" for memory_gb in GPUS_GB) if size.accelerated else "-"
     return [
         parameters(total_parameters(size.model)), machines(size), f"{layout.tensor} x {layout.pipeline} x {layout.data}",
-        gb(found.state - found.replica), gb(found.step * (1 + found.holes)), gb(found.replica), gb(found.cache), gb(found.peak), fit,
+        gb(found.state - found.replica), gb(found.step * (1 + found.holes)), gb(sampler.replica), gb(sampler.cache), gb(plan.peak), fit,
         f"{plan.time.total:.0f}",
     ]  # fmt: skip
 

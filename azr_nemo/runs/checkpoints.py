@@ -189,9 +189,12 @@ def _await_files(folder: Path, files: dict[str, Written]) -> None:
 def _bytes_in(folders: Iterable[Path]) -> int:
     total = 0
     for folder in folders:
-        for path in folder.rglob("*"):
-            with suppress(FileNotFoundError):  # written aside and renamed meanwhile
-                total += path.stat().st_size if path.is_file() else 0
+        for parent, _, names in os.walk(
+            folder
+        ):  # which passes over a folder that is renamed meanwhile, as the one in the making is at last
+            for name in names:
+                with suppress(FileNotFoundError):
+                    total += (Path(parent) / name).stat().st_size
     return total
 
 

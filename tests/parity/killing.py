@@ -35,13 +35,17 @@ ARGUMENTS = [
 SCHEDULED = {
     "sequential": [],
     "pipelined": ["selfplay.schedule=pipelined", "selfplay.solve_from=previous_mixed"],
+    "split": ["placement=split", "cluster.sampler_ranks=1", "selfplay.staleness=1"],
 }
+RANKS = {"sequential": 1, "pipelined": 1, "split": 2}  # all are killed at once
 # What the twenty runs of each schedule are killed in; the first ones are what an ordinary test run has time for.
 PLANS = {
     "sequential": ["save", "buffer write", "update", "estimate", "seed", "propose", "save", "solve", "buffer write", "update", "save", "propose",
                    "estimate", "seed", "solve", "save", "buffer write", "update", "estimate", "propose"],
     "pipelined": ["sample", "save", "update", "buffer write", "sample", "propose", "save", "execute", "buffer write", "update", "sample", "save",
                   "seed", "sample", "update", "save", "buffer write", "sample", "execute", "update"],
+    "split": ["update", "save", "refit", "buffer write", "solve", "propose", "save", "estimate", "buffer write", "update", "refit", "save", "seed",
+              "solve", "update", "save", "buffer write", "propose", "refit", "update"],
 }  # fmt: skip
 PATIENCE_S = 1200.0
 

@@ -13,14 +13,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from killing import ARGUMENTS, PLANS, SCHEDULED, STEPS, choose, doing, phases
-from run_server import Run, shared
+from killing import ARGUMENTS, PLANS, RANKS, SCHEDULED, STEPS, choose, doing, phases
+from run_server import Job, job
 from tiny_run import state
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(3000)]
+KILLS = int(os.environ.get("AZR_KILLS", "2"))
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3000 + 600 * KILLS)]
 
 
-Start = Callable[[Path, Path], Run]
+Start = Callable[[Path, Path], Job]
 
 
 @pytest.fixture(scope="module", params=sorted(SCHEDULED))
@@ -30,9 +31,9 @@ def schedule(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="module")
 def start(cache: str, schedule: str) -> Start:
-    """start(run_dir, log) starts the run."""
+    """start(run_dir, log) starts the run, all its ranks."""
     arguments = [*ARGUMENTS, *SCHEDULED[schedule]]
-    return lambda run_dir, log: shared().start([*arguments, f"run_dir={run_dir}"], log, AZR_NEMO_CACHE=cache)
+    return lambda run_dir, log: job(None, RANKS[schedule], *arguments, f"run_dir={run_dir}", log=log, AZR_NEMO_CACHE=cache)
 
 
 @pytest.fixture(scope="module")
@@ -49,13 +50,12 @@ PATIENCE_S = 1200.0
 
 
 def test_runs_killed_at_random_instants_end_like_one_that_was_not(start: Start, schedule: str, whole: Path, tmp_path: Path) -> None:
-    kills = int(os.environ.get("AZR_KILLS", "2"))
     seed = os.environ.get("AZR_KILL_SEED") or secrets.token_hex(4)
     print(f"AZR_KILL_SEED={seed}")
     expected, reference = state(whole, STEPS), phases(whole.with_suffix(".log"))
     assert [line["step"] for line in expected["metrics"]] == list(range(STEPS + 1))
     identical, started = 0, time.monotonic()
-    for number in range(kills):
+    for number in range(KILLS):
         kind = PLANS[schedule][number % len(PLANS[schedule])]
         run_dir, at = _killed(start, kind, reference, tmp_path / str(number), random.Random(f"{seed}/{number}"))
         ended = start(run_dir, run_dir.with_suffix(".resumed")).wait(PATIENCE_S)
@@ -63,8 +63,8 @@ def test_runs_killed_at_random_instants_end_like_one_that_was_not(start: Start, 
         same = state(run_dir, STEPS) == expected
         identical += same
         print(f"killed in {kind} ({at}): {'identical' if same else f'DIFFERENT, see {run_dir}'}")
-    print(f"{schedule}: {identical}/{kills} identical, {time.monotonic() - started:.0f} s")
-    assert identical == kills
+    print(f"{schedule}: {identical}/{KILLS} identical, {time.monotonic() - started:.0f} s")
+    assert identical == KILLS
 
 
 def _killed(start: Start, kind: str, reference: list, folder: Path, rng: random.Random) -> tuple[Path, str]:

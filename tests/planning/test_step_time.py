@@ -102,6 +102,14 @@ def test_a_refit_sends_each_rank_its_slice_over_the_pipeline_and_hands_over_buck
     assert handed - copies == pytest.approx(HANDOVER_S + WAKING_S)
 
 
+def test_weights_go_to_samplers_in_one_stream_over_gpus_and_by_the_branches_of_a_tree_over_cpus() -> None:
+    whole = 2 * (4 * 12_352 + 2 * 3200 + 32)
+    copies = refit_seconds(make_sizing(), IDEAL)
+    assert refit_seconds(make_sizing(samplers=7), IDEAL) - copies == pytest.approx(whole / 1e9)
+    assert refit_seconds(make_sizing(samplers=8), IDEAL) - copies == pytest.approx(whole / 1e8)  # a second node
+    assert refit_seconds(make_sizing(samplers=7, gpus_per_node=0), IDEAL) - copies == pytest.approx(3 * whole / 1e8)
+
+
 def test_a_step_is_the_sum_of_its_phases_and_its_mfu_is_below_what_was_assumed() -> None:
     time = step_time(make_sizing(recompute=True), H100)
     parts = sum(time.batches.values()) + time.update + time.gradients + time.refit

@@ -256,3 +256,20 @@ def test_a_full_disk_is_a_sentence_and_the_checkpoint_before_stays(tmp_path):
         assert checkpoints.find("auto").step == 1
     finally:
         process_trees.run(["umount", small], timeout=20, check=True)
+
+
+def test_growth_is_told_while_the_checkpoint_in_the_making_becomes_whole(checkpoints, monkeypatch):
+    save(checkpoints, 1)
+    whole = checkpoints.growth()[1]
+    write(checkpoints.begin(2))
+    assert 0 < checkpoints.growth()[0] < whole
+    scandir = os.scandir
+
+    def renamed_first(path):
+        if Path(path).name == ".writing_000002":
+            os.rename(path, checkpoints.folder / "step_000002")
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", renamed_first)
+    written, _ = checkpoints.growth()
+    assert written == 0

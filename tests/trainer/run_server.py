@@ -140,25 +140,53 @@ def shared() -> RunServer:
     return server
 
 
-def ranks(
-    script: Path | None, count: int, *words: object, timeout: float = 1200.0, first_alone: bool = False, **environment: str
-) -> list[Ended]:
-    """Runs a script, or `azr-nemo`, as the ranks of one job, as a launcher of one machine would; how each ended, by rank. first_alone: only rank 0 is
-    waited for, and the others are killed when it has ended, as torchrun does where one fails."""
+class Job:
+    """Runs that are the ranks of one job, and die together. Rank 0's output is the job's."""
+
+    def __init__(self, runs: list[Run]):
+        self.runs = runs
+
+    def kill(self, number: int) -> None:
+        """All ranks, as a launcher does, or a machine that is lost."""
+        for run in self.runs:
+            run.kill(number)
+
+    def wait(self, timeout: float = 1200.0) -> Ended:
+        """How rank 0 ended, once all have."""
+        first, *_ = [run.wait(timeout) for run in self.runs]
+        return first
+
+    def end(self) -> None:
+        for run in self.runs:
+            run.end()
+
+
+def job(script: Path | None, count: int, *words: object, log: Path | None = None, **environment: str) -> Job:
+    """Starts a script, or `azr-nemo`, as the ranks of one job, as a launcher of one machine would; a single one needs none. log: of rank 0; the others'
+    are beside it."""
+    if count == 1:
+        return Job([shared().start(list(words), log, script, **environment)])
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    job = {"WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), **environment}
-    started = [shared().start(list(words), script=script, RANK=str(rank), LOCAL_RANK=str(rank), **job) for rank in range(count)]
+    meet = {"WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), **environment}
+    logs = [log and (log.with_name(f"{log.name}.{rank}") if rank else log) for rank in range(count)]
+    return Job([shared().start(list(words), logs[rank], script, RANK=str(rank), LOCAL_RANK=str(rank), **meet) for rank in range(count)])
+
+
+def ranks(
+    script: Path | None, count: int, *words: object, timeout: float = 1200.0, first_alone: bool = False, **environment: str
+) -> list[Ended]:
+    """Runs a job of so many ranks; how each ended, by rank. first_alone: only rank 0 is waited for, and the others are killed when it has ended, as
+    torchrun does where one fails."""
+    started = job(script, count, *words, **environment)
     try:
-        first = started[0].wait(timeout)
+        first = started.runs[0].wait(timeout)
         if first_alone:
-            for run in started:
-                run.end()
-        return [first, *(run.wait(timeout) for run in started[1:])]
+            started.end()
+        return [first, *(run.wait(timeout) for run in started.runs[1:])]
     finally:
-        for run in started:
-            run.end()
+        started.end()
 
 
 def command(*words: object, code: int = 0, timeout: float = 1200.0, **environment: str) -> str:
