@@ -179,14 +179,16 @@ class Referee:
         return proposed.task if proposed.fresh else None
 
     def earn(self, proposed: Proposed, scores: Sequence[float]) -> float:
-        """What a settled proposal earns: of a new task by the scores of the solver's replies to it; it then enters the buffer."""
+        """What a settled proposal earns: of a new task by the scores of the solver's replies to it; it then enters the buffer. 0 of a program that
+        `eval.items` holds out, which a run does not train on either."""
         if proposed.fresh and not scores:
             raise ValueError("what a new task earns depends on the solver's replies to it")
         proposed.verdicts = tuple(Verdict(score, "") for score in scores)
         with self._lock:  # two equal proposals at once: the second is a duplicate
             if proposed.fresh and proposed.task and self.buffer.contains(proposed.task):
                 proposed.refusal = "duplicate"
-            return self._proposer.rewarded([proposed], STEP)[0].reward
+            attempts = self._proposer.rewarded([proposed], STEP)
+            return attempts[0].reward if attempts else 0.0
 
     def _random(self, number: int) -> random.Random:
         return random.Random(f"{self.config.seed}/environment/{number}")

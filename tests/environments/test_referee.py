@@ -78,6 +78,17 @@ def test_a_new_task_earns_by_the_solvers_scores_and_enters_the_buffer(referee, s
     assert (stored.attempts, stored.solved, stored.references) == (4, sum(scores), proposed.lineage)
 
 
+def test_a_program_that_is_held_out_earns_nothing_and_enters_nowhere(referee, monkeypatch):
+    monkeypatch.setattr(referee.config.eval, "items", 1)
+    monkeypatch.setattr("azr_nemo.selfplay.proposer.is_held_out", lambda program: True)
+    proposed = referee.propose(TaskType.DEDUCTION, 0)
+    before = referee.buffer.count()
+    assert referee.settle(proposed, Reply(PROPOSAL)) is None
+    assert proposed.refusal == "held_out"
+    assert referee.earn(proposed, []) == 0
+    assert referee.buffer.count() == before
+
+
 def test_a_task_that_is_there_already_is_a_duplicate_also_when_both_were_settled_at_once(referee):
     first, second = (referee.propose(TaskType.DEDUCTION, number) for number in (0, 1))
     assert referee.settle(first, Reply(PROPOSAL))
