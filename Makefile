@@ -22,10 +22,13 @@ GYM_PYTHON ?= $(or $(shell python3.12 -c 'import sys; print(sys.executable)' 2>/
 TASTE := selfplay.batch_size=32 data.seed_batch=48 eval.items=12 checkpoint.every=3
 RUN_DIR ?= runs/demo-$(shell date +%Y%m%d-%H%M%S)
 
-# The newest megatron-core that is supported, unpacked beside the pinned one, and triton, which it imports. It says that it needs Python 3.12 and is
-# pure enough for 3.11 but for what is compiled for datasets, which nothing here reads. PYTHON=python3.12 tries it on its own Python: torch for that is
-# offered as a CUDA build, 3 GB.
+# The newest megatron-core that is supported. It says that it needs Python 3.12: where there is one it gets an environment of its own, for which torch is
+# offered as a CUDA build. Elsewhere it is unpacked beside the pinned one, with triton, which it imports: it is pure enough for 3.11 but for what is
+# compiled for datasets, which nothing here reads. CURRENT_PYTHON= chooses that way.
 CURRENT := 0.19.2
+CURRENT_PYTHON ?= $(GYM_PYTHON)
+CURRENT_VENV := .venv-megatron-3.12
+CURRENT_INSTALL := $(CURRENT_VENV)/bin/pip install --quiet --disable-pip-version-check --no-compile
 CURRENT_SITE := .venv-megatron-current
 TINY := warmup.steps=5 warmup.programs=100 selfplay.steps=1 selfplay.batch_size=2 eval.items=2 data.seed_rounds=1 data.seed_factor=1 data.seed_files="[tests/data/seeds.jsonl]"
 
@@ -147,17 +150,35 @@ test-aligner: $(ALIGNER)/.installed setup ## engine=aligner, in its own environm
 test-vllm: $(VLLM)/.installed dev ## the sampling path of a cluster: a real vLLM server
 	OMP_NUM_THREADS=1 AZR_VLLM_TESTS=1 $(BIN)/python -m pytest tests/rollout/test_rollout.py tests/rollout/vllm -k vllm -rs -s
 
-# Both versions are compared with the same numbers of transformers, so what passes here and in `make test` is the same on both.
+$(CURRENT_VENV)/.installed: pyproject.toml
+	test -x $(CURRENT_VENV)/bin/python || $(CURRENT_PYTHON) -m venv $(CURRENT_VENV)
+	@echo "installing torch for megatron-core $(CURRENT) on Python 3.12: 3 GB to fetch where it is a CUDA build"
+	$(CURRENT_INSTALL) torch==2.13.0
+	@echo "installing the rest"
+	$(CURRENT_INSTALL) -e '.[dev]'
+	$(CURRENT_INSTALL) --no-deps --upgrade megatron-core==$(CURRENT)
+	@touch $@
+
+$(CURRENT_SITE)/.installed: $(VENV)/.installed-dev$(KIND)
+	rm -rf $(CURRENT_SITE)
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-compile --no-deps --only-binary=:all: --target $(CURRENT_SITE) triton
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-compile --no-deps --only-binary=:all: --implementation cp --python-version 3.12 \
+	  --ignore-requires-python --upgrade --target $(CURRENT_SITE) megatron-core==$(CURRENT)
+	@touch $@
+
+# Both versions are compared with the same numbers of transformers, so what passes here and in `make test` is the same on both. The last of it takes
+# both in turn, from Python 3.11 or whatever $(VENV) has.
 test-megatron-current: dev ## the trainer's tests on the newest megatron-core that is supported
-	@test -f $(CURRENT_SITE)/.installed || { rm -rf $(CURRENT_SITE); \
-	  $(BIN)/pip install --quiet --disable-pip-version-check --no-compile --no-deps --only-binary=:all: --target $(CURRENT_SITE) triton && \
-	  $(BIN)/pip install --quiet --disable-pip-version-check --no-compile --no-deps --only-binary=:all: --implementation cp --python-version 3.12 --ignore-requires-python \
-	    --upgrade --target $(CURRENT_SITE) megatron-core==$(CURRENT) && touch $(CURRENT_SITE)/.installed; } || \
-	  { echo "skipped: megatron-core $(CURRENT) and triton (0.3 GB) cannot be had here"; exit 0; }; \
-	export PYTHONPATH=$(CURDIR)/$(CURRENT_SITE); \
-	$(BIN)/python -m pytest $(SIDE_BY_SIDE) tests/megatron -m 'not slow' && \
-	$(BIN)/python -m pytest tests/megatron/test_resharding.py tests/megatron/test_sharded_optimizer.py tests/megatron/test_core_versions.py -m slow && \
-	$(BIN)/azr-nemo train recipe=tiny-1n0g-megatron run_dir="$$(mktemp -d)/run" $(TINY)
+	@$(MAKE) --no-print-directory $(CURRENT_SITE)/.installed || { echo "skipped: megatron-core $(CURRENT) and triton (1 GB) cannot be had here"; exit 0; }; \
+	beside=$(CURDIR)/$(CURRENT_SITE) python=$(BIN)/python; \
+	if [ -z "$(CURRENT_PYTHON)" ]; then echo "no Python 3.12 here: $(CURRENT) is beside the pinned one"; export PYTHONPATH=$$beside; \
+	elif $(MAKE) --no-print-directory $(CURRENT_VENV)/.installed; then python=$(CURRENT_VENV)/bin/python; \
+	else echo "skipped: no environment of Python 3.12, which takes 3 GB; $(CURRENT) is beside the pinned one"; export PYTHONPATH=$$beside; fi; \
+	set -ex; \
+	$$python -m pytest $(SIDE_BY_SIDE) tests/megatron -m 'not slow'; \
+	$$python -m pytest tests/megatron/test_resharding.py tests/megatron/test_sharded_optimizer.py -m slow; \
+	$$python -m azr_nemo train recipe=tiny-1n0g-megatron run_dir="$$(mktemp -d)/run" $(TINY); \
+	env -u PYTHONPATH $(BIN)/python -m pytest tests/megatron/test_core_versions.py -m slow
 
 # Our tasks under others' machinery, each in its own environment; NeMo Gym's needs Python 3.12 and has a server of MLflow in it.
 test-environments: $(VERIFIERS)/.installed $(if $(GYM_PYTHON),$(GYM)/.installed) ## our tasks under verifiers and NeMo Gym, each in its own environment
@@ -170,4 +191,4 @@ lint: dev ## ruff and mypy
 	$(BIN)/mypy
 
 clean: ## removes the environments and what builds leave
-	rm -rf $(VENV) $(ALIGNER) $(VLLM) $(VERIFIERS) $(GYM) $(CURRENT_SITE) build dist *.egg-info
+	rm -rf $(VENV) $(ALIGNER) $(VLLM) $(VERIFIERS) $(GYM) $(CURRENT_VENV) $(CURRENT_SITE) build dist *.egg-info
