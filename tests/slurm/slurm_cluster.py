@@ -89,7 +89,8 @@ class Cluster:
     def requeued(self, number: int, times: int, timeout: float = 240) -> None:
         """Waits until a job that went back into the queue for the n-th time has started again, and spares it the two minutes that Slurm has it
         wait there. Slurm sets them when the last start's nodes are free again, which may be long after a first request to start."""
-        self.wait_for_requeue(number, times, timeout)
+        # It may have started again already, so that nobody sees it wait.
+        wait_until(lambda: int(self.job(number)["Restarts"]) >= times, timeout, f"{times} requeues")
 
         def started() -> bool:
             job = self.job(number)
