@@ -94,6 +94,7 @@ def interrupted(cluster: Cluster, new_run: Callable[[str], Run]) -> Run:
     wait_until(lambda: "resumed after step" in run.log(), START_S, lambda: f"a resumed run: {run.log()[-3000:]}")
     cluster.lose("node2")
     cluster.wait_for_requeue(job, 2)
+    time.sleep(20)  # what the controller still says to the lost node, "end the job", is given up: it would reach the job's next start
     cluster.bring_back("node2")
     time.sleep(5)  # the other node's processes of the last start are being ended
     cluster.wait_for_nodes()
