@@ -189,9 +189,8 @@ def _await_files(folder: Path, files: dict[str, Written]) -> None:
 def _bytes_in(folders: Iterable[Path]) -> int:
     total = 0
     for folder in folders:
-        for parent, _, names in os.walk(
-            folder
-        ):  # which passes over a folder that is renamed meanwhile, as the one in the making is at last
+        # os.walk passes over a folder that is renamed meanwhile, as the one in the making is at last.
+        for parent, _, names in os.walk(folder):
             for name in names:
                 with suppress(FileNotFoundError):
                     total += (Path(parent) / name).stat().st_size
