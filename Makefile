@@ -176,7 +176,7 @@ test-megatron-current: dev ## the trainer's tests on the newest megatron-core th
 	else echo "skipped: no environment of Python 3.12, which takes 3 GB; $(CURRENT) is beside the pinned one"; export PYTHONPATH=$$beside; fi; \
 	set -ex; \
 	$$python -m pytest $(SIDE_BY_SIDE) tests/megatron -m 'not slow'; \
-	$$python -m pytest tests/megatron/test_resharding.py tests/megatron/test_sharded_optimizer.py -m slow; \
+	$$python -m pytest tests/megatron/test_resharding.py tests/megatron/test_sharded_optimizer.py tests/parity/test_parallel_run.py -m slow; \
 	$$python -m azr_nemo train recipe=tiny-1n0g-megatron run_dir="$$(mktemp -d)/run" $(TINY); \
 	env -u PYTHONPATH $(BIN)/python -m pytest tests/megatron/test_core_versions.py -m slow
 

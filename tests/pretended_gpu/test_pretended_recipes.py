@@ -23,6 +23,7 @@ from azr_nemo.settings.schema import RunConfig
 JOB = Path(__file__).with_name("pretended_rank.py")
 WHOLE = bool(os.environ.get("AZR_WHOLE_RECIPES"))
 NAMES = [name for name in recipes() if name.endswith(("-megatron", "-lora")) and "-1n0g-" not in name]
+TIMEOUT_S = 4 * 3600 if WHOLE else 1800
 # Of a micro-batch, what the host waits for: nothing that is the model's own. Between stages Megatron asks how long the next tensor is.
 READS = {"pipeline shapes": 2}
 READS_OF_A_STEP = 8  # the gradient's norm, the token count, statistics, and what the weights have grown to
@@ -30,7 +31,7 @@ CLOSE = 0.03  # of the plan
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.timeout(1800),
+    pytest.mark.timeout(TIMEOUT_S),
     pytest.mark.skipif(not shutil.which(os.environ.get("CXX", "c++")), reason="no C++ compiler, which the pretended device is built with"),
 ]
 
@@ -52,7 +53,7 @@ def all_found() -> dict[str, dict[str, Any]]:
     """Every place's line: one process that imports everything and forks."""
     words = [word for place in PLACES for word in ("--", place)]
     command = [sys.executable, "-W", "ignore", JOB, "0" if WHOLE else "2", *words]
-    done = process_trees.run(command, timeout=1700, env={**os.environ, "PYTHONPATH": str(JOB.parent)})
+    done = process_trees.run(command, timeout=TIMEOUT_S - 60, env={**os.environ, "PYTHONPATH": str(JOB.parent)})
     lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
     assert len(lines) == len(PLACES), done.stderr[-4000:]
     return {f"{line['recipe']}:{line['stage']}": line for line in lines}
