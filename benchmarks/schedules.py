@@ -58,6 +58,7 @@ ARMS = {  # schedule and staleness; with one the ranks are split
     "sequential, split": ("sequential", 1),
     "pipelined, split": ("pipelined", 1),
 }
+ROWS = 512  # as many as a replica's cache holds, and no fewer than it is dealt on 64 GPUs in any schedule
 STEPS = 6
 SETTLED = 2  # steps left out of the means: a pipelined run's first has a batch of its own, and with staleness nothing goes on beside it
 RECORDED = recorded()
@@ -319,7 +320,8 @@ def main() -> None:
     parser.add_argument("--gpus", type=int, nargs="+", default=list(GPUS))
     parser.add_argument("--picture", type=Path)
     args = parser.parse_args()
-    config = load_settings([f"recipe={RECIPES[args.model]}", "selfplay.solve_from=previous", "selfplay.prompt_style=completion"])
+    settings = ["selfplay.solve_from=previous", "selfplay.prompt_style=completion", f"rollout.max_batch_rows={ROWS}"]
+    config = load_settings([f"recipe={RECIPES[args.model]}", *settings])
     found: dict[tuple[int, str], Simulated] = {}
     print(
         "| GPUs | schedule | train: TP x PP x DP | sample: GPUs, TP | computed s | simulated s | apart | tokens/s | over sequential | used |"

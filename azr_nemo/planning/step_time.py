@@ -149,14 +149,16 @@ def generation_seconds(size: Sizing, hardware: Hardware, prompts: int, samples: 
 
 
 def batch_seconds(size: Sizing, hardware: Hardware, *phases: Asked) -> float:
-    """One batch: every replica samples its share of the prompts. A batch has no fewer decode steps than its longest sample has tokens."""
+    """One batch: every replica samples its share of the prompts. Where they do not all fit at once, those that begin last wait until the places
+    before them have been filled as often as there are samples to a place; the longest of them is taken to be as long as any."""
     shares = [-(-asked.prompts // size.replicas) for asked in phases]
     samples = [share * asked.samples for share, asked in zip(shares, phases, strict=True)]
     tokens = sum(count * asked.mean for count, asked in zip(samples, phases, strict=True))
     context = size.work.mean_prompt + round(
         sum(count * (asked.mean // 2) for count, asked in zip(samples, phases, strict=True)) / sum(samples)
     )
-    steps = max(*(asked.longest for asked in phases), -(-tokens // decoded_together(size, sum(samples), context)))
+    waited = tokens / decoded_together(size, sum(samples), context) - tokens / sum(samples)
+    steps = max(asked.longest for asked in phases) + round(waited)
     return steps * decode_seconds(size, hardware, tokens / steps, context) + prefill_seconds(size, hardware, sum(shares))
 
 
