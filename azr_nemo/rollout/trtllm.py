@@ -17,7 +17,8 @@ import copy
 import os
 import tempfile
 from collections.abc import Callable, Coroutine, Iterable
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Self
 
 import torch
 import torch.distributed as dist
@@ -61,25 +62,12 @@ class TrtllmRollout(RolloutEngine):
     ):
         """Starts the replica with random weights. Raises UserError when TensorRT-LLM or a GPU is missing."""
         os.environ.update(SWITCHES)
-        needed = f"rollout=trtllm needs TensorRT-LLM from {OLDEST} on and before {TOO_NEW.base_version}"
-        advice = "run in NVIDIA's TensorRT-LLM release image, or use rollout=torch"
-        try:
-            import tensorrt_llm
-
-            found = Version(tensorrt_llm.__version__)
-            if not OLDEST <= found < TOO_NEW:
-                raise UserError(f"{needed}, but {found} is installed: {advice}")
-            import ray
-            from tensorrt_llm import AsyncLLM, SamplingParams
-            from tensorrt_llm._torch.utils import get_device_uuid
-            from tensorrt_llm.llmapi.llm_args import CudaGraphConfig, ExecutorMemoryType, KvCacheConfig, SleepConfig
-        except ImportError as error:
-            raise UserError(f"{needed} ({error}): {advice}") from None
+        release = _Release.imported()
         if device.type != "cuda":
             raise UserError(f"rollout=trtllm decodes on GPUs, but this rank is on the {device.type}: use rollout=torch")
-        self._sampling_params, self._eos_ids, self._text = SamplingParams, eos_ids, decode
-        self._uuid = get_device_uuid(device.index)
-        self._tags = [tag.value for tag in ExecutorMemoryType if not tag.value.startswith("_")]
+        self._sampling_params, self._eos_ids, self._text = release.sampling_params, eos_ids, decode
+        self._uuid = release.get_device_uuid(device.index)
+        self._tags = [tag.value for tag in release.memory if not tag.value.startswith("_")]
         self._longest = config.max_prompt_tokens + max(config.max_propose_tokens, config.max_solve_tokens)
         self._group, self._leads = replica(config.tensor_parallel)
         self._loop = asyncio.new_event_loop()
@@ -87,15 +75,19 @@ class TrtllmRollout(RolloutEngine):
         self._version = 0
         self._llm: Any = None
         self._bucket = _Bucket()
-        if not self._leads:
-            return
-        self._folder = tempfile.TemporaryDirectory(prefix="azr-nemo-trtllm-")  # a model directory without weights: refit brings them
-        settings = copy.deepcopy(hf_config)
-        settings.dtype = dtype
-        settings.save_pretrained(self._folder.name)
+        if self._leads:
+            self._folder = tempfile.TemporaryDirectory(prefix="azr-nemo-trtllm-")  # a model directory without weights: refit brings them
+            settings = copy.deepcopy(hf_config)
+            settings.dtype = dtype
+            settings.save_pretrained(self._folder.name)
+            with environment(gpus(device.index, config.tensor_parallel)):
+                self._start(release, dtype, config)
+
+    def _start(self, release: "_Release", dtype: torch.dtype, config: RolloutConfig) -> None:
+        """Ray, and in it the AsyncLLM."""
 
         async def start() -> Any:
-            llm = AsyncLLM(
+            llm = release.async_llm(
                 model=self._folder.name,
                 load_format="dummy",
                 skip_tokenizer_init=True,
@@ -106,24 +98,23 @@ class TrtllmRollout(RolloutEngine):
                 max_input_len=self._longest,
                 max_batch_size=config.max_batch_rows,
                 max_num_tokens=max(8192, config.max_prompt_tokens),
-                kv_cache_config=KvCacheConfig(free_gpu_memory_fraction=config.memory_fraction),
-                cuda_graph_config=CudaGraphConfig(max_batch_size=config.max_batch_rows, enable_padding=True),
+                kv_cache_config=release.kv_cache_config(free_gpu_memory_fraction=config.memory_fraction),
+                cuda_graph_config=release.cuda_graph_config(max_batch_size=config.max_batch_rows, enable_padding=True),
                 # Neither survives a sleep: a refit follows every one.
-                sleep_config=SleepConfig(
-                    restore_modes={ExecutorMemoryType.MODEL_WEIGHTS_MAIN: "NONE", ExecutorMemoryType.KV_CACHE: "NONE"}
+                sleep_config=release.sleep_config(
+                    restore_modes={release.memory.MODEL_WEIGHTS_MAIN: "NONE", release.memory.KV_CACHE: "NONE"}
                 ),
             )
             await llm.setup_async()
             return llm
 
-        with environment(gpus(device.index, config.tensor_parallel)):
-            # Ray takes a machine for its own, and a node has several of these: TensorRT-LLM finds this one and starts none.
-            ray.init(
-                address="local", num_cpus=config.tensor_parallel + 1, num_gpus=config.tensor_parallel, object_store_memory=OBJECT_STORE_BYTES,
-                include_dashboard=False, namespace="trtllm", runtime_env={"env_vars": {"RAY_EXPERIMENTAL_NOSET_CUDA_VISIBLE_DEVICES": "1"}},
-            )  # fmt: skip
-            self._end_ray = ray.shutdown
-            self._llm = self._call(start())
+        # Ray takes a machine for its own, and a node has several of these: TensorRT-LLM finds this one and starts none.
+        release.ray.init(
+            address="local", num_cpus=config.tensor_parallel + 1, num_gpus=config.tensor_parallel, object_store_memory=OBJECT_STORE_BYTES,
+            include_dashboard=False, namespace="trtllm", runtime_env={"env_vars": {"RAY_EXPERIMENTAL_NOSET_CUDA_VISIBLE_DEVICES": "1"}},
+        )  # fmt: skip
+        self._end_ray = release.ray.shutdown
+        self._llm = self._call(start())
 
     @torch.no_grad()
     def refit(self, weights: Iterable[tuple[str, Tensor]], version: int = 0) -> None:
@@ -226,6 +217,39 @@ class TrtllmRollout(RolloutEngine):
             self._llm.shutdown()
             self._end_ray()
             self._llm = None
+
+
+@dataclass(frozen=True)
+class _Release:
+    """What is called of an installed TensorRT-LLM."""
+
+    ray: Any
+    async_llm: Any
+    sampling_params: Any
+    get_device_uuid: Callable[[int], str]
+    cuda_graph_config: Any
+    memory: Any  # kinds of memory that sleep
+    kv_cache_config: Any
+    sleep_config: Any
+
+    @classmethod
+    def imported(cls) -> Self:
+        """Raises UserError when there is none, or one that was never read."""
+        needed = f"rollout=trtllm needs TensorRT-LLM from {OLDEST} on and before {TOO_NEW.base_version}"
+        advice = "run in NVIDIA's TensorRT-LLM release image, or use rollout=torch"
+        try:
+            import tensorrt_llm
+
+            found = Version(tensorrt_llm.__version__)
+            if not OLDEST <= found < TOO_NEW:
+                raise UserError(f"{needed}, but {found} is installed: {advice}")
+            import ray
+            from tensorrt_llm import AsyncLLM, SamplingParams
+            from tensorrt_llm._torch.utils import get_device_uuid
+            from tensorrt_llm.llmapi.llm_args import CudaGraphConfig, ExecutorMemoryType, KvCacheConfig, SleepConfig
+        except ImportError as error:
+            raise UserError(f"{needed} ({error}): {advice}") from None
+        return cls(ray, AsyncLLM, SamplingParams, get_device_uuid, CudaGraphConfig, ExecutorMemoryType, KvCacheConfig, SleepConfig)
 
 
 class _Bucket:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from run_server import Job
 from tiny_run import WARMED
 
 SEEDS = Path(__file__).parent.parent / "data" / "seeds.jsonl"
@@ -48,6 +49,7 @@ PLANS = {
               "solve", "update", "save", "buffer write", "propose", "refit", "update"],
 }  # fmt: skip
 PATIENCE_S = 1200.0
+LOOKED_EVERY_S = 2.0  # whether the run still goes on
 
 
 @dataclass(frozen=True)
@@ -81,15 +83,15 @@ def doing(log: Path) -> str:
     return last if inside else f"after {last}"
 
 
-def choose(kind: str, run_dir: Path, log: Path, reference: list[Phase], rng: random.Random) -> Callable[[], None]:
+def choose(kind: str, run_dir: Path, log: Path, reference: list[Phase], rng: random.Random) -> Callable[[Job], None]:
     """Waits for a random instant of this kind in a run that goes as `reference` went."""
     if kind == "save":
         saves = sum(phase.name == "save" for phase in reference)
         count, pause = rng.randrange(saves), rng.uniform(0, 0.05)
-        return lambda: _wait(run_dir, _saves_begun(run_dir, count), pause)
+        return lambda run: _wait(run, run_dir, _saves_begun(run_dir, count), pause)
     if kind == "buffer write":
         count = rng.randrange(2, 16)
-        return lambda: _wait(run_dir, _writes_seen(run_dir, count), 0.0)
+        return lambda run: _wait(run, run_dir, _writes_seen(run_dir, count), 0.0)
     times = [phase.seconds for phase in reference if phase.name == kind]
     assert times, f"the uninterrupted run has no phase {kind}"
     count = rng.randrange(len(times))
@@ -98,14 +100,18 @@ def choose(kind: str, run_dir: Path, log: Path, reference: list[Phase], rng: ran
     def begun() -> bool:
         return sum(event["event"] == "phase" and event["name"] == kind and event["state"] == "began" for event in events(log)) > count
 
-    return lambda: _wait(run_dir, begun, pause)
+    return lambda run: _wait(run, run_dir, begun, pause)
 
 
-def _wait(run_dir: Path, happened: Callable[[], bool], pause: float) -> None:
-    """Also returns when the run has ended before the instant came."""
-    deadline = time.monotonic() + PATIENCE_S
+def _wait(run: Job, run_dir: Path, happened: Callable[[], bool], pause: float) -> None:
+    """Also returns when the run was done before the instant came. Fails when it ended otherwise."""
+    began = looked = time.monotonic()
     while not happened() and not (run_dir / "outcome").exists():
-        assert time.monotonic() < deadline, "the instant did not come"
+        now = time.monotonic()
+        assert now < began + PATIENCE_S, "the instant did not come"
+        if now > looked + LOOKED_EVERY_S:
+            looked = now
+            assert run.runs[0].poll() in (None, 0), run.runs[0].output()
         time.sleep(0.001)
     time.sleep(pause)
 

@@ -76,7 +76,7 @@ def _killed(start: Start, kind: str, reference: list, folder: Path, rng: random.
         log.touch()
         wait = choose(kind, run_dir, log, reference, rng)
         run = start(run_dir, log)
-        wait()
+        wait(run)
         run.kill(signal.SIGKILL)
         unfinished = [path.name for path in (run_dir / "checkpoints").glob(".writing_*")]
         if run.wait().code == -signal.SIGKILL and (kind != "save" or unfinished):

@@ -56,7 +56,9 @@ class Run:
         process_trees.started(self._number, self)
 
     def kill(self, number: int) -> None:
-        os.kill(self.pid, number)
+        """Sends a signal; one that has ended hears none."""
+        with suppress(ProcessLookupError):
+            os.kill(self.pid, number)
 
     def output(self) -> str:
         return self.log.read_text(errors="replace") if self.log.exists() else ""  # it has not begun to speak

@@ -8,10 +8,15 @@ from pathlib import Path
 
 import psutil
 import pytest
+import torch
 from run_server import ranks
 from tiny_run import SETTINGS, finish, refused, start
 
+from azr_nemo.models.shape import model_shape
+from azr_nemo.planning.run_settings import load_settings
+from azr_nemo.rollout import make_rollout
 from azr_nemo.rollout.vllm.server_process import CHECKOUT
+from azr_nemo.rollout.vllm.vllm_rollout import SECRET, VllmRollout
 
 pytestmark = [
     pytest.mark.slow,
@@ -96,6 +101,26 @@ def test_each_of_two_ranks_samples_with_a_server_of_its_own_and_both_end_with_th
     assert len(kl(tmp_path)) == 2
     assert all(abs(value) < 1e-3 for value in kl(tmp_path)), "of the samples of both"
     assert gone(list(serving() - others))
+
+
+def test_a_sampler_rank_may_ask_a_server_that_is_not_the_runs_own_and_samples_beside_the_update(tmp_path):
+    words = [*SETTINGS, *VLLM, "placement=split", "cluster.sampler_ranks=1", "selfplay.staleness=1", "selfplay.steps=3"]
+    config = load_settings(words)
+    owner = make_rollout(config.rollout, model_shape(config.model), torch.float32, [0], torch.device("cpu"))
+    assert isinstance(owner, VllmRollout)
+    try:
+        server = owner._server
+        assert server is not None
+        place = [f"rollout.endpoints=['{server.url}']", f"run_dir={tmp_path}"]
+        for ended in ranks(None, 2, "train", *words, *place, timeout=1200, **{SECRET: server.secret}):
+            assert ended.code == 0, ended.output
+        assert not server.gone(0.0), "whoever started it ends it"
+    finally:
+        owner.close()
+    steps = [line for line in metrics(tmp_path) if line["step"]]
+    assert [line["staleness/max"] for line in steps] == [0, 1, 1]
+    assert all(abs(line["train/rollout_kl"]) < 1e-2 for line in steps), "one update apart at the most"
+    assert not list((tmp_path / "vllm").glob("*.log")), "the run started none"
 
 
 def test_a_killed_run_takes_its_server_along_and_is_resumed_and_a_stopped_server_ends_it_within_its_bound(tmp_path):
