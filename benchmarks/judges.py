@@ -65,26 +65,11 @@ def evaluated(args: argparse.Namespace, checkpoint: str, shots: int, way: str, w
     named = f"{path.parent.parent.name}-{path.name}" if path.parent.name == "checkpoints" else path.name
     out = args.out / f"{named}-{shots}shots-{way}-{args.skip}-{args.limit}"
     if not (out / results.RESULTS).exists():
-        command = [
-            *(
-                sys.executable,
-                "-m",
-                "azr_nemo",
-                "eval",
-                f"checkpoint={checkpoint}",
-                f"suite=[{','.join(args.suites)}]",
-                f"data={args.data}",
-            ),
-            *(
-                f"out={out}",
-                f"style={args.style}",
-                f"shots={shots}",
-                f"skip={args.skip}",
-                f"limit={args.limit}",
-                f"max_tokens={args.max_tokens}",
-            ),
-            *words,
-        ]
+        settings = {
+            "checkpoint": checkpoint, "suite": f"[{','.join(args.suites)}]", "data": args.data, "out": out, "style": args.style, "shots": shots,
+            "skip": args.skip, "limit": args.limit, "max_tokens": args.max_tokens,
+        }  # fmt: skip
+        command = [sys.executable, "-m", "azr_nemo", "eval", *(f"{name}={value}" for name, value in settings.items()), *words]
         if subprocess.run(command, check=False, stdout=sys.stderr).returncode:
             sys.exit(f"the evaluation of {checkpoint} failed, see above")
     return out
