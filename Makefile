@@ -125,7 +125,7 @@ learn: setup ## Qwen2.5-Coder-0.5B teaches itself for an hour; CRUXEval before a
 test: dev ## all tests that need neither root nor another environment
 	$(BIN)/python -m pytest $(SIDE_BY_SIDE)
 
-test-fast: dev ## those of them that start no ranks and no whole runs
+test-fast: dev ## those of them that start no ranks, whole runs, servers or browsers
 	$(BIN)/python -m pytest $(SIDE_BY_SIDE) -m 'not slow'
 
 # Builds the cpu image with buildah and trains in it; skips where that cannot be (needs root on Debian).

@@ -10,6 +10,8 @@ import synthetic
 from opened import PATIENCE_MS, report_of
 from playwright.sync_api import expect
 
+pytestmark = pytest.mark.slow
+
 TASKS_S = 1.5  # of the processor, which 10,000 tasks may add to opening a page of three: most is plotly, and the machine's
 FIRST_CELLS = "#tasks .list tbody td:first-child"
 ATTACK = "</script><script>document.title='x'</script><img src=x onerror=\"document.title='y'\"><!--<script>"

@@ -15,6 +15,8 @@ from servers import OurServer, answering, fusion, reply, run_as_fusion_does
 from azr_nemo.sandbox.executor import ExecutorUnavailable, Limits, Request, Script, ScriptStatus, Status
 from azr_nemo.sandbox.fusion import FusionExecutor
 
+pytestmark = pytest.mark.slow
+
 ADD = Request("def f(x):\n    return x + 1", ("1", "'a'", "2.5"))
 LIMITS = Limits(wall_s=20.0, cpu_s=20.0, memory_mb=256)
 HARSH = Limits(wall_s=1.0, cpu_s=1.0, memory_mb=256)

@@ -8,6 +8,8 @@ from pathlib import Path
 import process_trees
 import pytest
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 SCRIPTS = ROOT / "launcher_scripts" / "slurm"
 ALL = sorted([*SCRIPTS.glob("*.sh"), *SCRIPTS.glob("*.sbatch"), *SCRIPTS.glob("env/*.sh"), *Path(__file__).parent.glob("*.sh")])

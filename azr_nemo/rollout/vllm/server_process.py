@@ -6,6 +6,7 @@ It listens on 127.0.0.1 alone and answers only who knows its secret. It is kille
 
 import contextlib
 import os
+import re
 import secrets
 import signal
 import socket
@@ -79,6 +80,7 @@ class Server:
         self.secret = secrets.token_urlsafe(32)
         self.url = ""
         self._process: subprocess.Popen[bytes] | None = None
+        self._memory: set[Path] = set()  # files that are removed with it
 
     def start(self) -> None:
         """Starts it and waits until it answers. Call it from the main thread: the server dies with the thread that started it. Raises UserError."""
@@ -114,6 +116,8 @@ class Server:
                     told = now
                     self._note(f"rollout=vllm: still starting after {now - began:.0f} s")
                 time.sleep(0.2)
+        assert self._process is not None
+        self._memory |= _mapped(self._process.pid)
         self._note(f"rollout=vllm: ready after {time.monotonic() - began:.0f} s at {self.url}")
 
     @property
@@ -138,9 +142,22 @@ class Server:
         """Kills it with all its processes, also stopped ones; harmless when it is gone."""
         if self._process is None:
             return
+        self._memory |= _mapped(self._process.pid)
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
+        while self._memory:
+            self._memory.pop().unlink(missing_ok=True)
+
+
+def _mapped(session: int) -> set[Path]:
+    """vLLM's ring buffers in shared memory that the session's processes have mapped: nobody removes them when these are killed."""
+    found: set[Path] = set()
+    for maps in Path("/proc").glob("[0-9]*/maps"):
+        with contextlib.suppress(OSError):  # it has ended, or belongs to somebody else
+            if os.getsid(int(maps.parent.name)) == session:
+                found |= {Path(place) for place in re.findall(r"/dev/shm/psm_\w+$", maps.read_text(), re.M)}
+    return found
 
 
 def _healthy(client: httpx.Client, url: str) -> bool:

@@ -18,6 +18,8 @@ from stand_in import REQUESTS, fault, state, tiny_weights
 from azr_nemo.errors import UserError
 from azr_nemo.rollout.engine import SampleRequest
 
+pytestmark = pytest.mark.slow
+
 
 def test_it_starts_with_a_log_and_says_so(shared):
     first, *_, last = shared.notes
@@ -195,6 +197,18 @@ def test_weights_go_through_memory_that_leaves_nothing_behind(engine, monkeypatc
         "/reset_prefix_cache",
     ]
     assert asked[-4][2] == {"new_version": "being replaced"}
+
+
+def test_what_its_processes_shared_goes_with_the_server_however_that_ended(start):
+    ended, killed = start(), start()
+    shared = {*ended._server._memory, *killed._server._memory}
+    assert len(shared) >= 2, "each stand-in's engine shares memory"
+    assert all(file.exists() for file in shared)
+    os.killpg(killed._server._process.pid, signal.SIGKILL)
+    killed._server._process.wait()
+    for engine in (ended, killed):
+        engine.close()
+    assert not any(file.exists() for file in shared)
 
 
 def test_memory_that_cannot_be_had_is_a_sentence(engine):

@@ -11,6 +11,7 @@ import json
 import multiprocessing
 import os
 import time
+from multiprocessing import shared_memory
 from types import SimpleNamespace
 
 import uvicorn
@@ -106,8 +107,11 @@ async def call(request: Request):
     return JSONResponse({})
 
 
-def engine_process():
+def engine_process(ready):
+    buffer = shared_memory.SharedMemory(create=True, size=4096)  # as vLLM's processes speak with each other
+    ready.set()
     time.sleep(600)
+    buffer.unlink()
 
 
 def main():
@@ -119,8 +123,10 @@ def main():
     args, _ = parser.parse_known_args()
     if "FAKE_SLOW_START" in os.environ:
         time.sleep(600)
-    engine = multiprocessing.get_context("spawn").Process(target=engine_process, name="engine")
-    engine.start()
+    spawn = multiprocessing.get_context("spawn")
+    ready = spawn.Event()
+    spawn.Process(target=engine_process, args=(ready,), name="engine").start()
+    ready.wait()
     paths = [
         "/health", "/update_weight_version", "/collective_rpc", "/reset_prefix_cache", "/inference/v1/abort_requests", "/metrics", "/state",
         "/init_weight_transfer_engine", "/start_weight_update", "/update_weights", "/finish_weight_update", "/sleep", "/wake_up",
