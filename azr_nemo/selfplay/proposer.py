@@ -14,7 +14,7 @@ from azr_nemo.rewards.learnability import learnability
 from azr_nemo.selfplay.buffer import StoredTask, TaskBuffer
 from azr_nemo.selfplay.composite_schedule import Given, give, refuse_idle
 from azr_nemo.selfplay.exchange import Attempt, Completion, Prompt, SampleGroup, settled
-from azr_nemo.selfplay.validation import Validator, blind
+from azr_nemo.selfplay.validation import Validator, no_abduction
 from azr_nemo.settings.schema import RunConfig
 from azr_nemo.tasks import KINDS
 from azr_nemo.tasks.composite import own_part
@@ -63,7 +63,7 @@ class Proposed:
     lines: int | None = None  # the body length that it was asked for
     task: Task | None = None
     refusal: str = ""  # why there is no task, or `duplicate`
-    ignores_input: bool = False  # its result is the same for other inputs (`selfplay.refuse_ignored_input` alone asks)
+    no_abduction: str = ""  # why its program is no abduction task, of the reasons that `selfplay.refuse_...` ask about
     novel: bool = False  # its program was not known before
     estimates: SampleGroup | None = None
     intrinsic: dict[str, float] = field(default_factory=dict)  # what it earns beside learnability, by name
@@ -185,14 +185,14 @@ class Proposer:
         shapes = {kind: self.buffer.shapes(kind) for kind in {proposed.type for proposed in proposals}} if cap else {}
         results = [result for proposed in proposals for result in proposed.row.outcomes()]
         results = refuse_idle(self.validator, [proposed.given for proposed in proposals], results)
-        idle = blind(self.validator, results) if self.config.selfplay.refuse_ignored_input else [False] * len(results)
-        for proposed, result, ignored in zip(proposals, results, idle, strict=True):
+        idle = no_abduction(self.validator, results, self.config.selfplay.refused_abduction)
+        for proposed, result, reason in zip(proposals, results, idle, strict=True):
             if isinstance(result, Refusal):
                 proposed.refusal = result.reason
                 continue
-            proposed.ignores_input = ignored
-            if ignored and result.type is TaskType.ABDUCTION:
-                proposed.refusal = "ignores_input"
+            proposed.no_abduction = reason
+            if reason and result.type is TaskType.ABDUCTION:
+                proposed.refusal = reason
                 continue
             if self.config.eval.items and is_held_out(result.program):
                 proposed.refusal = HELD_OUT

@@ -137,7 +137,7 @@ class SeedingLoop:
                     continue
                 references = proposed.lineage
                 tasks = both_ways(proposed.task) if proposed.type in triplets() else [proposed.task]
-                tasks = [task for task in tasks if not (proposed.ignores_input and task.type is TaskType.ABDUCTION)]
+                tasks = [task for task in tasks if not (proposed.no_abduction and task.type is TaskType.ABDUCTION)]
                 ids = [self.buffer.add(task, step=0, seed=True, references=references) for task in tasks]
                 if ids == [None] * len(ids):  # an earlier one of this round became the same task of the other type
                     refused["duplicate"] += 1

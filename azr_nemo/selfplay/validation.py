@@ -1,6 +1,6 @@
 """From proposal to task: the executor runs it, the task type judges what came of it."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from typing import Any, TypeAlias
 
@@ -8,7 +8,7 @@ from azr_nemo.errors import UserError
 from azr_nemo.sandbox.executor import Executor, Limits, Outcome, Request
 from azr_nemo.selfplay.exchange import settled
 from azr_nemo.tasks import KINDS
-from azr_nemo.tasks.other_inputs import ignores_input, variations
+from azr_nemo.tasks.other_inputs import answered_by_its_output, echoes, ignores_input, variations
 from azr_nemo.tasks.parsing import NotLiteral, read_literal
 from azr_nemo.tasks.task import Calls, Proposal, Refusal, Result, Task, TaskType, Verdict
 
@@ -55,16 +55,27 @@ class Validator:
         return [pending.result() for pending in [self.submit(proposal) for proposal in proposals]]
 
 
-def blind(validator: Validator, results: list[Validated]) -> list[bool]:
-    """Of each deduction and abduction task whether its program gives the same for other inputs of the same shape; False for whatever else."""
-    tasks = [
-        (place, task)
-        for place, task in enumerate(results)
-        if isinstance(task, Task) and task.type in (TaskType.DEDUCTION, TaskType.ABDUCTION)
-    ]
-    asked = {place: calls for place, task in tasks if (calls := variations(task)).inputs}
-    answers = dict(zip(asked, validator.run(list(asked.values())), strict=True))
-    return [isinstance(task, Task) and place in answers and ignores_input(task, answers[place]) for place, task in enumerate(results)]
+# Why a task asks nothing when its input is asked for: the calls that tell, and what they are to give.
+IDLE: dict[str, tuple[Callable[[Task], Calls], Callable[[Task, list[Result]], bool]]] = {
+    "ignores_input": (variations, ignores_input),
+    "echoed_output": (echoes, answered_by_its_output),
+}
+
+
+def no_abduction(validator: Validator, results: list[Validated], reasons: Collection[str]) -> list[str]:
+    """Of each deduction and abduction task the first of these reasons (of `IDLE`) for which its program is no abduction task; empty for whatever else."""
+    found = [""] * len(results)
+    for reason in reasons:
+        calls, holds = IDLE[reason]
+        asked = {
+            place: (task, made)
+            for place, task in enumerate(results)
+            if not found[place] and isinstance(task, Task) and task.type is not TaskType.INDUCTION and (made := calls(task)).inputs
+        }
+        answers = validator.run([made for _, made in asked.values()])
+        for (place, (task, _)), answer in zip(asked.items(), answers, strict=True):
+            found[place] = reason if holds(task, answer) else ""
+    return found
 
 
 class Verifier:

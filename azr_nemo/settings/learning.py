@@ -170,6 +170,9 @@ class SelfPlayConfig:
         choices=("all", "non_one", "non_extremes"),
     )
     refuse_ignored_input: bool = setting(False, "an abduction task whose result is the same for other inputs is none: any input answers it")
+    refuse_echoed_output: bool = setting(
+        False, "and one that its own output, written as an argument, answers: no look at the program is needed for it"
+    )
     shape_cap: int = setting(0, "tasks of a type whose programs differ in names and constants alone; more are refused; 0: no cap", least=0)
     retire_easy: float = setting(
         0.0, "a task is asked last once this share of its answers was right; 0: never", least=0, most=1, noun="share"
@@ -186,6 +189,12 @@ class SelfPlayConfig:
     def proposed(self) -> int:
         """Proposals per task type of a step."""
         return self.proposals or self.batch_size
+
+    @property
+    def refused_abduction(self) -> list[str]:
+        """Reasons for which a program is no abduction task (`azr_nemo.selfplay.validation.IDLE`)."""
+        asked = {"ignores_input": self.refuse_ignored_input, "echoed_output": self.refuse_echoed_output}
+        return [reason for reason, on in asked.items() if on]
 
     @property
     def rows(self) -> int:

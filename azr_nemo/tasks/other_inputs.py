@@ -1,7 +1,8 @@
-"""Other inputs of the same shape as a task's, to tell whether its program looks at its input at all.
+"""Other inputs than a task's own, to tell whether it asks anything when its input is asked for.
 
-A program whose result never changes (`return "Alice"`) is answered by any input: it is no abduction task. Constants of the input are changed and their
-types stay, so that what ran once mostly runs again: emptied, made larger, negated, turned round.
+A program whose result never changes (`return "Alice"`) is answered by any input. Constants of the input are changed and their types stay, so that what
+ran once mostly runs again: emptied, made larger, negated, turned round. And a program that leaves its own output as it is (`sorted(x)`, `x.strip()`)
+is answered by whoever writes the output down again, without a look at the program.
 """
 
 import ast
@@ -81,3 +82,20 @@ def variations(task: Task) -> Calls:
 def ignores_input(task: Task, results: Sequence[Result]) -> bool:
     """Whether the results of `variations` are all the task's own output. An input that raises is an answer to nothing: then the input matters."""
     return len(results) >= LEAST and all(result.ok and same_literal(str(result.value), task.output) for result in results)
+
+
+def echoes(task: Task) -> Calls:
+    """The calls that have the task's output in the place of one argument, and the others as they are."""
+    call = one_call(task.input)
+    if isinstance(call, Refusal):
+        return Calls(task.program, ())
+    texts = [ast.unparse(argument) for argument in call.args]
+    named = [f"{keyword.arg}={ast.unparse(keyword.value)}" for keyword in call.keywords]
+    places = range(len(texts)) if not any(isinstance(argument, ast.Starred) for argument in call.args) else ()
+    inputs = [", ".join([*texts[:place], task.output, *texts[place + 1 :], *named]) for place in places]
+    return Calls(task.program, tuple(dict.fromkeys(inputs)))
+
+
+def answered_by_its_output(task: Task, results: Sequence[Result]) -> bool:
+    """Whether one of the results of `echoes` is the task's output."""
+    return any(result.ok and same_literal(str(result.value), task.output) for result in results)

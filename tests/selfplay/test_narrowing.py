@@ -18,12 +18,15 @@ from azr_nemo.tasks.wishes import OPERATIONS, TYPES
 OPTIONS = PromptOptions(style="completion", pairs=4)
 DEDUCTION, ABDUCTION = TaskType.DEDUCTION, TaskType.ABDUCTION
 BLIND = "def f(x):\n    return 3"
+LEAVES_ITS_OUTPUT = "def f(x):\n    return abs(x)"
 FAR = [f"def f(x):\n    return x{' + 1' * times}" for times in (3, 4)]  # shapes of their own
 
 
 def run(request: Request) -> list[Outcome]:
     if request.program == BLIND:
         return [Outcome(Status.OK, "3")] * len(request.inputs)
+    if request.program == LEAVES_ITS_OUTPUT:
+        return [Outcome(Status.OK, text.lstrip("-")) for text in request.inputs]
     if request.program in FAR:
         return [Outcome(Status.OK, "9")] * len(request.inputs)
     return run_adder(request)
@@ -60,6 +63,14 @@ def test_an_abduction_task_that_any_input_solves_is_refused_and_a_deduction_task
     assert [row.refusal for row in rows] == ["ignores_input", "", ""]
     assert rows[0].task is None
     assert [row.refusal for row in settled(proposer(buffer), *written)] == ["", "", ""]
+
+
+def test_an_abduction_task_that_its_own_output_answers_is_refused_and_a_deduction_task_is_not(buffer):
+    written = [(ABDUCTION, LEAVES_ITS_OUTPUT), (DEDUCTION, LEAVES_ITS_OUTPUT), (ABDUCTION, adder(2))]
+    rows = settled(proposer(buffer, refuse_ignored_input=True, refuse_echoed_output=True), *written)
+    assert [row.refusal for row in rows] == ["echoed_output", "", ""]
+    assert rows[0].task is None
+    assert [row.refusal for row in settled(proposer(buffer, refuse_ignored_input=True), *written)] == ["", "", ""]
 
 
 def test_a_shape_that_fills_the_buffer_is_refused_within_a_batch_too(buffer):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from azr_nemo.tasks.other_inputs import ignores_input, other_inputs
+from azr_nemo.tasks.other_inputs import answered_by_its_output, echoes, ignores_input, other_inputs
 from azr_nemo.tasks.program import one_call
 from azr_nemo.tasks.task import Refusal, Result, Task, TaskType
 
@@ -26,3 +26,25 @@ def test_one_other_input_proves_nothing():
     assert not ignores_input(task, [same])
     assert ignores_input(task, [same, same])
     assert not ignores_input(task, [same, same, Result(False, None, "error")])
+
+
+@pytest.mark.parametrize(
+    ("given", "output", "asked"),
+    [
+        ("[2, 1]", "[1, 2]", ["[1, 2]"]),
+        ("'ab', 3", "'abab'", ["'abab', 3", "'ab', 'abab'"]),
+        ("(1, 2), key=None", "2", ["2, key=None"]),
+        ("*[1, 2]", "2", []),  # which argument is which is not written
+        ("1) or (2", "2", []),
+    ],
+)
+def test_an_echo_is_the_output_in_the_place_of_each_argument(given, output, asked):
+    task = Task(TaskType.ABDUCTION, "def f(*x, **y):\n    return x", (given,), (output,))
+    assert list(echoes(task).inputs) == asked
+
+
+def test_a_task_is_answered_by_its_output_where_one_echo_gives_it():
+    task = Task(TaskType.ABDUCTION, "def f(x):\n    return sorted(x)", ("[2, 1]",), ("[1, 2]",))
+    assert answered_by_its_output(task, [Result(False, None, "error"), Result(True, "[1,  2]")])
+    assert not answered_by_its_output(task, [Result(True, "[2, 1]"), Result(False, "[1, 2]", "error")])
+    assert not answered_by_its_output(task, [])
