@@ -85,8 +85,8 @@ def accuracies(found: dict[str, dict[str, Any]], suites: Sequence[str]) -> str:
 
 def cell(figures: dict[str, Any]) -> str:
     said = f"{figures['pass@1']:.3f} [{figures['low']:.3f}, {figures['high']:.3f}]"
-    larger = [key for key in figures if key.startswith("pass@") and key != "pass@1"]
-    return said + "".join(f", {key} {figures[key]:.3f}" for key in larger)
+    more = {key: figures[key] for key in figures if key.startswith("pass@") and key != "pass@1"} | figures["parts"]
+    return said + "".join(f", {key} {value:.3f}" for key, value in more.items())
 
 
 def best(folders: dict[str, Path], untuned: dict[str, Any], suites: Sequence[str]) -> str:

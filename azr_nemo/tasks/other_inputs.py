@@ -9,7 +9,7 @@ import ast
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from azr_nemo.tasks.parsing import PARSE_ERRORS, same_literal
+from azr_nemo.tasks.parsing import PARSE_ERRORS, NotLiteral, read_literal, same_literal
 from azr_nemo.tasks.program import one_call
 from azr_nemo.tasks.task import Calls, Refusal, Result, Task
 
@@ -99,3 +99,20 @@ def echoes(task: Task) -> Calls:
 def answered_by_its_output(task: Task, results: Sequence[Result]) -> bool:
     """Whether one of the results of `echoes` is the task's output."""
     return any(result.ok and same_literal(str(result.value), task.output) for result in results)
+
+
+def repeats_output(answer: str, output: str) -> bool:
+    """Whether an argument of the answer is the output itself, of the same type too."""
+    call = one_call(answer)
+    if isinstance(call, Refusal):
+        return False
+    arguments = (*call.args, *(keyword.value for keyword in call.keywords))
+    return any(_written(ast.unparse(argument)) == _written(output) for argument in arguments)
+
+
+def _written(text: str) -> str | None:
+    """A literal as Python writes it, or None for what is none, which equals no output."""
+    try:
+        return repr(read_literal(text))
+    except (NotLiteral, RecursionError):
+        return None

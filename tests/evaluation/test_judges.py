@@ -36,7 +36,7 @@ class Evaluations:
             for i in range(8)
         ]
         (out / "s.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-        figures = {"pass@1": right / 8, "low": 0.0, "high": 1.0, "scores": {}, "pass@8": 0.5}
+        figures = {"pass@1": right / 8, "low": 0.0, "high": 1.0, "scores": {}, "pass@8": 0.5, "parts": {"without_echo": 0.25}}
         (out / "results.json").write_text(json.dumps({"suites": {"s": figures}}))
         return subprocess.CompletedProcess(command, 0)
 
@@ -58,7 +58,7 @@ def test_a_run_is_compared_with_the_untuned_model_and_with_its_best_examples(tmp
     assert {(words["skip"], words["limit"], words["style"], words["temperature"]) for words in evaluations.asked} == {
         ("3", "8", "code", "0.0")
     }
-    assert "| untuned, 2 examples | 0.375 [0.000, 1.000], pass@8 0.500 |" in said
+    assert "| untuned, 2 examples | 0.375 [0.000, 1.000], pass@8 0.500, without_echo 0.250 |" in said
     assert f"{run} minus untuned\n" in said
     assert f"{run} minus untuned, 2 examples\n" in said
     assert "| s | 0 | 0 | 8 | 3, 6 | +0.375 | +0.000 | +0.375 [" in said

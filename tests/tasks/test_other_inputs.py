@@ -2,7 +2,7 @@
 
 import pytest
 
-from azr_nemo.tasks.other_inputs import answered_by_its_output, echoes, ignores_input, other_inputs
+from azr_nemo.tasks.other_inputs import answered_by_its_output, echoes, ignores_input, other_inputs, repeats_output
 from azr_nemo.tasks.program import one_call
 from azr_nemo.tasks.task import Refusal, Result, Task, TaskType
 
@@ -48,3 +48,18 @@ def test_a_task_is_answered_by_its_output_where_one_echo_gives_it():
     assert answered_by_its_output(task, [Result(False, None, "error"), Result(True, "[1,  2]")])
     assert not answered_by_its_output(task, [Result(True, "[2, 1]"), Result(False, "[1, 2]", "error")])
     assert not answered_by_its_output(task, [])
+
+
+@pytest.mark.parametrize(
+    ("answer", "output", "repeats"),
+    [
+        ("[1, 2]", "[1,2]", True),
+        ("3, x='a'", "'a'", True),
+        ("True", "1", False),
+        ("1", "1.0", False),
+        ("1) or (2", "1", False),
+        ("list()", "[]", False),
+    ],
+)
+def test_an_answer_repeats_the_output_where_an_argument_is_that_very_value(answer, output, repeats):
+    assert repeats_output(answer, output) is repeats

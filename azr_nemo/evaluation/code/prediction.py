@@ -16,6 +16,7 @@ from azr_nemo.selfplay.validation import Verifier
 from azr_nemo.tasks import KINDS
 from azr_nemo.tasks.fences import tagged
 from azr_nemo.tasks.marked import joined
+from azr_nemo.tasks.other_inputs import repeats_output
 from azr_nemo.tasks.parsing import NotLiteral, read_literal
 from azr_nemo.tasks.program import one_call
 from azr_nemo.tasks.prompting import render
@@ -31,7 +32,8 @@ R1_TAGS = ("<think>", "</think>", "<answer>", "</answer>")
 class PredictionSuite:
     """Programs with one input and output each, as tasks of one type. rewritten: rows hold a whole call of a function of any name (`called_f`).
 
-    An abduction answer is right when one honest call in the jail gives the output; a deduction answer is a literal. A response with the R1 format's
+    An abduction answer is right when one honest call in the jail gives the output, which is an argument of many such calls (`without_echo` counts the
+    others); a deduction answer is a literal. A response with the R1 format's
     tags is read as in training; one without any, as other templates give, by its last fence. In another style than R1 (`styled`) items are asked and read
     as that style does. reference of an item: program, input, output.
     """
@@ -75,7 +77,11 @@ class PredictionSuite:
         if answer is None:
             return known(Grade(False, "no_answer"))
         verdict = self._verdict(self._stored(item), answer, Verifier(tools.executor, LIMITS))
-        return then(verdict, lambda found: Grade(found.score == 1.0, found.reason, answer))
+        return then(verdict, lambda found: Grade(right := found.score == 1.0, found.reason, answer, self._parts(item, answer, right)))
+
+    def _parts(self, item: Item, answer: str, right: bool) -> dict[str, bool]:
+        """Of inputs alone: right, and not by writing the output down again."""
+        return {"without_echo": right and not repeats_output(answer, item.reference["output"])} if self.kind is TaskType.ABDUCTION else {}
 
     def _verdict(self, task: Task, answer: str, verifier: Verifier) -> "Future[Verdict]":
         """What an input may say is a rule of self-play, where it is paid for. Here any one call is an answer that the jail lets run, as in CRUXEval's

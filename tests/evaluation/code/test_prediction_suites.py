@@ -68,6 +68,21 @@ def test_an_input_is_right_when_one_honest_call_gives_the_output(tools, grade, a
     assert (verdict.reason, verdict.right, verdict.answer) == (reason, reason == "right", answer)
 
 
+@pytest.mark.parametrize(
+    ("row", "answer", "right", "without_echo"),
+    [
+        (DOUBLE, "[1]", True, True),
+        (DOUBLE, "[2]", False, False),
+        ({**DOUBLE, "code": "def f(x):\n    return sorted(x)"}, "[1, 1]", True, False),
+        ({**DOUBLE, "code": "def f(x):\n    return sorted(x)"}, "(1, 1)", True, True),
+    ],
+)
+def test_of_right_inputs_those_that_repeat_the_output_are_told_apart(tools, grade, row, answer, right, without_echo):
+    (item,) = CRUXEVAL_INPUT.convert([row], tools)
+    verdict = grade(CRUXEVAL_INPUT, item, stated(answer, "input"))
+    assert (verdict.right, verdict.parts) == (right, {"without_echo": without_echo})
+
+
 @pytest.mark.parametrize(("answer", "reason"), [("[1,1]", "right"), ("[1]", "wrong_value"), ("f([1])", "not_literal"), ("", "not_literal")])
 def test_an_output_is_a_literal(tools, grade, answer, reason):
     (item,) = CRUXEVAL_OUTPUT.convert([DOUBLE], tools)
