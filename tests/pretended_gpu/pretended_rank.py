@@ -134,7 +134,8 @@ def measure(recipe: str, stage: int, layers: int, overrides: list[str]) -> dict[
         platform = Platform(torch.device("cuda", 0), "fake", transformer_engine=True)
         distributed.start(platform, engine.tensor_parallel, engine.pipeline_parallel)
         actor = Actor(config, shape, platform, Path("."))
-        weights = sum(parameter.nbytes for parameter in actor.model.parameters())
+        adapted = bool(config.model.lora.rank)  # adapters alone learn then, and are in no file
+        weights = sum(parameter.nbytes for parameter in actor.model.parameters() if not (adapted and parameter.requires_grad))
         found |= {"weights": weights, "weights_read": files.read, "built_peak": gpu.peak}
         few, many = (training_batch(rows * size.layout.data, shape.vocab_size) for rows in (8, 16))
         packed = actor._pack(few.prompt_ids, few.response_ids, few.mask)
