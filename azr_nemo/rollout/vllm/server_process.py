@@ -151,12 +151,12 @@ class Server:
 
 
 def _mapped(session: int) -> set[Path]:
-    """vLLM's ring buffers in shared memory that the session's processes have mapped: nobody removes them when these are killed."""
+    """Ring buffers and semaphores of multiprocessing that the session's processes have mapped: nobody removes them when these are killed."""
     found: set[Path] = set()
     for maps in Path("/proc").glob("[0-9]*/maps"):
         with contextlib.suppress(OSError):  # it has ended, or belongs to somebody else
             if os.getsid(int(maps.parent.name)) == session:
-                found |= {Path(place) for place in re.findall(r"/dev/shm/psm_\w+$", maps.read_text(), re.M)}
+                found |= {Path(place) for place in re.findall(r"/dev/shm/(?:psm_|sem\.mp-)\w+$", maps.read_text(), re.M)}
     return found
 
 

@@ -119,7 +119,7 @@ def test_a_sampler_rank_may_ask_a_server_that_is_not_the_runs_own_and_samples_be
         owner.close()
     steps = [line for line in metrics(tmp_path) if line["step"]]
     assert [line["staleness/max"] for line in steps] == [0, 1, 1]
-    assert all(abs(line["train/rollout_kl"]) < 1e-2 for line in steps), "one update apart at the most"
+    assert abs(steps[0]["train/rollout_kl"]) < 1e-3, "drawn by the weights that learn from it; the others are not compared"
     assert not list((tmp_path / "vllm").glob("*.log")), "the run started none"
 
 
