@@ -7,12 +7,16 @@ from azr_nemo.rewards.answer import MALFORMED
 from azr_nemo.selfplay.buffer import TaskBuffer
 from azr_nemo.selfplay.exchange import Attempt
 from azr_nemo.selfplay.proposer import Proposed
+from azr_nemo.tasks import KINDS
 from azr_nemo.tasks.composite import own_part
+from azr_nemo.tasks.other_inputs import repeats_output
 from azr_nemo.tasks.program import body_lines
-from azr_nemo.tasks.task import TaskType
+from azr_nemo.tasks.task import PromptOptions, TaskType
 
 
-def measure(proposals: list[Proposed], proposed: list[Attempt], solved: list[Attempt], buffer: TaskBuffer) -> dict[str, float]:
+def measure(
+    proposals: list[Proposed], proposed: list[Attempt], solved: list[Attempt], buffer: TaskBuffer, options: PromptOptions
+) -> dict[str, float]:
     """Means over the rows of one step; a key is absent where there is nothing to average."""
     metrics: dict[str, float | None] = {}
     for kind in TaskType:
@@ -39,6 +43,8 @@ def measure(proposals: list[Proposed], proposed: list[Attempt], solved: list[Att
             f"solve/{kind}/truncated": mean(not a.completion.finished for a in answers),
             f"buffer/{kind}/size": buffer.count(kind),
         }
+        if kind is TaskType.ABDUCTION:
+            metrics[f"solve/{kind}/echo"] = mean(echoes(a, options) for a in answers)
         if composite := [p for p in rows if p.given.texts]:
             metrics[f"composite/{kind}/asked"] = len(composite) / len(rows)
             metrics[f"composite/{kind}/valid"] = mean(p.task is not None for p in composite)
@@ -48,6 +54,12 @@ def measure(proposals: list[Proposed], proposed: list[Attempt], solved: list[Att
     metrics["response/solve_tokens"] = mean(len(a.completion.response_ids) for a in solved)
     metrics |= {f"refused/{reason}": count for reason, count in Counter(p.refusal for p in proposals if p.refusal).items()}
     return {name: float(value) for name, value in metrics.items() if value is not None}
+
+
+def echoes(attempt: Attempt, options: PromptOptions) -> bool:
+    """Whether an answer to an abduction task has the task's output among its arguments: right ones of these need no look at the program."""
+    answer = KINDS[attempt.prompt.type].parse_answer(attempt.prompt.text.prefill + attempt.completion.text, options)
+    return isinstance(answer, str) and attempt.task is not None and repeats_output(answer, attempt.task.output)
 
 
 def mean(values: Iterable[float]) -> float | None:

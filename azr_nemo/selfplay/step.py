@@ -76,7 +76,7 @@ class SelfPlay:
             trained += proposed_rows
         if settings.reuse_estimates:
             trained += estimated_rows
-        metrics = measure(proposals, proposed_rows, solved_rows, self.buffer)
+        metrics = measure(proposals, proposed_rows, solved_rows, self.buffer, self.solver.options)
         trained = in_group_order(trained)
         before = {int(group): value for group, value in self.buffer.read_note(BASELINES).items()}
         after = give_advantages(trained, self.config, before)

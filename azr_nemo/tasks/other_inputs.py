@@ -89,8 +89,11 @@ def echoes(task: Task) -> Calls:
     call = one_call(task.input)
     if isinstance(call, Refusal):
         return Calls(task.program, ())
-    texts = [ast.unparse(argument) for argument in call.args]
-    named = [f"{keyword.arg}={ast.unparse(keyword.value)}" for keyword in call.keywords]
+    try:
+        texts = [ast.unparse(argument) for argument in call.args]
+        named = [f"{f'{keyword.arg}=' if keyword.arg else '**'}{ast.unparse(keyword.value)}" for keyword in call.keywords]
+    except PARSE_ERRORS:  # a number that is too long to write
+        return Calls(task.program, ())
     places = range(len(texts)) if not any(isinstance(argument, ast.Starred) for argument in call.args) else ()
     inputs = [", ".join([*texts[:place], task.output, *texts[place + 1 :], *named]) for place in places]
     return Calls(task.program, tuple(dict.fromkeys(inputs)))
@@ -106,13 +109,16 @@ def repeats_output(answer: str, output: str) -> bool:
     call = one_call(answer)
     if isinstance(call, Refusal):
         return False
-    arguments = (*call.args, *(keyword.value for keyword in call.keywords))
-    return any(_written(ast.unparse(argument)) == _written(output) for argument in arguments)
-
-
-def _written(text: str) -> str | None:
-    """A literal as Python writes it, or None for what is none, which equals no output."""
     try:
-        return repr(read_literal(text))
-    except (NotLiteral, RecursionError):
+        gold = repr(read_literal(output))
+    except (NotLiteral, *PARSE_ERRORS):
+        return False
+    return any(_written(part) == gold for part in (*call.args, *(keyword.value for keyword in call.keywords)))
+
+
+def _written(argument: ast.expr) -> str | None:
+    """A literal as Python writes it, or None for what is none."""
+    try:
+        return repr(read_literal(ast.unparse(argument)))
+    except (NotLiteral, *PARSE_ERRORS):
         return None

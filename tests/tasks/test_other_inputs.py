@@ -33,7 +33,7 @@ def test_one_other_input_proves_nothing():
     [
         ("[2, 1]", "[1, 2]", ["[1, 2]"]),
         ("'ab', 3", "'abab'", ["'abab', 3", "'ab', 'abab'"]),
-        ("(1, 2), key=None", "2", ["2, key=None"]),
+        ("(1, 2), key=None, **{'a': 1}", "2", ["2, key=None, **{'a': 1}"]),
         ("*[1, 2]", "2", []),  # which argument is which is not written
         ("1) or (2", "2", []),
     ],
@@ -63,3 +63,12 @@ def test_a_task_is_answered_by_its_output_where_one_echo_gives_it():
 )
 def test_an_answer_repeats_the_output_where_an_argument_is_that_very_value(answer, output, repeats):
     assert repeats_output(answer, output) is repeats
+
+
+@pytest.mark.parametrize(
+    "answer", ["0x" + "f" * 5000, "[" * 80 + "]" * 80, "'" + "a" * 10**5 + "'", "x=" + "-" * 300 + "1", "**{'x': 1}", "*'ab'"]
+)
+def test_what_a_model_wrote_raises_nothing_here(answer):
+    assert repeats_output(answer, "1") is False
+    assert isinstance(echoes(Task(TaskType.ABDUCTION, "def f(x):\n    return x", (answer,), ("1",))).inputs, tuple)
+    assert repeats_output("1", answer) is False
