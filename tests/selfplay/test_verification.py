@@ -8,7 +8,7 @@ from sample_tasks import FakeExecutor, adder, adder_task
 from azr_nemo.errors import UserError
 from azr_nemo.sandbox.executor import ExecutorUnavailable, Limits, Outcome, Status
 from azr_nemo.sandbox.local.pool import LocalPool
-from azr_nemo.selfplay.validation import Validator, Verifier, blind, grade_rows
+from azr_nemo.selfplay.validation import IDLE, Validator, Verifier, grade_rows, no_abduction
 from azr_nemo.tasks.task import Refusal, Task, TaskType, Verdict
 
 LIMITS = Limits(wall_s=20.0, cpu_s=20.0)
@@ -124,5 +124,28 @@ SEEING = [
 def test_programs_that_ignore_their_input_are_found_by_running_them(sandbox):
     tasks = [Task(TaskType.ABDUCTION, program, (text,), (output,)) for program, text, output in BLIND + SEEING]
     induction = Task(TaskType.INDUCTION, BLIND[0][0], ("1", "2"), ("'Alice'", "'Alice'"))
-    found = blind(Validator(sandbox, LIMITS), [*tasks, induction, Refusal("format")])
-    assert found == [True] * len(BLIND) + [False] * (len(SEEING) + 2)
+    found = no_abduction(Validator(sandbox, LIMITS), [*tasks, induction, Refusal("format")], ["ignores_input"])
+    assert found == ["ignores_input"] * len(BLIND) + [""] * (len(SEEING) + 2)
+
+
+ECHOED = [
+    ("def f(x):\n    return sorted(x)", "[2, 1]", "[1, 2]"),
+    ("def f(x):\n    return x.strip()", "' a '", "'a'"),
+    ("def f(x, n):\n    return x[:n]", "'abc', 2", "'ab'"),
+    ("def f(x):\n    return x", "3", "3"),
+]
+ASKING = [
+    ("def f(x):\n    return x + 1", "3", "4"),
+    ("def f(x):\n    return [len(x)]", "'abc'", "[3]"),
+    ("def f(x, n):\n    return x * n", "'ab', 2", "'abab'"),
+    ("def f(x):\n    return x['a']", "{'a': 1}", "1"),  # its output as its input raises
+]
+
+
+def test_programs_that_leave_their_output_as_it_is_are_found_by_running_them(sandbox):
+    tasks = [Task(TaskType.ABDUCTION, program, (text,), (output,)) for program, text, output in ECHOED + ASKING]
+    found = no_abduction(Validator(sandbox, LIMITS), [*tasks, Refusal("format")], ["echoed_output"])
+    assert found == ["echoed_output"] * len(ECHOED) + [""] * (len(ASKING) + 1)
+    constant = [Task(TaskType.ABDUCTION, "def f(x):\n    return 'Alice'", ("7",), ("'Alice'",))]
+    assert no_abduction(Validator(sandbox, LIMITS), constant, list(IDLE)) == ["ignores_input"], "the first reason is told"
+    assert no_abduction(Validator(sandbox, LIMITS), constant, []) == [""]
