@@ -44,7 +44,7 @@ def measure(
             f"buffer/{kind}/size": buffer.count(kind),
         }
         if kind is TaskType.ABDUCTION:
-            metrics[f"solve/{kind}/echo"] = mean(echoes(a, options) for a in answers)
+            metrics[f"solve/{kind}/echo"] = mean(is_echo(a, options) for a in answers)
         if composite := [p for p in rows if p.given.texts]:
             metrics[f"composite/{kind}/asked"] = len(composite) / len(rows)
             metrics[f"composite/{kind}/valid"] = mean(p.task is not None for p in composite)
@@ -56,7 +56,7 @@ def measure(
     return {name: float(value) for name, value in metrics.items() if value is not None}
 
 
-def echoes(attempt: Attempt, options: PromptOptions) -> bool:
+def is_echo(attempt: Attempt, options: PromptOptions) -> bool:
     """Whether an answer to an abduction task has the task's output among its arguments: right ones of these need no look at the program."""
     answer = KINDS[attempt.prompt.type].parse_answer(attempt.prompt.text.prefill + attempt.completion.text, options)
     return isinstance(answer, str) and attempt.task is not None and repeats_output(answer, attempt.task.output)

@@ -33,9 +33,8 @@ class PredictionSuite:
     """Programs with one input and output each, as tasks of one type. rewritten: rows hold a whole call of a function of any name (`called_f`).
 
     An abduction answer is right when one honest call in the jail gives the output, which is an argument of many such calls (`without_echo` counts the
-    others); a deduction answer is a literal. A response with the R1 format's
-    tags is read as in training; one without any, as other templates give, by its last fence. In another style than R1 (`styled`) items are asked and read
-    as that style does. reference of an item: program, input, output.
+    others); a deduction answer is a literal. A response with the R1 format's tags is read as in training; one without any, as other templates give, by
+    its last fence. In another style than R1 (`styled`) items are asked and read as that style does. reference of an item: program, input, output.
     """
 
     name: str
