@@ -184,12 +184,13 @@ class MegatronEngine:
                 raise ValueError(f"prompt {index} has {len(ids)} tokens, more than rollout.max_prompt_tokens={longest}")
             requests.append(self._request(prompt, ids, request_seed(seed, index)))
         samplers = self.worker.samplers
-        version = samplers.version if samplers else self.worker.actor.updates
+        asked_for = samplers.version if samplers else self.worker.actor.updates
         seen: dict[tuple[int, int], Completion] = {}
         one_at_a_time = threading.Lock()
 
         def arrived(index: int, k: int, sample: Sample) -> None:
-            check_version(sample, version, index, k)
+            newest = samplers.version if samplers else asked_for  # a refit may come between
+            check_version(sample, range(asked_for, newest + 1), index, k)
             # Many ranks' samples come at once: only what the step does with one has to wait for the one before.
             completion = self._completion(requests[index], sample)
             with one_at_a_time:
@@ -224,7 +225,7 @@ class MegatronEngine:
 
     def _completion(self, request: SampleRequest, sample: Sample) -> Completion:
         text = self.text.decode(sample.token_ids)
-        return Completion(text, request.prompt_ids, sample.token_ids, sample.logprobs, sample.finished, sample.weight_version)
+        return Completion(text, request.prompt_ids, sample.token_ids, sample.logprobs, sample.finished, sample.weight_version, sample.newer)
 
     def update(self, batch: TrainingBatch, refit: bool = True) -> dict[str, float]:
         """Learns from all rows in `optim.mini_batches` optimizer steps, then refits where asked to. Metrics: loss, pg_loss, entropy, grad_norm,

@@ -141,6 +141,12 @@ def waiting() -> Iterator[None]:
             _watchdog.wait_for_others(False)
 
 
+def wait_for_others() -> None:
+    """Tells the watchdog that this rank waits for another one, until its next command."""
+    if _watchdog is not None:
+        _watchdog.wait_for_others(True)
+
+
 def advance() -> None:
     """Tells the watchdog that this rank makes progress."""
     if _watchdog is not None:

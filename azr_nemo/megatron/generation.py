@@ -216,12 +216,13 @@ class _Sender:
         try:
             while (item := self._queue.get()) is not None:
                 index, k, sample = item
-                header = [index, k, len(sample.token_ids), sample.finished, sample.weight_version]
+                header = [index, k, len(sample.token_ids), sample.finished, sample.weight_version, len(sample.newer)]
                 self._channel.send(torch.tensor(header, dtype=torch.int64))
-                # Ids and the bits of the log-probabilities in one message.
+                # Ids, the bits of the log-probabilities and the versions in one message.
                 logprobs = torch.tensor(sample.logprobs, dtype=torch.float64).view(torch.int64)
-                self._channel.send(torch.cat([torch.tensor(sample.token_ids, dtype=torch.int64), logprobs]))
-            self._channel.send(torch.tensor([_END, 0, 0, 0, 0], dtype=torch.int64))
+                newer = torch.tensor(sample.newer, dtype=torch.int64).view(-1)
+                self._channel.send(torch.cat([torch.tensor(sample.token_ids, dtype=torch.int64), logprobs, newer]))
+            self._channel.send(torch.tensor([_END, 0, 0, 0, 0, 0], dtype=torch.int64))
         except RuntimeError as error:
             self._error = error
 
@@ -266,22 +267,23 @@ class _Receiver:
         return done
 
     def _run(self, rank: int) -> None:
-        header = torch.zeros(5, dtype=torch.int64)
+        header = torch.zeros(6, dtype=torch.int64)
         while True:
             try:
                 self._channel.recv(header, rank)
-                index, k, count, finished, version = header.tolist()
+                index, k, count, finished, version, newer = header.tolist()
                 if index == _END:
                     return
-                message = torch.zeros(2 * count, dtype=torch.int64)
+                message = torch.zeros(2 * count + 2 * newer, dtype=torch.int64)
                 if count:
                     self._channel.recv(message, rank)
             except RuntimeError as error:
                 self._error = self._error or error
                 self._lost.set()
                 return
-            ids, logprobs = message[:count].tolist(), message[count:].view(torch.float64).tolist()
+            ids, logprobs = message[:count].tolist(), message[count : 2 * count].view(torch.float64).tolist()
+            spans = tuple((int(first), int(later)) for first, later in message[2 * count :].view(-1, 2))
             try:
-                self.take(index, k, Sample(tuple(ids), tuple(logprobs), bool(finished), version))
+                self.take(index, k, Sample(tuple(ids), tuple(logprobs), bool(finished), version, spans))
             except Exception as error:  # raised again by the main thread, once the other ranks have been heard out
                 self._error = self._error or error

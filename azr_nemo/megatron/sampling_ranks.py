@@ -1,5 +1,6 @@
 """Ranks that only sample (`placement=split`): what they do, and the rollout engine that stands for all of them on the trainer's rank 0."""
 
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -21,20 +22,24 @@ from azr_nemo.settings.schema import RunConfig
 
 
 class RemoteSamplers(RolloutEngine):
-    """All sampler ranks, as the trainer's rank 0 sees them. generate may run in a thread of its own while the trainer learns; refit may not."""
+    """All sampler ranks, as the trainer's rank 0 sees them. generate may run in a thread of its own while the trainer learns and, where they take
+    weights between tokens, hands them over."""
 
     def __init__(self, link: Link, replica: int) -> None:
-        self.link, self.replica, self.version = link, replica, 0
+        self.link, self.replica = link, replica
+        self.version = 0  # of the newest weights that a sample may come from
+        self._speaking = threading.Lock()  # a command and what belongs to it are not mixed with another one
 
     def refit(self, weights: Iterable[tuple[str, Tensor]], version: int = 0) -> None:
-        announce(Command("refit", {"version": version}), self.link.broadcast)
-        for name, tensor in weights:
-            told = {"name": name, "dtype": str(tensor.dtype), "shape": list(tensor.shape)}
-            announce(Command("tensor", told), self.link.broadcast)
-            if tensor.numel():
-                self.link.hand_over(tensor.detach().to(self.link.device).contiguous().view(-1).view(torch.uint8))
-        announce(Command("refitted"), self.link.broadcast)
         self.version = version
+        with self._speaking:
+            announce(Command("refit", {"version": version}), self.link.broadcast)
+            for name, tensor in weights:
+                told = {"name": name, "dtype": str(tensor.dtype), "shape": list(tensor.shape)}
+                announce(Command("tensor", told), self.link.broadcast)
+                if tensor.numel():
+                    self.link.hand_over(tensor.detach().to(self.link.device).contiguous().view(-1).view(torch.uint8))
+            announce(Command("refitted"), self.link.broadcast)
 
     def generate(self, requests: list[SampleRequest], on_sample: OnSample | None = None) -> list[list[Sample]]:
         return self.draw(requests, [request.max_new_tokens for request in requests], on_sample)
@@ -42,7 +47,8 @@ class RemoteSamplers(RolloutEngine):
     def draw(self, requests: list[SampleRequest], expected: Sequence[float], on_sample: OnSample | None) -> list[list[Sample]]:
         """Samples all requests, each sampler its share. expected: tokens of a sample of each request."""
         pieces = [replace(piece, rank=piece.rank + 1) for piece in deal(requests, expected, self.link.ranks - 1, self.replica)]
-        announce(Command("generate", tensors=encode_requests(requests, pieces)), self.link.broadcast)
+        with self._speaking:
+            announce(Command("generate", tensors=encode_requests(requests, pieces)), self.link.broadcast)
         results = sample_everywhere(None, requests, pieces, on_sample, self.link)
         assert results is not None
         return results
@@ -79,29 +85,67 @@ def serve_samples(config: RunConfig, model_dir: Path, met: Callable[[], None] = 
     log = Path(config.run_dir) / "vllm" / f"sampler{link.rank}.log"
     dtype = choose_dtype(config.model.dtype, platform)
     rollout = rollouts.make_rollout(config.rollout, hf_config, dtype, text.end_ids, platform.device, text.decode, log)
+    beside = Beside(rollout, link) if config.rollout.update_in_flight else None
     name = "waiting for a command"
     try:
-        while (command := _next(link)).name != "close":
+        while (command := _next(link, beside)).name != "close":
             name = command.name
-            with distributed.phase(name):
-                if name == "refit":
-                    rollout.refit(received_weights(link), command.settings["version"])
-                else:
-                    sample_everywhere(rollout, *decode_requests(command.tensors), channel=link)
+            if command.name == "generate" and beside:
+                beside.draw(command)
+            else:
+                with distributed.phase(name):
+                    if name == "refit":
+                        rollout.refit(received_weights(link), command.settings["version"])
+                    else:
+                        sample_everywhere(rollout, *decode_requests(command.tensors), channel=link)
             name = "waiting for a command"
         return int(command.settings["exit_code"])
     except Exception as error:
-        if other := distributed.failed(error, name):
-            raise other from error
-        sentence = f"sampler rank {link.rank} failed in the phase `{name}`: {error}"
-        distributed.report_failure(sentence)
-        raise UserError(sentence) from error
+        raise _told(error, name, link) from error
     finally:
         rollout.close()
         distributed.stop()
 
 
-def _next(link: Link) -> Command:
+class Beside:
+    """Draws in a thread of its own, so that this rank hears of new weights between tokens (`rollout.update_in_flight`)."""
+
+    def __init__(self, rollout: RolloutEngine, link: Link) -> None:
+        self.rollout, self.link = rollout, link
+        self._thread = threading.Thread()
+
+    @property
+    def drawing(self) -> bool:
+        return self._thread.is_alive()
+
+    def draw(self, command: Command) -> None:
+        """Begins; what was drawn before has reached rank 0, or it would not ask for more."""
+        if self._thread.ident:
+            self._thread.join()
+        self._thread = threading.Thread(target=self._run, args=(command,), name="drawing", daemon=True)
+        self._thread.start()
+
+    def _run(self, command: Command) -> None:
+        try:
+            with distributed.phase(command.name):
+                sample_everywhere(self.rollout, *decode_requests(command.tensors), channel=self.link)
+            distributed.wait_for_others()  # as the rank's own thread does
+        except Exception as error:
+            _told(error, command.name, self.link)  # the others end, and the watchdog this rank, whose own thread waits for a command
+
+
+def _told(error: Exception, name: str, link: Link) -> UserError:
+    """What this rank ends with; the others have word of it."""
+    if other := distributed.failed(error, name):
+        return other
+    sentence = f"sampler rank {link.rank} failed in the phase `{name}`: {error}"
+    distributed.report_failure(sentence)
+    return UserError(sentence)
+
+
+def _next(link: Link, beside: Beside | None) -> Command:
+    if beside and beside.drawing:  # this rank is at work
+        return receive(link.broadcast)
     with distributed.waiting():
         return receive(link.broadcast)
 

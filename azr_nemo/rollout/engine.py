@@ -40,12 +40,14 @@ class SampleRequest:
 class Sample:
     """token_ids: the continuation, what ends it included when `finished`. logprobs: of each of them under the sampling distribution
     (temperature and then top_k, top_p and min_p applied; at temperature 0, of the untempered model). finished: ended by an end token or a stop,
-    not by the length limit. weight_version: of the refit whose weights drew it."""
+    not by the length limit. weight_version: of the refit whose weights drew it, or its first token where others were handed over meanwhile
+    (`rollout.update_in_flight`); newer: those, as (first token, version)."""
 
     token_ids: tuple[int, ...]
     logprobs: tuple[float, ...]
     finished: bool
     weight_version: int = 0
+    newer: tuple[tuple[int, int], ...] = ()
 
 
 def check_request(request: SampleRequest) -> None:
@@ -56,11 +58,14 @@ def check_request(request: SampleRequest) -> None:
         raise ValueError(f"a request needs 0 < top_p <= 1, top_k >= 0 and 0 <= min_p <= 1, not {request}")
 
 
-def check_version(sample: Sample, version: int, index: int, k: int) -> None:
-    """Raises UserError for a sample of other weights than were asked for: what was learnt never reached the sampler."""
-    if sample.weight_version != version:
+def check_version(sample: Sample, versions: range, index: int, k: int) -> None:
+    """Raises UserError for a sample of other weights than were asked for, which are those of these updates: what was learnt never reached the
+    sampler."""
+    drew = [sample.weight_version, *(version for _, version in sample.newer)]
+    if not set(drew) <= set(versions) or drew != sorted(drew):
+        asked = f"update {versions[0]}" if len(versions) == 1 else f"updates {versions[0]} to {versions[-1]}"
         raise UserError(
-            f"sample {k} of prompt {index} was drawn with the weights of update {sample.weight_version}, and those of update {version} were asked "
+            f"sample {k} of prompt {index} was drawn with the weights of update {' and '.join(map(str, drew))}, and those of {asked} were asked "
             "for: the rollout engine did not take over the new weights; resume from the last checkpoint"
         )
 

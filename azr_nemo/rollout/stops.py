@@ -32,7 +32,10 @@ def cut(sample: Sample, request: SampleRequest, decode: Decode | None) -> Sample
     if not request.stop and not request.stop_token_ids:
         return sample
     end = first_stop(sample.token_ids, request, decode)
-    return sample if end is None else replace(sample, token_ids=sample.token_ids[:end], logprobs=sample.logprobs[:end], finished=True)
+    if end is None:
+        return sample
+    newer = tuple((first, version) for first, version in sample.newer if first < end)
+    return replace(sample, token_ids=sample.token_ids[:end], logprobs=sample.logprobs[:end], finished=True, newer=newer)
 
 
 def first_stop(tokens: Sequence[int], request: SampleRequest, decode: Decode | None, known: int = 0) -> int | None:

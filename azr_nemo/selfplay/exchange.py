@@ -33,7 +33,7 @@ class Prompt:
 class Completion:
     """One sampled continuation. text: the decoded response without special tokens and without the prompt's prefill.
     logprobs: the rollout engine's, one per response id, nan where it was not sampled. finished: ended by an end token or a stop string.
-    weight_version: how many updates the weights had had that drew it."""
+    weight_version: how many updates the weights had had that drew it, or its first token; newer: (first token, version) where later weights went on."""
 
     text: str
     prompt_ids: tuple[int, ...]
@@ -41,6 +41,7 @@ class Completion:
     logprobs: tuple[float, ...]
     finished: bool
     weight_version: int = 0
+    newer: tuple[tuple[int, int], ...] = ()
 
 
 @dataclass(frozen=True)

@@ -58,6 +58,11 @@ def _check_rollout(config: RunConfig) -> None:
         )
     if rollout.endpoints and rollout.name != "vllm":
         raise UserError(f"rollout.endpoints is for rollout=vllm, not for rollout={rollout.name}: leave it out")
+    if rollout.update_in_flight and (rollout.name != "vllm" or not config.selfplay.staleness):
+        raise UserError(
+            "rollout.update_in_flight=true hands new weights over while a later step is sampled: set rollout=vllm, placement=split and "
+            f"selfplay.staleness=1 or more (they are {rollout.name}, {config.placement} and {config.selfplay.staleness}), or leave it out"
+        )
     for url in rollout.endpoints:
         if not _is_url(url):
             raise UserError(f"rollout.endpoints: {url!r} is not a server's URL, such as http://127.0.0.1:8000")

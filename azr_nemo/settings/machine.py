@@ -99,6 +99,10 @@ class RolloutConfig:
     tensor_parallel: int = setting(1, "GPUs of one replica, of trtllm and vllm", least=1)
     memory_fraction: float = setting(0.5, "share of a GPU's memory, free when trtllm or vllm starts, for its KV cache", above=0, most=1)
     endpoints: list[str] = setting([], "of vllm: URLs of servers that run already, one a replica; empty: each replica starts its own")
+    update_in_flight: bool = setting(
+        False,
+        "new weights come between tokens, when an update ends, and not between steps: of rollout=vllm with selfplay.staleness above 0",
+    )
     vllm: VllmConfig = section(VllmConfig)
 
 

@@ -129,4 +129,5 @@ def read_in_flight(checkpoint: Path) -> Answers:
 
 
 def _completion(row: dict[str, Any]) -> Completion:
-    return Completion(**{**row, **{name: tuple(row[name]) for name in ("prompt_ids", "response_ids", "logprobs")}})
+    newer = tuple((first, version) for first, version in row.get("newer", []))  # checkpoints before it was told have none
+    return Completion(**{**row, **{name: tuple(row[name]) for name in ("prompt_ids", "response_ids", "logprobs")}, "newer": newer})

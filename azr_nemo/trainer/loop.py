@@ -111,9 +111,12 @@ def run_steps(run: Run, done: int) -> Outcome:
         run.driver.lanes.lap()
         sampled = run.flight.take(step)
         result = sampled.result
+        between_tokens = run.config.rollout.update_in_flight
         with run.flight.sampling(step):
             trained = learn(run, step, result.batch)
-        if run.config.selfplay.staleness:
+            if between_tokens:
+                run.driver.refit()
+        if run.config.selfplay.staleness and not between_tokens:
             run.driver.refit()
         last = step == run.config.selfplay.steps
         held_out = evaluate(run, step, always=last)

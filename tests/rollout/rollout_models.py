@@ -60,10 +60,11 @@ def decode(ids: Sequence[int]) -> str:
     return "".join("" if i in EOS else "xyz" if i % 7 == 0 else "abcde"[i % 5] for i in ids)
 
 
-def engine(name: str, model: PreTrainedModel, rows: int = 64, eos: tuple[int, ...] = EOS) -> RolloutEngine:
-    """The engine, fitted with the model's weights, fp32 on CPU. vllm: at a server that all tests with this shape of model share; trtllm: a stand-in."""
+def engine(name: str, model: PreTrainedModel, rows: int = 64, eos: tuple[int, ...] = EOS, **settings: Any) -> RolloutEngine:
+    """The engine, fitted with the model's weights, fp32 on CPU. vllm: at a server that all tests with this shape of model share, with settings of its
+    own; trtllm: a stand-in."""
     if name == "vllm":
-        made = vllm_client(model.config, eos, decode)
+        made = vllm_client(model.config, eos, decode, **settings)
     else:
         device = torch.device("cuda", 0) if name == "trtllm" else torch.device("cpu")
         made = make_rollout(RolloutConfig(name=name, max_batch_rows=rows), model.config, torch.float32, list(eos), device, decode)
@@ -74,7 +75,9 @@ def engine(name: str, model: PreTrainedModel, rows: int = 64, eos: tuple[int, ..
 _servers: dict[str, Any] = {}
 
 
-def vllm_client(config: PretrainedConfig, eos: Sequence[int], decode: Callable[[Sequence[int]], str] | None) -> RolloutEngine:
+def vllm_client(
+    config: PretrainedConfig, eos: Sequence[int], decode: Callable[[Sequence[int]], str] | None, **own: Any
+) -> RolloutEngine:
     """An engine at the server of this shape of model, which is started by the first one and ends with the tests."""
     sizes = {"max_prompt_tokens": 256, "max_propose_tokens": 128, "max_solve_tokens": 128, "max_batch_rows": 32}
     settings = VllmConfig(cpu_cache_mb=128, start_s=900.0, patience_s=300.0)
@@ -87,7 +90,7 @@ def vllm_client(config: PretrainedConfig, eos: Sequence[int], decode: Callable[[
         process_trees.at_session_end(_servers[key].close)
     server = _servers[key]._server
     os.environ["AZR_NEMO_VLLM_SECRET"] = server.secret
-    at = RolloutConfig(name="vllm", **sizes, vllm=settings, endpoints=[server.url])
+    at = RolloutConfig(name="vllm", **sizes, vllm=settings, endpoints=[server.url], **own)
     return make_rollout(at, config, torch.float32, list(eos), torch.device("cpu"), decode)
 
 

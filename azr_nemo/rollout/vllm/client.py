@@ -6,7 +6,8 @@ import math
 import time
 import uuid
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -40,19 +41,43 @@ class Job:
 
 
 class Client:
-    """Speaks to one server. gone(wait_s): why its process no longer runs, or empty; for a server of someone else's it is always empty."""
+    """Speaks to one server. gone(wait_s): why its process no longer runs, or empty; for a server of someone else's it is always empty.
 
-    def __init__(self, url: str, headers: Mapping[str, str], gone: Callable[[float], str], in_flight: int, patience_s: float):
-        """in_flight: requests that are sent at once; the server batches them. patience_s: how long it may stand still."""
+    One thread may sample while another one calls."""
+
+    def __init__(
+        self, url: str, headers: Mapping[str, str], gone: Callable[[float], str], in_flight: int, patience_s: float, between_tokens: bool
+    ):
+        """in_flight: requests that are sent at once; the server batches them. patience_s: how long it may stand still. between_tokens: the
+        weights may change while samples are drawn."""
         self.url, self._headers, self._gone = url, dict(headers), gone
-        self._in_flight, self._patience_s = in_flight, patience_s
-        self._loop = asyncio.new_event_loop()
+        self._in_flight, self._patience_s, self._between_tokens = in_flight, patience_s, between_tokens
         self._control = httpx.Client(base_url=url, headers=headers, trust_env=False, timeout=patience_s)
         self._moved = 0.0
 
     def close(self) -> None:
         self._control.close()
-        self._loop.close()
+
+    @contextmanager
+    def changing(self) -> Iterator[None]:
+        """Around a change of the weights. Between tokens: what is being drawn stands still meanwhile, and goes on with keys and values that the new
+        weights make of its prompt and its tokens so far. Elsewhere nothing is being drawn."""
+        if not self._between_tokens:
+            yield
+            return
+        self.call("/pause", mode="keep")
+        try:
+            yield
+            self.call("/reset_prefix_cache", reset_running_requests="true")
+        except RuntimeError:
+            self.call("/resume")  # it may be somebody else's too
+            raise
+        self.call("/resume")
+
+    def forget_prefixes(self) -> None:
+        """Keys and values of the old weights must not meet the new ones. `changing` has seen to it between tokens."""
+        if not self._between_tokens and not self.call("/reset_prefix_cache")["success"]:
+            raise RuntimeError("the vLLM server kept its prefix cache: requests were still running when the weights changed")
 
     def call(self, path: str, body: Any = None, **query: str) -> Any:
         """POSTs, and gives the answer's JSON. Raises ServerLost, UserError when no answer comes in time, RuntimeError for a refusal."""
@@ -83,7 +108,7 @@ class Client:
 
         ended(job, tokens, known): whether the tokens so far complete a stop string, which the first `known` do not: the server has no tokenizer.
         """
-        self._loop.run_until_complete(self._sample(deque(jobs), parameters, arrived, ended))
+        asyncio.run(self._sample(deque(jobs), parameters, arrived, ended))
 
     async def _sample(
         self,
@@ -217,17 +242,16 @@ def read_choices(choices: Sequence[Mapping[str, Any]], aborted: bool = False) ->
         raise UserError(
             "the model's logits are not finite: the weights have diverged; lower optim.lr and resume from an earlier checkpoint"
         )
-    versions = [span["version"] for choice in choices for span in choice["weight_versions"] or []]
-    return Sample(ids, logprobs, reason == "stop", weight_version=one_version(versions))
+    spans = [span for choice in choices for span in choice["weight_versions"] or []]
+    first, *newer = [(span["start"], version_of(span["version"])) for span in spans] or [(0, version_of(""))]
+    return Sample(ids, logprobs, reason == "stop", weight_version=first[1], newer=tuple(newer))
 
 
-def one_version(versions: Sequence[str]) -> int:
-    """The one update whose weights drew all tokens. Raises RuntimeError when there were several, UserError when it is none of this run's."""
-    if len(set(versions)) > 1:
-        raise RuntimeError(f"the weights changed while a sample was drawn: it has tokens of the versions {', '.join(versions)}")
-    if not versions or not versions[0].isdecimal():
+def version_of(said: str) -> int:
+    """The update that a server's weights are called by. Raises UserError for one of another run."""
+    if not said.isdecimal():
         raise UserError(
-            f"a sample was drawn with the weights called {', '.join(versions) or 'nothing'}, which no update of this run handed over: "
+            f"a sample was drawn with the weights called {said or 'nothing'}, which no update of this run handed over: "
             "is another run using the same server?"
         )
-    return int(versions[0])
+    return int(said)

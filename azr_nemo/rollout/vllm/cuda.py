@@ -8,6 +8,7 @@ import base64
 import pickle
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -36,6 +37,11 @@ class CudaHandles:
 
     def send(self, client: Client | None, weights: Iterable[tuple[str, Tensor]], version: int) -> None:
         torch.cuda.empty_cache()  # what training left cached is the server's
+        with client.changing() if client is not None else nullcontext():
+            self._send(client, weights, version)
+        torch.cuda.ipc_collect()
+
+    def _send(self, client: Client | None, weights: Iterable[tuple[str, Tensor]], version: int) -> None:
         if client is not None:
             client.call("/start_weight_update")
         for piece in pieces(weights, PIECE_BYTES):
@@ -48,7 +54,6 @@ class CudaHandles:
                 dist.barrier(group=self._group)  # until then the tensors must live
         if client is not None:
             client.call("/finish_weight_update", {"weight_version": str(version)})
-        torch.cuda.ipc_collect()
 
     def repeat(self, client: Client, version: int) -> None:
         raise NotImplementedError("the weights that were sent are gone")
@@ -91,6 +96,10 @@ class Nccl:
             joining.result()
 
     def send(self, client: Client | None, weights: Iterable[tuple[str, Tensor]], version: int) -> None:
+        with client.changing() if client is not None else nullcontext():
+            self._send(client, weights, version)
+
+    def _send(self, client: Client | None, weights: Iterable[tuple[str, Tensor]], version: int) -> None:
         import torch.cuda.nccl as nccl
 
         if client is not None:

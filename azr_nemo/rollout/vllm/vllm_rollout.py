@@ -7,6 +7,7 @@ this machine's CPU, and asks it. What is called was read in vLLM 0.32 and runs h
 import copy
 import os
 import tempfile
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -63,6 +64,7 @@ class VllmRollout(RolloutEngine):
         self._server: Server | None = None
         self._asked_for: int | None = None  # the version of the weights that samples must come from; None: none were handed over
         self._asleep, self._restarts, self._note = False, 0, note
+        self._changing = threading.RLock()  # held while weights or server change: with update_in_flight a thread samples meanwhile
         if not self._leads:
             self._transfer.connect(None)
             return
@@ -119,13 +121,24 @@ class VllmRollout(RolloutEngine):
         if self._client is not None:
             self._client.close()
         # Twice the rows, so that the server always has the next one at hand.
-        self._client = Client(url, headers, gone, 2 * self._config.max_batch_rows, self._config.vllm.patience_s)
+        in_flight = 2 * self._config.max_batch_rows
+        self._client = Client(url, headers, gone, in_flight, self._config.vllm.patience_s, self._config.update_in_flight)
+        if self._config.update_in_flight and self._config.endpoints:
+            self._client.call("/resume")  # a run that was killed in mid change left it standing
         self._transfer.connect(self._client)
 
     def refit(self, weights: Iterable[tuple[str, Tensor]], version: int = 0) -> None:
-        """Wakes the server and hands it the stream's tensors. Collective: all ranks of a replica take part."""
-        self._asked_for = None
-        stream = self._expected.checked(weights)
+        """Wakes the server and hands it the stream's tensors. Collective: all ranks of a replica take part. With `update_in_flight` another thread
+        may be sampling."""
+        with self._changing:
+            if not self._config.update_in_flight:
+                self._asked_for = None
+            self._refit(self._expected.checked(weights), version)
+            self._asleep, self._asked_for = False, version
+        if self._group is not None:
+            dist.barrier(group=self._group)
+
+    def _refit(self, stream: Iterable[tuple[str, Tensor]], version: int) -> None:
         if self._client is not None:
             if self._server is not None and (reason := self._server.gone()):
                 self._restart(reason)
@@ -138,16 +151,7 @@ class VllmRollout(RolloutEngine):
         if self._client is not None:
             if self._asleep:
                 self._client.call("/wake_up", tags="kv_cache")
-            self._forget_prefixes()
-        self._asleep, self._asked_for = False, version
-        if self._group is not None:
-            dist.barrier(group=self._group)
-
-    def _forget_prefixes(self) -> None:
-        """Keys and values of the old weights must not meet the new ones."""
-        assert self._client is not None
-        if not self._client.call("/reset_prefix_cache")["success"]:
-            raise RuntimeError("the vLLM server kept its prefix cache: requests were still running when the weights changed")
+            self._client.forget_prefixes()
 
     def sleep(self) -> None:
         """On GPUs gives up weights and cache until the next refit; on a CPU vLLM has nothing to give up."""
@@ -179,6 +183,9 @@ class VllmRollout(RolloutEngine):
 
         def arrived(job: Job, sample: Sample) -> None:
             whole = cut(sample, job.request, self._text)
+            if whole.newer and not self._config.update_in_flight:
+                drew = ", ".join(str(version) for version in (whole.weight_version, *(later for _, later in whole.newer)))
+                raise RuntimeError(f"the weights changed while a sample was drawn: it has tokens of the versions {drew}")
             samples[job.index][job.number] = whole
             if on_sample is not None:
                 on_sample(job.index, job.number, whole)
@@ -187,11 +194,17 @@ class VllmRollout(RolloutEngine):
             return first_stop(tokens, job.request, self._text, known) is not None
 
         while jobs := [job for job in _jobs(requests) if samples[job.index][job.number] is None]:
+            asked = self._client
             try:
-                self._client.sample(jobs, self._parameters, arrived, ended)
-            except ServerLost as lost:
-                self._revive(lost, self._asked_for)
-                self._forget_prefixes()
+                asked.sample(jobs, self._parameters, arrived, ended)
+            except (ServerLost, UserError, RuntimeError) as error:
+                with self._changing:
+                    if self._client is not asked:
+                        continue  # a refit has met the loss first, and whatever the old connection says is of a server that is no more
+                    if not isinstance(error, ServerLost):
+                        raise
+                    self._revive(error, self._asked_for)
+                    self._client.forget_prefixes()
         return samples
 
     def _revive(self, lost: ServerLost, version: int) -> None:

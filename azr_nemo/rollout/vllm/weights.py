@@ -81,13 +81,14 @@ class SharedMemory:
         self._count += len(piece)
 
     def _load(self, client: Client, version: int) -> None:
-        client.call("/update_weight_version", {"new_version": CHANGING})
         paths = [f"/proc/{os.getpid()}/fd/{descriptor}" for descriptor in self._pieces]
-        answer = client.call("/collective_rpc", {"method": "load_pieces", "args": [paths]})
-        counts = [result["tensors"] for result in answer["results"]]
-        if set(counts) != {self._count}:
-            raise RuntimeError(f"the vLLM server's workers loaded {counts} tensors, not {self._count}")
-        client.call("/update_weight_version", {"new_version": str(version)})
+        with client.changing():
+            client.call("/update_weight_version", {"new_version": CHANGING})
+            answer = client.call("/collective_rpc", {"method": "load_pieces", "args": [paths]})
+            counts = [result["tensors"] for result in answer["results"]]
+            if set(counts) != {self._count}:
+                raise RuntimeError(f"the vLLM server's workers loaded {counts} tensors, not {self._count}")
+            client.call("/update_weight_version", {"new_version": str(version)})
 
 
 def pieces(weights: Iterable[tuple[str, Tensor]], size: int = PIECE_BYTES) -> Iterator[list[tuple[str, Tensor]]]:

@@ -39,13 +39,14 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Pat
 
 @pytest.fixture(scope="module")
 def start(environment: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Start]:
-    """start(**settings of rollout.vllm) gives an engine with a server of its own; `engine.notes` is what it said of its start."""
+    """start(**settings of rollout.vllm) gives an engine with a server of its own; `engine.notes` is what it said of its start. rollout: settings of
+    rollout itself."""
     made = []
 
-    def make(**settings):
+    def make(rollout=None, **settings):
         own = {"python": str(environment("0.32.0")), "start_s": 120.0, "patience_s": 120.0, **settings}
         config = RolloutConfig(
-            name="vllm", max_prompt_tokens=32, max_propose_tokens=64, max_solve_tokens=64, max_batch_rows=4, vllm=VllmConfig(**own)
+            name="vllm", max_prompt_tokens=32, max_propose_tokens=64, max_solve_tokens=64, max_batch_rows=4, vllm=VllmConfig(**own), **rollout or {}
         )
         words, notes, log = tiny.tokenizer(), [], tmp_path_factory.mktemp("run") / "vllm" / "rank0.log"
         decode = lambda ids: words.decode(list(ids), skip_special_tokens=True)  # noqa: E731

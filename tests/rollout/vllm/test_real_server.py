@@ -1,7 +1,10 @@
 """What only a real vLLM can show: a tied output layer that took the new weights, prompts over several blocks, evaluation, the doctor."""
 
 import os
+import threading
+import time
 
+import httpx
 import pytest
 import torch
 from rollout_models import CONFIGS, engine, prompt, random_model
@@ -23,11 +26,45 @@ def test_new_weights_of_a_tied_model_are_those_of_a_model_that_never_had_others(
     rollout.refit(second.named_parameters(), 1)
     request = SampleRequest(prompt(140), 3, 16, 1.0, 3)
     for sample in rollout.generate([request])[0]:
-        ids = torch.tensor([request.prompt_ids + sample.token_ids])
-        with torch.no_grad():
-            rows = torch.log_softmax(second(ids).logits[0, len(request.prompt_ids) - 1 : -1], -1)
-        expected = rows.gather(1, ids[0, len(request.prompt_ids) :, None])[:, 0]
-        torch.testing.assert_close(torch.tensor(sample.logprobs), expected, atol=1e-4, rtol=0)
+        torch.testing.assert_close(torch.tensor(sample.logprobs), logprobs(second, request, sample), atol=1e-4, rtol=0)
+
+
+def logprobs(model, request, sample):
+    """Of the sample's tokens, by transformers."""
+    ids = torch.tensor([request.prompt_ids + sample.token_ids])
+    with torch.no_grad():
+        rows = torch.log_softmax(model(ids).logits[0, len(request.prompt_ids) - 1 : -1], -1)
+    return rows.gather(1, ids[0, len(request.prompt_ids) :, None])[:, 0]
+
+
+def test_weights_that_change_between_tokens_draw_those_that_follow_as_if_they_had_read_all_before():
+    """`rollout.update_in_flight`: each token has the log-probability that the weights of its span give it after all tokens before."""
+    first, second = (random_model(CONFIGS["protocol"], seed) for seed in (0, 1))
+    rollout = engine("vllm", first, eos=(), update_in_flight=True)
+    request, found = SampleRequest(prompt(140), 12, 116, 1.0, 3), []
+    thread = threading.Thread(target=lambda: found.extend(rollout.generate([request])[0]), daemon=True)
+
+    def generated():
+        lines = httpx.get(f"{rollout._client.url}/metrics", headers=rollout._client._headers, trust_env=False).text.splitlines()
+        return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith("vllm:generation_tokens_total"))
+
+    before = generated()
+    thread.start()
+    while generated() < before + 60:
+        time.sleep(0.01)
+    rollout.refit(second.named_parameters(), 1)
+    thread.join(120)
+    assert len(found) == 12
+    switches = [first for sample in found for first, _ in sample.newer]
+    print(f"\nweights changed after {sorted(switches)} of 116 tokens")
+    assert len(switches) == 12, "all were under way"
+    for sample in found:
+        ((at, version),) = sample.newer
+        assert (sample.weight_version, version, len(sample.token_ids)) == (0, 1, 116)
+        old, new = (logprobs(model, request, sample) for model in (first, second))
+        own = torch.tensor(sample.logprobs)
+        torch.testing.assert_close(own, torch.cat([old[:at], new[at:]]), atol=1e-4, rtol=0)
+        assert (own - old)[at:].abs().max() > 0.1, "the old weights would have said something else"
 
 
 def test_samples_are_the_same_in_another_order_and_alone():

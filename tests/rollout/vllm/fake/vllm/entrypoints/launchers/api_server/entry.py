@@ -1,7 +1,7 @@
 """A stand-in for vLLM's server: the paths that are called, the answers' shapes, an engine process of its own; tokens by arithmetic.
 
 It fails as it is told: by the environment variables FAKE_DIES (at the start) and FAKE_SLOW_START (never healthy), and through POST /fake: deaf (keeps
-its version), nan (log-probabilities as vLLM sends those that are no numbers), delay (seconds, times the requests before).
+its version), nan (log-probabilities as vLLM sends those that are no numbers), delay (seconds, times the requests before), part (seconds of two tokens of a stream).
 """
 
 import argparse
@@ -28,7 +28,7 @@ def named(path):
 
 
 class State:
-    version, weights, calls, tokens, aborted, faults = "default", {}, [], 0, set(), {}
+    version, weights, calls, tokens, aborted, faults, paused = "default", {}, [], 0, set(), {}, False
 
 
 def worker(extension):
@@ -45,10 +45,18 @@ def token(seed, place):
     return 3 + (seed // 7**place) % 90
 
 
-def choice(params, first, last, reason):
+async def drawn(versions, count):
+    """So many tokens more, each by the weights of its moment."""
+    while State.paused:
+        await asyncio.sleep(0.01)
+    versions += [State.version] * count
+
+
+def choice(params, first, last, reason, versions):
     ids = [token(params["seed"], place) for place in range(first, last)]
     logprob = -9999.0 if "nan" in State.faults else -0.5
-    spans = [{"version": State.version, "start": 0, "end": last}] if reason else None
+    starts = [place for place in range(last) if place == 0 or versions[place] != versions[place - 1]]
+    spans = [{"version": versions[a], "start": a, "end": b} for a, b in zip(starts, [*starts[1:], last], strict=True)] if reason else None
     content = [{"token_id": i, "logprob": logprob, "rank": 1, "top_logprobs": []} for i in ids]
     return {"index": 0, "token_ids": ids, "logprobs": {"content": content}, "finish_reason": reason, "weight_versions": spans}
 
@@ -63,19 +71,23 @@ async def generate(request: Request):
     params = body["sampling_params"]
     State.calls.append(body)
     count, reason = length(params)
+    versions = []
     if not body.get("stream"):
+        await drawn(versions, count // 2)
         await asyncio.sleep(State.faults.get("delay", 0) * len(State.calls))
+        await drawn(versions, count - count // 2)
         State.tokens += count
-        return JSONResponse({"choices": [choice(params, 0, count, reason)]})
+        return JSONResponse({"choices": [choice(params, 0, count, reason, versions)]})
 
     async def parts():
         for first in range(0, count, 2):
             last, aborted = min(first + 2, count), f"generate-tokens-{body['request_id']}" in State.aborted
+            await drawn(versions, last - first)
             ended = "abort" if aborted else reason if last == count else None
-            yield f"data: {json.dumps({'choices': [choice(params, first, last, ended)]})}\n\n"
+            yield f"data: {json.dumps({'choices': [choice(params, first, last, ended, versions)]})}\n\n"
             if aborted:
                 break
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(State.faults.get("part", 0.01))
         yield "data: [DONE]\n\n"
 
     return StreamingResponse(parts(), media_type="text/event-stream")
@@ -90,6 +102,10 @@ async def call(request: Request):
                 State.version = body["new_version"]
         case "/finish_weight_update":
             State.version = body["weight_version"]
+        case "/pause":
+            State.paused = True
+        case "/resume":
+            State.paused = False
         case "/collective_rpc":
             return JSONResponse({"results": [getattr(request.app.state.worker, body["method"])(*body["args"])]})
         case "/reset_prefix_cache":
@@ -130,7 +146,7 @@ def main():
     paths = [
         "/health", "/update_weight_version", "/collective_rpc", "/reset_prefix_cache", "/inference/v1/abort_requests", "/metrics", "/state",
         "/init_weight_transfer_engine", "/start_weight_update", "/update_weights", "/finish_weight_update", "/sleep", "/wake_up",
-        "/get_world_size", "/fake",
+        "/get_world_size", "/pause", "/resume", "/fake",
     ]  # fmt: skip
     routes = [Route("/inference/v1/generate", generate, methods=["POST"]), *(Route(p, call, methods=["GET", "POST"]) for p in paths)]
     app = Starlette(routes=routes, middleware=[Middleware(named(args.middleware))])
