@@ -11,7 +11,7 @@ from azr_nemo.observe.lanes import append_lanes, rewind_lanes
 from azr_nemo.planning.dry_run import check_run
 from azr_nemo.runs.checkpoints import Checkpoint, Checkpoints
 from azr_nemo.runs.run_directory import Outcome, RunDirectory
-from azr_nemo.selfplay.exchange import TrainingBatch
+from azr_nemo.selfplay.exchange import StepResult
 from azr_nemo.settings.schema import RunConfig
 from azr_nemo.trainer.assembly import Run, assembled, follow, introduce
 from azr_nemo.trainer.reporting import Guard, StepReport, rollouts, staleness, step_metrics
@@ -113,7 +113,7 @@ def run_steps(run: Run, done: int) -> Outcome:
         result = sampled.result
         between_tokens = run.config.rollout.update_in_flight
         with run.flight.sampling(step):
-            trained = learn(run, step, result.batch)
+            trained = learn(run, step, result)
             if between_tokens:
                 run.driver.refit()
         if run.config.selfplay.staleness and not between_tokens:
@@ -135,12 +135,12 @@ def run_steps(run: Run, done: int) -> Outcome:
     return Outcome("done", run.config.selfplay.steps)
 
 
-def learn(run: Run, step: int, batch: TrainingBatch) -> dict[str, float]:
+def learn(run: Run, step: int, result: StepResult) -> dict[str, float]:
     """The update and its metrics. Raises UserError, naming the checkpoint to go on from, when the weights do not stand it."""
     try:
-        metrics = run.driver.update(batch, refit=not run.config.selfplay.staleness)
+        metrics = run.driver.update(result.batch, refit=not run.config.selfplay.staleness)
         dropped = {"staleness/dropped": float(run.flight.dropped)} if run.config.selfplay.staleness else {}
-        return {f"train/{name}": value for name, value in metrics.items()} | staleness(batch, step - 1) | dropped
+        return {f"train/{name}": value for name, value in metrics.items()} | staleness(result, step - 1) | dropped
     except Diverged as error:
         raise UserError(way_back(error, step, run.saver.latest())) from error
 

@@ -96,10 +96,12 @@ def step_metrics(
     }
 
 
-def staleness(batch: TrainingBatch, updates: int) -> dict[str, float]:
-    """How many updates old the rows are for weights that have had so many."""
-    ages = (updates - batch.versions).float()
-    return {"staleness/mean": float(ages.mean()), "staleness/max": float(ages.max())}
+def staleness(result: StepResult, updates: int) -> dict[str, float]:
+    """How many updates old the rows of the batch are for weights that have had so many, each as old as its oldest token; and, where any has, the
+    share of the step's answers that have tokens of several versions."""
+    ages = (updates - result.batch.versions).float()
+    mixed = sum(bool(attempt.completion.newer) for attempt in result.rollouts) / max(1, len(result.rollouts))
+    return {"staleness/mean": float(ages.mean()), "staleness/max": float(ages.max()), **({"staleness/mixed": mixed} if mixed else {})}
 
 
 def rollouts(result: StepResult) -> list[Rollout]:

@@ -75,9 +75,7 @@ def engine(name: str, model: PreTrainedModel, rows: int = 64, eos: tuple[int, ..
 _servers: dict[str, Any] = {}
 
 
-def vllm_client(
-    config: PretrainedConfig, eos: Sequence[int], decode: Callable[[Sequence[int]], str] | None, **own: Any
-) -> RolloutEngine:
+def vllm_client(config: PretrainedConfig, eos: Sequence[int], decode: Callable[[Sequence[int]], str] | None, **own: Any) -> RolloutEngine:
     """An engine at the server of this shape of model, which is started by the first one and ends with the tests."""
     sizes = {"max_prompt_tokens": 256, "max_propose_tokens": 128, "max_solve_tokens": 128, "max_batch_rows": 32}
     settings = VllmConfig(cpu_cache_mb=128, start_s=900.0, patience_s=300.0)

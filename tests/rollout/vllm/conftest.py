@@ -46,7 +46,13 @@ def start(environment: Callable[[str], Path], tmp_path_factory: pytest.TempPathF
     def make(rollout=None, **settings):
         own = {"python": str(environment("0.32.0")), "start_s": 120.0, "patience_s": 120.0, **settings}
         config = RolloutConfig(
-            name="vllm", max_prompt_tokens=32, max_propose_tokens=64, max_solve_tokens=64, max_batch_rows=4, vllm=VllmConfig(**own), **rollout or {}
+            name="vllm",
+            max_prompt_tokens=32,
+            max_propose_tokens=64,
+            max_solve_tokens=64,
+            max_batch_rows=4,
+            vllm=VllmConfig(**own),
+            **rollout or {},
         )
         words, notes, log = tiny.tokenizer(), [], tmp_path_factory.mktemp("run") / "vllm" / "rank0.log"
         decode = lambda ids: words.decode(list(ids), skip_special_tokens=True)  # noqa: E731
