@@ -76,6 +76,10 @@ def test_a_recipe_of_ones_own_is_a_file(tmp_path):
         ("rollout.top_p=0", r"rollout\.top_p=0\.0 must be above 0"),
         ("rollout.min_p=-0.1", r"rollout\.min_p=-0\.1 is too small"),
         ("rollout.endpoints=['http://a:1']", r"rollout\.endpoints is for rollout=vllm, not for rollout=torch"),
+        (
+            "rollout.update_in_flight=true",
+            r"set rollout=vllm, placement=split and selfplay\.staleness=1 or more \(they are torch, colocated and 0\)",
+        ),
         ("rollout.vllm.port=70000", r"rollout\.vllm\.port=70000 must be at least 0 and at most 65,535"),
         ("rollout.vllm.transfer=rdma", r"rollout\.vllm\.transfer=rdma is unknown: choose one of auto, shm, ipc, nccl"),
         ("rollout.name=tpu", "rollout.name=tpu is unknown: choose one of nemo, torch, transformers, trtllm, vllm"),

@@ -43,6 +43,12 @@ class Completion:
     weight_version: int = 0
     newer: tuple[tuple[int, int], ...] = ()
 
+    @classmethod
+    def of(cls, row: dict[str, Any]) -> "Completion":
+        """From its fields as JSON keeps them; what older files lack has its default."""
+        ids = {name: tuple(row[name]) for name in ("prompt_ids", "response_ids", "logprobs")}
+        return cls(**{**row, **ids, "newer": tuple(tuple(span) for span in row.get("newer", ()))})
+
 
 @dataclass(frozen=True)
 class PromptBatch:

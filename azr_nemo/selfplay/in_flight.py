@@ -55,7 +55,7 @@ def packed(proposed: Proposed) -> dict[str, Any]:
 
 def unpacked(entry: dict[str, Any], proposer: Proposer) -> Proposed:
     """Undoes `packed`, and has the executor validate it."""
-    given, completion = entry["given"], entry["completion"]
+    given = entry["given"]
     proposed = proposer.proposed(
         TaskType(entry["type"]),
         PromptText(_text(entry["text"]), _text(entry["prefill"]), tuple(entry["stop"])),
@@ -63,8 +63,7 @@ def unpacked(entry: dict[str, Any], proposer: Proposer) -> Proposed:
         Given(tuple(_stored(task) for task in given["tasks"]), tuple(given["texts"])),
         entry["lines"],
     )
-    ids = {name: tuple(completion[name]) for name in ("prompt_ids", "response_ids", "logprobs")}
-    proposed.row.receive(0, Completion(**{**completion, **ids}))
+    proposed.row.receive(0, Completion.of(entry["completion"]))
     return proposed
 
 

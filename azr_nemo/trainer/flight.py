@@ -122,12 +122,7 @@ def read_in_flight(checkpoint: Path) -> Answers:
     try:
         steps = json.loads(path.read_bytes())
         return {
-            int(number): [[[_completion(c) for c in group] for group in batch] for batch in answers] for number, answers in steps.items()
+            int(number): [[[Completion.of(c) for c in group] for group in batch] for batch in answers] for number, answers in steps.items()
         }
     except (ValueError, TypeError, KeyError) as error:
         raise UserError(f"{path} is damaged ({error}): give resume= the checkpoint before it") from None
-
-
-def _completion(row: dict[str, Any]) -> Completion:
-    newer = tuple((first, version) for first, version in row.get("newer", []))  # checkpoints before it was told have none
-    return Completion(**{**row, **{name: tuple(row[name]) for name in ("prompt_ids", "response_ids", "logprobs")}, "newer": newer})

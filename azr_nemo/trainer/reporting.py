@@ -12,7 +12,7 @@ from azr_nemo.observe.mlflow import MLflow
 from azr_nemo.observe.overview import Reading, best, fell, overview, reading
 from azr_nemo.observe.rollout_log import Rollout
 from azr_nemo.observe.weights_and_biases import WeightsAndBiases
-from azr_nemo.selfplay.exchange import Attempt, StepResult, TrainingBatch
+from azr_nemo.selfplay.exchange import Attempt, StepResult
 from azr_nemo.settings.schema import RunConfig
 from azr_nemo.tasks.task import Role, TaskType
 

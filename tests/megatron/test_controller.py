@@ -1,5 +1,6 @@
 import socket
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from azr_nemo.megatron.commands import join_ids, split_ids
 from azr_nemo.megatron.controller import MegatronEngine, build_engine
 from azr_nemo.megatron.generation import deal, decode_requests, encode_requests, request_seed
 from azr_nemo.megatron.platform import Platform
-from azr_nemo.rollout.engine import SampleRequest
+from azr_nemo.rollout.engine import Sample, SampleRequest, check_version
 from azr_nemo.selfplay.exchange import Completion, Example, Prompt, PromptBatch
 from azr_nemo.tasks.task import PromptText, Role, TaskType
 
@@ -157,6 +158,22 @@ def test_a_sample_of_other_weights_than_were_asked_for_ends_the_batch_and_both_a
     engine.worker.rollout.version = 0  # type: ignore[attr-defined]
     with pytest.raises(UserError, match="drawn with the weights of update 0, and those of update 1 were asked for"):
         engine.generate(PromptBatch([prompt("abc")], "solve"), seed=7)
+
+
+@pytest.mark.parametrize(
+    ("drew", "sentence"),
+    [
+        (((0, 5), (3, 6)), ""),
+        (((0, 6),), ""),
+        (((0, 4), (3, 5)), r"update 4 and 5, and those of updates 5 to 6 were asked for"),
+        (((0, 5), (3, 7)), r"update 5 and 7, and"),
+        (((0, 6), (3, 5)), r"update 6 and 5, and"),  # weights never become older
+    ],
+)
+def test_all_tokens_of_a_sample_come_from_weights_that_were_asked_for(drew: tuple[tuple[int, int], ...], sentence: str) -> None:
+    sample = Sample((1, 2, 3, 4), (-1.0,) * 4, True, drew[0][1], drew[1:])
+    with pytest.raises(UserError, match=sentence) if sentence else nullcontext():
+        check_version(sample, range(5, 7), 0, 0)
 
 
 def test_requests_survive_the_wire() -> None:

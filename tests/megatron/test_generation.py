@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -134,6 +135,21 @@ def test_what_is_done_with_one_ranks_sample_does_not_wait_for_anothers(wire: Wir
     other.join(20)
     assert sorted((index, k) for index, k, _ in heard) == [(0, 0), (1, 0)]
     assert not both.broken
+
+
+def test_a_sample_of_several_versions_says_so_to_rank_0_too(wire: Wire) -> None:
+    requests = [SampleRequest((9,), 2, 8, 1.0, 4)]
+    spans = ((1, 6), (2, 7))
+
+    class Mixed(EchoRollout):
+        def generate(self, requests: list[SampleRequest], on_sample: Any = None) -> Any:
+            return super().generate(requests, lambda index, k, sample: on_sample(index, k, replace(sample, weight_version=5, newer=spans)))
+
+    pieces = [Piece(1, 0, 0, 2)]
+    other = on_rank_1(wire, lambda: sample_everywhere(Mixed(), requests, pieces))
+    results = sample_everywhere(None, requests, pieces)
+    other.join(20)
+    assert results == [[replace(sample, weight_version=5, newer=spans) for sample in EchoRollout().generate(requests)[0]]]
 
 
 def test_an_error_in_a_callback_reaches_whoever_asked_for_the_samples(wire: Wire) -> None:

@@ -42,3 +42,20 @@ def test_a_sampler_that_dies_ends_the_run_in_a_sentence(outcome: Callable[[str],
     assert killed["seconds"] < WATCHDOG_S
     assert "rank 1 died in the phase `generate`" in killed["said"]["0"]
     assert "Traceback" not in killed["said"]["0"]
+
+
+def test_weights_reach_a_sampler_that_is_drawing_and_its_samples_say_so(outcome: Callable[[str], dict[str, Any]]) -> None:
+    between = outcome("between")
+    assert between["codes"] == {"0": 0, "1": 0}, between["said"]
+    meanwhile, after = between["found"]["0"]
+    assert [(row[3], row[4]) for group in meanwhile for row in group] == [(0, [[1, 1]])] * 9
+    assert [(row[3], row[4]) for group in after for row in group] == [(1, [])] * 9
+
+
+def test_a_sampler_that_fails_while_it_listens_for_weights_ends_the_run_in_its_sentence(outcome: Callable[[str], dict[str, Any]]) -> None:
+    raised = outcome("raised")
+    assert raised["codes"] == {"0": 2, "1": 2}
+    assert raised["seconds"] < WATCHDOG_S
+    for said in raised["said"].values():
+        assert "sampler rank 1 failed in the phase `generate`: the sampler's own mistake" in said
+        assert "Traceback" not in said

@@ -1,6 +1,7 @@
 """Steps in flight: which weights sample which step, what happens beside an update, and what of it a checkpoint gives back."""
 
 import threading
+from dataclasses import replace
 
 import pytest
 from test_schedules import canned, scheduled
@@ -20,13 +21,16 @@ class CannedEngine:
 
     def __init__(self, version=0):
         self.version, self.asked, self.began, self.fails = version, 0, threading.Event(), False
+        self.changes = False  # whether weights come between tokens
 
     def generate(self, batch, seed):
         self.asked += 1
         self.began.set()
         if self.fails:
             raise UserError("a sampler is gone")
-        return canned(batch, self.version, 1000 + seed % 100_000)
+        groups = canned(batch, self.version, 1000 + seed % 100_000)
+        newer = ((1, self.version + 1),) if self.changes else ()
+        return [[replace(completion, newer=newer) for completion in group] for group in groups]
 
 
 def flight(folder, staleness, engine, recorded=None, schedule="sequential", buffer=None):
@@ -86,6 +90,7 @@ def test_nothing_is_sampled_beyond_the_last_step(tmp_path):
 @pytest.mark.parametrize("staleness", [1, 2])
 def test_what_is_in_flight_goes_on_from_a_checkpoint_exactly_and_is_not_sampled_again(tmp_path, staleness, schedule):
     engine = CannedEngine()
+    engine.changes = staleness == 2
     flying = flight(tmp_path / "run", staleness, engine, schedule=schedule)
     go(flying, engine, 2)
     image, content = flying.state(2)
@@ -96,6 +101,7 @@ def test_what_is_in_flight_goes_on_from_a_checkpoint_exactly_and_is_not_sampled_
     expected = [flying.take(3)]
 
     other = CannedEngine(version=2)
+    other.changes = engine.changes
     buffer = TaskBuffer.restore(tmp_path / "checkpoint" / "buffer.sqlite", tmp_path / "restored.sqlite", 100)
     resumed = flight(tmp_path / "resumed", staleness, other, read_in_flight(tmp_path / "checkpoint"), schedule, buffer)
     found = [resumed.take(3)]
@@ -119,6 +125,7 @@ def test_what_is_too_old_for_a_smaller_bound_is_dropped_counted_and_drawn_again(
     (tmp_path / FILE).write_bytes(content)
     (tmp_path / "image.sqlite").write_bytes(image)
     other = CannedEngine(version=2)
+    other.changes = engine.changes
     buffer = TaskBuffer.restore(tmp_path / "image.sqlite", tmp_path / "restored.sqlite", 100)
     resumed = flight(tmp_path / "resumed", 0, other, read_in_flight(tmp_path), buffer=buffer)
     assert versions(resumed.take(3)) == {2}

@@ -92,7 +92,7 @@ def test_a_load_that_fails_lets_the_server_go_on(flying, monkeypatch):
         flying._transfer._count += 1
 
     monkeypatch.setattr(flying._transfer, "_write", miscounted)
-    with pytest.raises(RuntimeError, match="the vLLM server's workers loaded .* tensors, not"):
+    with pytest.raises(RuntimeError, match=r"the vLLM server's workers loaded .* tensors, not"):
         flying.refit(tiny_weights(), 2)
     assert [call[0] for call in asked(flying)[-2:]] == ["/collective_rpc", "/resume"]
 
@@ -114,8 +114,8 @@ def test_a_server_that_dies_while_it_takes_them_is_started_and_what_it_owed_is_d
 def test_without_the_setting_two_versions_in_a_sample_are_an_error(engine):
     engine.refit(tiny_weights(), 1)
     fault(engine, part=0.05)
+    threading.Timer(0.5, lambda: engine._client.call("/update_weight_version", {"new_version": "2"})).start()
     with pytest.raises(RuntimeError, match="the weights changed while a sample was drawn: it has tokens of the versions 1, 2"):
-        threading.Timer(0.5, lambda: engine._client.call("/update_weight_version", {"new_version": "2"})).start()
         engine.generate([LONG])
 
 

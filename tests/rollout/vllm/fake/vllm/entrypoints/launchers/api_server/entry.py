@@ -1,7 +1,8 @@
 """A stand-in for vLLM's server: the paths that are called, the answers' shapes, an engine process of its own; tokens by arithmetic.
 
 It fails as it is told: by the environment variables FAKE_DIES (at the start) and FAKE_SLOW_START (never healthy), and through POST /fake: deaf (keeps
-its version), nan (log-probabilities as vLLM sends those that are no numbers), delay (seconds, times the requests before), part (seconds of two tokens of a stream).
+its version), nan (log-probabilities as vLLM sends those that are no numbers), delay (seconds, times the requests before), part (seconds of
+two tokens of a stream).
 """
 
 import argparse
