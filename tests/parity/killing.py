@@ -35,14 +35,18 @@ ARGUMENTS = [
 ]
 SCHEDULED = {
     "sequential": [],
+    "merged": ["selfplay.schedule=merged", "selfplay.solve_from=previous_mixed"],
     "pipelined": ["selfplay.schedule=pipelined", "selfplay.solve_from=previous_mixed"],
     "split": ["placement=split", "cluster.sampler_ranks=1", "selfplay.staleness=1"],
 }
-RANKS = {"sequential": 1, "pipelined": 1, "split": 2}  # all are killed at once
+RANKS = {"sequential": 1, "merged": 1, "pipelined": 1, "split": 2}  # all are killed at once
+ORDINARY = ("sequential", "pipelined", "split")  # merged has nothing in flight that sequential has not
 # What the twenty runs of each schedule are killed in; the first ones are what an ordinary test run has time for.
 PLANS = {
     "sequential": ["save", "buffer write", "update", "estimate", "seed", "propose", "save", "solve", "buffer write", "update", "save", "propose",
                    "estimate", "seed", "solve", "save", "buffer write", "update", "estimate", "propose"],
+    "merged": ["sample", "save", "update", "estimate", "buffer write", "sample", "save", "seed", "update", "estimate", "sample", "save",
+               "buffer write", "update", "sample", "estimate", "save", "buffer write", "sample", "update"],
     "pipelined": ["sample", "save", "update", "buffer write", "sample", "propose", "save", "execute", "buffer write", "update", "sample", "save",
                   "seed", "sample", "update", "save", "buffer write", "sample", "execute", "update"],
     "split": ["update", "save", "refit", "buffer write", "solve", "propose", "save", "estimate", "buffer write", "update", "refit", "save", "seed",

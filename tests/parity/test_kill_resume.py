@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from killing import ARGUMENTS, PLANS, RANKS, SCHEDULED, STEPS, choose, doing, phases
+from killing import ARGUMENTS, ORDINARY, PLANS, RANKS, SCHEDULED, STEPS, choose, doing, phases
 from run_server import Job, job
 from tiny_run import state
 
@@ -24,7 +24,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(3000 + 600 * KILLS)]
 Start = Callable[[Path, Path], Job]
 
 
-@pytest.fixture(scope="module", params=sorted(SCHEDULED))
+@pytest.fixture(scope="module", params=sorted(SCHEDULED) if KILLS > 2 else ORDINARY)
 def schedule(request: pytest.FixtureRequest) -> str:
     return request.param
 
