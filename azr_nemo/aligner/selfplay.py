@@ -16,8 +16,7 @@ from azr_nemo.selfplay.exchange import StepResult
 from azr_nemo.settings.schema import RunConfig
 from azr_nemo.trainer.driver import Driver
 from azr_nemo.trainer.reporting import StepReport, open_sinks, rollouts
-from azr_nemo.trainer.seeding import ask_for_seeds, read_seeds
-from azr_nemo.trainer.session import Session, buffer_path, make_session
+from azr_nemo.trainer.session import Session, ask_for_seeds, buffer_path, make_session, read_seeds
 from azr_nemo.trainer.stopping import StopRequest
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from azr_nemo.megatron.controller import MegatronEngine, Worker, build_engine
 from azr_nemo.megatron.distributed import open_store, rank, world_size
 from azr_nemo.megatron.platform import choose_dtype, choose_platform
 from azr_nemo.megatron.sampling_ranks import serve_samples
-from azr_nemo.models import resolve_model
+from azr_nemo.models import cache_dir, resolve_model
 from azr_nemo.observe.console import Console
 from azr_nemo.observe.metrics import MetricsLog
 from azr_nemo.observe.mlflow import require_mlflow
@@ -30,7 +30,7 @@ from azr_nemo.trainer.reporting import open_sinks
 from azr_nemo.trainer.saver import Saver
 from azr_nemo.trainer.session import Session, buffer_path, make_session
 from azr_nemo.trainer.stopping import StopRelay, StopRequest
-from azr_nemo.trainer.warm_up import warm_up, warmed_directory
+from azr_nemo.warmup.warm_start import warm_start_key
 
 
 @dataclass
@@ -64,14 +64,19 @@ class Run:
     def clock(self) -> PhaseClock:
         return self.driver.clock
 
-    def warm_up(self) -> None:
-        """The supervised start of a model that is too small to begin alone, unless its weights are there already."""
-        if not self.config.warmup.steps:
-            return
-        model_dir = resolve_model(self.config.model)
-        target = warmed_directory(self.config, model_dir)
-        if not target.is_dir():
-            warm_up(self.engine, self.config, model_dir, target, self.executor, self.console, self.stop.check)
+    def evaluate(self, step: int, always: bool) -> dict[str, float]:
+        """Held-out accuracy and benchmarks, when they are due at this step."""
+        due = always or (self.config.eval.every and step % self.config.eval.every == 0)
+        metrics: dict[str, float] = {}
+        for place, evaluation in enumerate(self.session.evaluations if due else []):
+            metrics |= self.driver.drive(evaluation.evaluate(), f"evaluate/{step}/{place}" if place else f"evaluate/{step}")
+        return metrics
+
+    def save(self, step: int) -> None:
+        """Weights, optimizer, buffer, configuration: everything that the next step depends on. What the run waits for is the copy of it, and the
+        checkpoint before, should that still be in the making."""
+        with self.clock.phase("save"), self.console.phase("save") as phase, progress.heard_by(phase):
+            self.saver.save(step, self.buffer, *self.flight.state(step))
 
     def finish_saving(self) -> None:
         """Until the checkpoint in the making is whole."""
@@ -152,6 +157,11 @@ def follow(config: RunConfig, checkpoints: Checkpoints) -> int:
     exit_code = worker.serve()
     relay.leave()
     return exit_code
+
+
+def warmed_directory(config: RunConfig, model_dir: Path) -> Path:
+    """Where this configuration's warm-started weights are, or will be."""
+    return cache_dir() / "warm" / f"{model_dir.name}-{warm_start_key(model_dir, config)}"
 
 
 def starting_weights(config: RunConfig, model_dir: Path) -> Path:

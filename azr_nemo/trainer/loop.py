@@ -2,20 +2,19 @@
 
 from pathlib import Path
 
-from azr_nemo import progress
 from azr_nemo.errors import UserError
 from azr_nemo.megatron.distributed import rank, world_size
 from azr_nemo.megatron.finite_weights import Diverged, way_back
 from azr_nemo.observe.console import Console
-from azr_nemo.observe.lanes import append_lanes, rewind_lanes
+from azr_nemo.observe.lanes import append_lanes
 from azr_nemo.planning.dry_run import check_run
 from azr_nemo.runs.checkpoints import Checkpoint, Checkpoints
 from azr_nemo.runs.run_directory import Outcome, RunDirectory
 from azr_nemo.selfplay.exchange import StepResult
 from azr_nemo.settings.schema import RunConfig
 from azr_nemo.trainer.assembly import Run, assembled, follow, introduce
+from azr_nemo.trainer.beginning import begin, resume
 from azr_nemo.trainer.reporting import Guard, StepReport, rollouts, staleness, step_metrics
-from azr_nemo.trainer.seeding import ask_for_seeds, load_seed_files
 from azr_nemo.trainer.stopping import StoppedAtOnce, StopRequest
 
 
@@ -70,35 +69,6 @@ def lead(
     return outcome
 
 
-def begin(run: Run) -> None:
-    """A run without a checkpoint: warm start, seeds, held-out accuracy before training, the checkpoint of step 0. A seeding that was killed
-    goes on."""
-    run.warm_up()
-    run.buffer.remove_after(0)
-    run.metrics.rewind(-1)
-    run.rollouts.rewind(-1)
-    rewind_lanes(run.run_dir, -1)
-    load_seed_files(run.config, run.buffer, run.executor, run.console)
-    ask_for_seeds(run.session.proposer, run.driver, run.stop.check)
-    StepReport(run.config, run.metrics, run.console).start(evaluate(run, 0, always=True))
-    save(run, 0)
-    run.finish_saving()  # until then there is no buffer to go back to, and the first step changes it
-
-
-def resume(run: Run, checkpoint: Checkpoint) -> None:
-    """Takes up the run where the checkpoint left it; what was logged of later steps is dropped, as they run again."""
-    try:
-        with run.console.phase("load checkpoint") as phase, progress.heard_by(phase):
-            run.engine.load(checkpoint.path)
-    except UserError as error:
-        before = run.saver.checkpoints.before(checkpoint)
-        raise UserError(f"{error}; if it is damaged, resume={before} goes on from the one before it" if before else str(error)) from error
-    run.metrics.rewind(checkpoint.step)
-    run.rollouts.rewind(checkpoint.step)
-    rewind_lanes(run.run_dir, checkpoint.step)
-    run.console.note(f"resumed after step {checkpoint.step} from {checkpoint.path}")
-
-
 def run_steps(run: Run, done: int) -> Outcome:
     """Steps done+1 .. selfplay.steps. A stop request ends the run after the step in hand, saved."""
     run.stop.check()
@@ -119,7 +89,7 @@ def run_steps(run: Run, done: int) -> Outcome:
         if run.config.selfplay.staleness and not between_tokens:
             run.driver.refit()
         last = step == run.config.selfplay.steps
-        held_out = evaluate(run, step, always=last)
+        held_out = run.evaluate(step, always=last)
         report.step(step, step_metrics(result, trained, held_out, run.measured(), sampled.tokens), result.attempts)
         run.rollouts.write(step, rollouts(result))
         run.console.lanes(spans := run.driver.lanes.lap())
@@ -128,7 +98,7 @@ def run_steps(run: Run, done: int) -> Outcome:
             run.console.note(worse)
         stopped = run.stop.requested
         if last or worse or stopped or step % run.config.checkpoint.every == 0:
-            save(run, step)  # after the step's line in the logs: a resumed run drops lines, it cannot make up for missing ones
+            run.save(step)  # after the step's line in the logs: a resumed run drops lines, it cannot make up for missing ones
         run.saver.check()
         if worse or (stopped and not last):
             return Outcome("worse", step) if worse else Outcome("stopped", step, stopped)
@@ -143,19 +113,3 @@ def learn(run: Run, step: int, result: StepResult) -> dict[str, float]:
         return {f"train/{name}": value for name, value in metrics.items()} | staleness(result, step - 1) | dropped
     except Diverged as error:
         raise UserError(way_back(error, step, run.saver.latest())) from error
-
-
-def evaluate(run: Run, step: int, always: bool) -> dict[str, float]:
-    """Held-out accuracy and benchmarks, when they are due at this step."""
-    due = always or (run.config.eval.every and step % run.config.eval.every == 0)
-    metrics: dict[str, float] = {}
-    for place, evaluation in enumerate(run.session.evaluations if due else []):
-        metrics |= run.driver.drive(evaluation.evaluate(), f"evaluate/{step}/{place}" if place else f"evaluate/{step}")
-    return metrics
-
-
-def save(run: Run, step: int) -> None:
-    """Weights, optimizer, buffer, configuration: everything that the next step depends on. What the run waits for is the copy of it, and the
-    checkpoint before, should that still be in the making."""
-    with run.clock.phase("save"), run.console.phase("save") as phase, progress.heard_by(phase):
-        run.saver.save(step, run.buffer, *run.flight.state(step))

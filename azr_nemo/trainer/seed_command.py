@@ -23,7 +23,7 @@ from azr_nemo.selfplay.records import export_jsonl, write_jsonl
 from azr_nemo.selfplay.seed_files import SeedReport
 from azr_nemo.settings.schema import RunConfig
 from azr_nemo.tasks.task import TaskType
-from azr_nemo.trainer.seeding import read_seeds
+from azr_nemo.trainer.session import read_seeds
 
 OWN = ("native", "reference")
 
