@@ -30,7 +30,14 @@ from azr_nemo.trainer.loop import train
 from azr_nemo.trainer.session import make_session
 
 # What each arm changes of the recipe.
-ARMS: dict[str, list[str]] = {"selfplay": [], "solver_only": ["selfplay.train_propose=false"], "seeds_only": [], "shuffled": [], "zero": []}
+ARMS: dict[str, list[str]] = {
+    "selfplay": [],
+    "solver_only": ["selfplay.train_propose=false"],
+    "seeds_only": [],
+    "shuffled": [],
+    "zero": [],
+    "pipelined": ["selfplay.schedule=pipelined"],
+}
 
 NOTHING = 1e-30  # its gradient is lost beside Adam's eps
 
