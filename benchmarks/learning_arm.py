@@ -20,10 +20,11 @@ from azr_nemo.observe.timing import PhaseClock
 from azr_nemo.planning.run_settings import load_settings
 from azr_nemo.sandbox.configured import make_executor
 from azr_nemo.selfplay.buffer import TaskBuffer
-from azr_nemo.selfplay.exchange import Attempt, Completions, PromptBatch, ask
+from azr_nemo.selfplay.exchange import Attempt, Completions, PromptBatch, SampleGroup, ask
+from azr_nemo.selfplay.measure import is_echo
 from azr_nemo.settings.schema import RunConfig
 from azr_nemo.tasks.program import program_hash
-from azr_nemo.tasks.task import Role, TaskType, Verdict
+from azr_nemo.tasks.task import Role, Task, TaskType, Verdict
 from azr_nemo.trainer.assembly import starting_weights, with_dtype
 from azr_nemo.trainer.driver import Driver
 from azr_nemo.trainer.loop import train
@@ -96,7 +97,8 @@ def answered(out: Path) -> int:
 
 def answers(config: RunConfig, programs: int, samples: int, out: Path) -> None:
     """Answers held-out tasks with the run's latest checkpoint, or with the warm start where the run has none: one JSON line a task, with its
-    program's hash, whether the greedy answer was right and why not, and how many of `samples` sampled ones were. Those that `out` has stay as they are."""
+    program's hash, whether the greedy answer was right and why not, whether it repeats the output where an input is asked for, and how many of `samples`
+    sampled ones were right. Those that `out` has stay as they are."""
     done = answered(out)
     config = with_dtype(config, None)  # decides which warm start it is
     config.eval.items, config.eval.suites = programs, []
@@ -120,19 +122,31 @@ def answers(config: RunConfig, programs: int, samples: int, out: Path) -> None:
             sampled = driver.drive(_answers(held_out, samples, config.rollout.temperature), "learning/sampled")
         engine.close()
     rows = [
-        {"type": task.type, "program": program_hash(task.program), "greedy": share(one), "sampled": share(several), "reason": one[0].reason}
-        for task, one, several in zip(held_out.tasks, greedy, sampled, strict=True)
+        {
+            "type": task.type,
+            "program": program_hash(task.program),
+            "greedy": share(row.outcomes()),
+            "sampled": share(several.outcomes()),
+            "reason": row.outcomes()[0].reason,
+            "echo": task.type is TaskType.ABDUCTION and is_echo(first_of(row, task), held_out.solver.options),
+        }
+        for task, row, several in zip(held_out.tasks, greedy, sampled, strict=True)
     ]
     part = out.with_suffix(".part")  # a reader sees the answers of whole programs only
     part.write_text((out.read_text(encoding="utf-8") if done else "") + "".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     part.replace(out)
 
 
-def _answers(held_out: HeldOut, samples: int, temperature: float) -> Generator[PromptBatch, Completions, list[list[Verdict]]]:
-    """The verdicts on the answers to each task."""
+def _answers(held_out: HeldOut, samples: int, temperature: float) -> Generator[PromptBatch, Completions, list[SampleGroup]]:
+    """The answers to each task."""
     rows = [held_out.solver.row(task, samples, temperature) for task in held_out.tasks]
     yield from ask(rows, "evaluate")
-    return [row.outcomes() for row in rows]
+    return rows
+
+
+def first_of(row: SampleGroup, task: Task) -> Attempt:
+    """Its first answer as an attempt at the task."""
+    return Attempt(row.prompt, row.completions[0], 0.0, "", task)
 
 
 def share(verdicts: list[Verdict]) -> float:

@@ -89,6 +89,20 @@ def splits(warm: Path, arms: Mapping[str, Sequence[Path]]) -> str:
     return split_table(found)
 
 
+def echoes(warm: Path, arms: Mapping[str, Sequence[Path]]) -> str:
+    """Markdown: of the greedy answers to abduction tasks, shares that repeat the output, that are right, and that are right without repeating it, over
+    all seeds; empty where answers were kept without that."""
+    lines = ["| abduction, greedy | repeats the output | right | right without that |", "|---|---|---|---|"]
+    for name, paths in {"warm start": [warm], **arms}.items():
+        rows = [row for path in paths for _, row in objects(path) if row["type"] == TaskType.ABDUCTION]
+        if not all("echo" in row for row in rows):
+            return ""
+        right = [row["greedy"] == 1 for row in rows]
+        honest = [good and not row["echo"] for good, row in zip(right, rows, strict=True)]
+        lines.append(f"| {name} | {np.mean([row['echo'] for row in rows]):.3f} | {np.mean(right):.3f} | {np.mean(honest):.3f} |")
+    return "\n".join(lines) + "\n"
+
+
 def _graded(path: Path) -> list[dict[str, Any]]:
     """Greedy answers as rows of an evaluation: a program is an item, its tasks are drawn with it."""
     rows = [row for _, row in objects(path)]
