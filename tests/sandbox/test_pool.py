@@ -180,6 +180,7 @@ def test_workers_are_recycled(make):
     assert eventually(lambda: first.isdisjoint(pool.pids()))
 
 
+@pytest.mark.slow
 def test_five_hundred_requests_leave_no_process_no_file_and_no_zombie(make):
     pool = make(recycle_after=50)
     pool.run([Request(ADD, ("1",))] * 20)
