@@ -342,6 +342,7 @@ def test_a_full_disk_is_no_concern_of_the_executors(pool, tmp_path):
         process_trees.run(["umount", tmp_path], timeout=20, check=True)
 
 
+@pytest.mark.slow
 def test_replaced_workers_leave_no_orphans_to_an_init_that_may_not_be_there(pool):
     script = (
         "import ctypes, os\nctypes.CDLL(None).prctl(36, 1, 0, 0, 0)  # orphans come to this process\n"
