@@ -127,7 +127,7 @@ learn: setup ## Qwen2.5-Coder-0.5B teaches itself for an hour; CRUXEval before a
 test: dev ## all tests that need neither root nor another environment
 	$(PYTEST) $(SIDE_BY_SIDE)
 
-test-fast: dev ## those of them that start no ranks, whole runs, servers or browsers
+test-fast: dev ## those of them that are not marked slow
 	$(PYTEST) $(SIDE_BY_SIDE) -m 'not slow'
 
 # Builds the cpu image with buildah and trains in it; skips where that cannot be (needs root on Debian).

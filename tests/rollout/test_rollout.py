@@ -18,7 +18,8 @@ from azr_nemo.rollout.transformers import TransformersRollout
 from azr_nemo.settings.schema import RolloutConfig
 
 REAL = pytest.mark.skipif("AZR_VLLM_TESTS" not in os.environ, reason="a real vLLM server: `make test-vllm`")
-pytestmark = pytest.mark.parametrize("name", [pytest.param(name, marks=REAL) if name == "vllm" else name for name in ROLLOUTS])
+MARKS = {"vllm": REAL, "trtllm": pytest.mark.slow}  # the stand-in decodes a prompt at a time
+pytestmark = pytest.mark.parametrize("name", [pytest.param(name, marks=MARKS.get(name, ())) for name in ROLLOUTS])
 REQUESTS = [
     request(9),
     request(30, samples=3),
