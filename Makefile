@@ -35,6 +35,8 @@ TINY := warmup.steps=5 warmup.programs=100 selfplay.steps=1 selfplay.batch_size=
 # Many tests wait for programs, ranks and time limits: three at once take two cores about half as long. A file's tests stay together, in the
 # order of tests/conftest.py.
 SIDE_BY_SIDE := -n 3 --dist loadfile --no-loadscope-reorder
+# What tests import is compiled once, and not by each worker of each run.
+PYTEST := env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest
 
 .PHONY: help demo learn test test-fast test-container test-slurm test-megatron-current lint aligner test-aligner vllm test-vllm test-environments setup dev lock clean
 
@@ -123,10 +125,10 @@ learn: setup ## Qwen2.5-Coder-0.5B teaches itself for an hour; CRUXEval before a
 	$(BIN)/python benchmarks/judges.py --base embedded:qwen2_5_coder_0_5b --suites cruxeval_output cruxeval_input --limit 100 --data $(RUN_DIR)/eval --out $(RUN_DIR)/judges $(RUN_DIR)
 
 test: dev ## all tests that need neither root nor another environment
-	$(BIN)/python -m pytest $(SIDE_BY_SIDE)
+	$(PYTEST) $(SIDE_BY_SIDE)
 
-test-fast: dev ## those of them that start no ranks, whole runs, servers or browsers
-	$(BIN)/python -m pytest $(SIDE_BY_SIDE) -m 'not slow'
+test-fast: dev ## those of them that are not marked slow
+	$(PYTEST) $(SIDE_BY_SIDE) -m 'not slow'
 
 # Builds the cpu image with buildah and trains in it; skips where that cannot be (needs root on Debian).
 test-container: dev ## the container image: builds it and trains in it

@@ -95,6 +95,7 @@ def test_a_started_process_has_one_thread_which_does_not_spin_and_so_has_pytest(
     assert said == "1 passive\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "killed"),
     [
@@ -120,6 +121,7 @@ def test_what_a_test_started_dies_with_it(tmp_path: Path, options: list[str], ki
     assert eventually(lambda: not any(map(running, started)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [[], ["-p", "xdist", "-n", "1"]], ids=["alone", "under xdist"])
 def test_a_session_that_leaves_a_process_behind_fails_and_names_it(tmp_path: Path, options: list[str]) -> None:
     inner = pytest_over(tmp_path, "def test():\n    print(__import__('subprocess').Popen(['sleep', '997'], env={}).pid)\n", *options, "-rP")

@@ -1,6 +1,7 @@
 """Recipes resolve, and every wrong setting is one sentence that names it."""
 
 import pytest
+from quick_part import quick_part
 
 from azr_nemo.algorithms.estimators import ESTIMATORS
 from azr_nemo.errors import UserError
@@ -10,7 +11,7 @@ from azr_nemo.settings.schema import ExecutorConfig, SelfPlayConfig
 from azr_nemo.tasks.program import IMPORTS
 
 
-@pytest.mark.parametrize("name", recipes())
+@pytest.mark.parametrize("name", quick_part(recipes()))
 def test_every_recipe_resolves_and_survives_yaml(name, tmp_path):
     config = load_settings([f"recipe={name}"])
     assert config.recipe == name

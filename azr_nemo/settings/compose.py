@@ -2,6 +2,7 @@
 
 import difflib
 import re
+from copy import deepcopy
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.plugins import Plugins
 from hydra.errors import ConfigCompositionException, HydraException
 from hydra.plugins.search_path_plugin import SearchPathPlugin
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from azr_nemo.errors import UserError
@@ -56,7 +57,7 @@ def compose(words: list[str], registered: Registered, default_recipe: bool = Tru
     pairs = split(words, "an override", "optim.lr=1e-5")
     recipe = dict(pairs).get("recipe", DEFAULT_RECIPE if default_recipe else None)
     overrides: list[str] = []
-    name, own = "", dict[Any, Any]()
+    name, known_as, own = "", "", dict[Any, Any]()
     if recipe is not None:
         name, known_as, own = _recipe(recipe)
         overrides.append(f"recipes={known_as}")
@@ -66,10 +67,9 @@ def compose(words: list[str], registered: Registered, default_recipe: bool = Tru
         if value not in groups[key]:
             raise UserError(f"{key}={value} is unknown: there are {', '.join(groups[key])}")
         overrides.append(f"{key}={value}")
-    GlobalHydra.instance().clear()
     try:
-        with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-            node = hydra_compose("config", overrides=overrides)
+        # A user's own file may be another one by now.
+        node = _composed(ROOT, *overrides) if known_as == OWN else deepcopy(_composed_before(ROOT, *overrides))
         node.recipe = literal(name)
         for key, value in pairs:
             if key != "recipe" and (key not in groups or value.startswith("{")):
@@ -93,6 +93,17 @@ def from_yaml(path: Path) -> RunConfig:
     assert isinstance(config, RunConfig)
     extend(config.extensions)
     return config
+
+
+def _composed(root: Path, *overrides: str) -> DictConfig:
+    """What Hydra makes of the files of conf/ and recipes/ there, and of what has been stored beside them."""
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(root / "conf"), version_base="1.3"):
+        return hydra_compose("config", overrides=list(overrides))
+
+
+# It takes a third of a second, and a table of all recipes, or a search for settings that fit, asks for the same again and again.
+_composed_before = cache(_composed)
 
 
 def _extend(pairs: list[tuple[str, str]], recipe: dict[Any, Any]) -> None:

@@ -34,7 +34,7 @@ def tensors(batch):
 
 
 @given(batches)
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=settings().max_examples * 2)
 def test_each_group_is_whitened_over_its_tokens_as_the_published_code_does(batch):
     rewards, mask, groups = tensors(batch)
     advantages = trr_plus_plus(rewards, mask, groups)

@@ -34,6 +34,7 @@ def from_megatron(source: Source, tmp_path_factory: pytest.TempPathFactory) -> P
     return folder
 
 
+@pytest.mark.slow  # megatron-core writes them in processes of its own
 def test_torch_dist_weights_become_the_hugging_face_model_that_they_were(source: Source, from_megatron: Path, tmp_path: Path) -> None:
     convert(from_megatron, tmp_path / "back", "hf", verified=True)
     assert same_weights(source(), tmp_path / "back")

@@ -15,6 +15,7 @@ from torch import Tensor
 from azr_nemo.conversion.convert import convert
 from azr_nemo.errors import UserError
 
+pytestmark = pytest.mark.slow  # ranks save what is converted here
 Source = Callable[..., Path]
 
 

@@ -23,6 +23,7 @@ def test_a_row_gives_the_task_back():
         task_of({"type": "deduction"})
 
 
+@pytest.mark.slow
 def test_verls_reward_function_grades_on_a_server_of_the_executor(monkeypatch):
     """What a cluster does: verl's reward workers send programs to `azr-nemo sandbox serve`."""
     with OurServer("--workers", "1") as server:

@@ -102,7 +102,7 @@ def test_a_run_without_a_step_is_a_sentence(tmp_path, rows):
     assert not (tmp_path / "curves.png").exists()
 
 
-@pytest.mark.parametrize("steps", [1, 3, 90])
+@pytest.mark.parametrize("steps", [1, pytest.param(3, marks=pytest.mark.slow), pytest.param(90, marks=pytest.mark.slow)])
 def test_the_curves_are_a_png_with_all_panels(tmp_path, steps):
     plot(synthetic(tmp_path, steps), tmp_path / "curves.png")
     assert size(tmp_path / "curves.png") == (2256, 1044)

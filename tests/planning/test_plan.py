@@ -119,6 +119,7 @@ def test_a_plan_prints_memory_time_and_what_fits() -> None:
     assert "141 GB: fits" in done.stdout
 
 
+@pytest.mark.slow
 def test_all_recipes_are_one_table() -> None:
     lines = table_text([load_settings([f"recipe={name}"]) for name in recipes()])
     assert [name for name in recipes() if not any(name in line for line in lines)] == []

@@ -49,6 +49,7 @@ def test_a_batch_of_several_phases_has_one_tail() -> None:
     assert list(batches(replace(size, schedule="pipelined"))) == ["estimate + solve + propose"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arm", ["sequential", "merged", "pipelined", "sequential, split", "pipelined, split"])
 def test_the_plan_agrees_with_the_simulated_cluster(benchmark: ModuleType, arm: str) -> None:
     schedule, staleness = benchmark.ARMS[arm]

@@ -14,6 +14,7 @@ from azr_nemo.rollout.torch.packed_weights import load_weights, read_shape
 from azr_nemo.settings.schema import RolloutConfig
 
 CPU = torch.device("cpu")
+QUICK = ("llama-head_dim", "qwen3-tied")
 
 
 @pytest.mark.parametrize("family", CONFIGS)
@@ -37,7 +38,7 @@ def test_logits_equal_transformers_at_prefill_and_every_decode_step(family):
             cache.rebuild([0, 1, 2, 3], [])
 
 
-@pytest.mark.parametrize("family", CONFIGS)
+@pytest.mark.parametrize("family", [family if family in QUICK else pytest.param(family, marks=pytest.mark.slow) for family in CONFIGS])
 def test_samples_equal_those_of_the_transformers_engine(family):
     model = random_model(CONFIGS[family])
     requests = [

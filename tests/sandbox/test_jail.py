@@ -135,12 +135,14 @@ def as_an_ordinary_user() -> tuple[str, ...]:
     return ("setpriv", "--reuid", NOBODY, "--regid", NOBODY, "--clear-groups")
 
 
+@pytest.mark.slow
 def test_an_ordinary_user_gets_a_rung_that_holds(secret_file, everybodys_python):
     said = report(secret_file, python=everybodys_python, command=as_an_ordinary_user())
     assert said["reasons"][jail.Rung.LANDLOCK] == "holds"
     assert holds(said), said
 
 
+@pytest.mark.slow
 def test_an_ordinary_user_without_user_namespaces_gets_the_last_rung_and_it_holds_against_his_own_files(secret_file, everybodys_python):
     """Nothing but landlock and the filter stands between the program and files and processes of the same user."""
     if os.getuid() == 0:
@@ -151,6 +153,7 @@ def test_an_ordinary_user_without_user_namespaces_gets_the_last_rung_and_it_hold
     assert holds(said), said
 
 
+@pytest.mark.slow
 def test_where_a_container_forbids_user_namespaces_it_is_the_last_rung(secret_file):
     said = report(secret_file, "no-user-namespaces")
     assert "rung C" in said["describe"]
@@ -159,6 +162,7 @@ def test_where_a_container_forbids_user_namespaces_it_is_the_last_rung(secret_fi
     assert holds(said), said
 
 
+@pytest.mark.slow
 def test_where_a_container_lets_nobody_name_a_machine_the_rungs_with_namespaces_hold_all_the_same(secret_file):
     """So it is in podman, whose default filter allows namespaces."""
     said = report(secret_file, "no-host-name")
@@ -166,6 +170,7 @@ def test_where_a_container_lets_nobody_name_a_machine_the_rungs_with_namespaces_
     assert holds(said), said
 
 
+@pytest.mark.slow
 def test_a_root_who_is_the_only_user_of_his_namespace_and_may_make_no_other_gets_the_last_rung(secret_file):
     """So it is in rootless containers without further ids: there is no nobody to become, and no second namespace."""
     none_left = 'echo 0 > /proc/sys/user/max_user_namespaces && exec "$@"'
@@ -177,6 +182,7 @@ def test_a_root_who_is_the_only_user_of_his_namespace_and_may_make_no_other_gets
     assert holds(said), said
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.getuid() != 0, reason="only root has capabilities to give up")
 def test_a_root_without_the_capability_to_change_users_gets_the_last_rung(secret_file):
     if shutil.which("setpriv") is None:
@@ -187,6 +193,7 @@ def test_a_root_without_the_capability_to_change_users_gets_the_last_rung(secret
     assert holds(said), said
 
 
+@pytest.mark.slow
 def test_without_landlock_a_namespace_holds_and_the_description_says_what_is_lost(secret_file):
     said = report(secret_file, "no-landlock")
     assert "no landlock" in said["reasons"][jail.Rung.LANDLOCK]
@@ -197,6 +204,7 @@ def test_without_landlock_a_namespace_holds_and_the_description_says_what_is_los
     assert holds(said), said
 
 
+@pytest.mark.slow
 def test_without_either_it_is_refused_in_one_sentence_that_names_the_override(secret_file):
     said = report(secret_file, "no-user-namespaces", "no-landlock")
     assert "executor.allow_unjailed=true" in said["refused"]

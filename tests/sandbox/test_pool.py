@@ -180,6 +180,7 @@ def test_workers_are_recycled(make):
     assert eventually(lambda: first.isdisjoint(pool.pids()))
 
 
+@pytest.mark.slow
 def test_five_hundred_requests_leave_no_process_no_file_and_no_zombie(make):
     pool = make(recycle_after=50)
     pool.run([Request(ADD, ("1",))] * 20)
@@ -341,6 +342,7 @@ def test_a_full_disk_is_no_concern_of_the_executors(pool, tmp_path):
         process_trees.run(["umount", tmp_path], timeout=20, check=True)
 
 
+@pytest.mark.slow
 def test_replaced_workers_leave_no_orphans_to_an_init_that_may_not_be_there(pool):
     script = (
         "import ctypes, os\nctypes.CDLL(None).prctl(36, 1, 0, 0, 0)  # orphans come to this process\n"

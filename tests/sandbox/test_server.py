@@ -282,6 +282,7 @@ def _parent(pid: int) -> int:
         return 0
 
 
+@pytest.mark.slow
 def test_a_token_guards_everything_but_the_ping():
     with OurServer(environment={"AZR_NEMO_SANDBOX_TOKEN": "sesame"}) as server:
         script = {"code": "print(1)", "language": "python"}
@@ -296,6 +297,7 @@ def test_a_token_guards_everything_but_the_ping():
         assert response.run_result.stdout == "1\n"
 
 
+@pytest.mark.slow
 def test_stopping_answers_what_is_in_flight_and_leaves_nothing():
     with OurServer() as server:
         answers = []
@@ -308,6 +310,7 @@ def test_stopping_answers_what_is_in_flight_and_leaves_nothing():
         assert [answer.run_result.stdout for answer in answers] == ["1\n"]
 
 
+@pytest.mark.slow
 def test_what_cannot_be_served_is_one_sentence_and_exit_status_2():
     with OurServer() as server:
         port = server.url.rpartition(":")[2]

@@ -8,6 +8,7 @@ from attacks import FILES, NETWORK, PROCESSES, RESOURCES, Attack, fitted
 from injections import GRADING
 from lies import FORGING, OUTPUT, STATE
 from next_programs import EXPECTED, NEXT
+from quick_part import quick_part
 from world import PATIENT, SECRET, World
 
 from azr_nemo.sandbox.executor import Limits, Request
@@ -19,7 +20,7 @@ FAMILIES = {"files", "network", "processes", "memory and CPU", "output and pipes
 BESIDE = Request("def f(x):\n    'ANOTHERS_PROGRAM'\n    return x", ("7",), PATIENT)
 
 
-@pytest.mark.parametrize("attack", ATTACKS, ids=str)
+@pytest.mark.parametrize("attack", quick_part(ATTACKS, of=8), ids=str)
 def test_the_attack_gains_nothing_and_the_next_twenty_programs_run_as_ever(world: World, attack: Attack):
     if attack.machine and attack.machine != os.uname().machine:
         pytest.skip(f"made for {attack.machine}")

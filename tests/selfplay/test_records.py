@@ -142,7 +142,7 @@ def test_imports_of_broken_code_are_none():
     assert import_lines("def f(:") == []
 
 
-@pytest.mark.parametrize("name", ["7b_coder", "llama_64"])
+@pytest.mark.parametrize("name", [pytest.param("7b_coder", marks=pytest.mark.slow), "llama_64"])
 def test_real_seed_files_survive_a_round_trip_in_the_reference_schema(tmp_path, shared_data, name):
     triplets, code_f = shared_data / f"{name}_seed_io.jsonl", shared_data / f"{name}_code_f_seed_io.jsonl"
     originals = {path: [r for r in read_jsonl(path) if _parses(r.program)] for path in (triplets, code_f)}

@@ -54,7 +54,7 @@ def test_text_is_taken_as_it_was_typed(text):
     assert given_words(f"run_dir={text}").run_dir == text
 
 
-@settings(max_examples=30, deadline=None)  # each makes the whole tree of settings twice
+@settings(max_examples=settings().max_examples // 3, deadline=None)  # each makes the whole tree of settings twice
 @example(text="\x85")
 @example(text="a\u2028b\u2029 é: 1e-5")
 @given(text=st.text(st.characters(codec="utf-8", exclude_characters="\0")).filter(lambda text: text[:1] not in ("'", '"')))

@@ -65,7 +65,8 @@ def test_generated_tasks_are_tasks(trained, held_out):
 
 def test_a_seed_always_gives_the_same_tasks_and_another_seed_others(trained):
     assert generate_tasks(400, 1, InProcess(), pairs=4) == trained
-    assert generate_tasks(400, 2, InProcess(), pairs=4) != trained
+    few, others = (generate_tasks(40, seed, InProcess(), pairs=4) for seed in (1, 2))
+    assert few != others
 
 
 def test_a_program_is_started_once_however_often_it_is_drawn():
@@ -83,7 +84,7 @@ def test_a_program_is_started_once_however_often_it_is_drawn():
 
 
 def test_no_held_out_program_is_trained_on_whatever_the_seeds(trained, held_out):
-    seen = {program_hash(task.program) for seed in (1, 2, 3) for task in generate_tasks(300, seed, InProcess(), pairs=4)}
+    seen = {program_hash(task.program) for seed in (2, 3) for task in generate_tasks(300, seed, InProcess(), pairs=4)}
     seen |= {program_hash(task.program) for task in trained}
     assert not seen & {program_hash(task.program) for task in held_out}
     assert len({program_hash(task.program) for task in held_out}) == len(held_out)

@@ -134,7 +134,7 @@ def test_inputs_that_the_canonical_solution_does_not_finish_are_left_out(tools, 
         HUMANEVAL_PLUS.convert([row | {"base_input": [[-1.0]]}], tools)
 
 
-@settings(max_examples=50)
+@settings(max_examples=settings().max_examples // 2)
 @given(st.text() | st.text().map(stated) | st.text(alphabet="`<answer>/ python\n'\"()").map("<answer>".__add__))
 def test_any_text_is_graded(mbpp, grade, response):
     assert not grade(MBPP_PLUS, mbpp[0], response).right

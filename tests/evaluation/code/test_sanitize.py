@@ -106,7 +106,19 @@ def test_any_text_gives_a_text(response):
 
 
 @pytest.mark.parametrize(
-    "part", ["(see\n", "'''\n", "if x:\n", "```\n", "x = (\n", "@a\n", "prose it is\n", "def double(x):\n", "<answer>", "</answer>"]
+    "part",
+    [
+        "(see\n",
+        "'''\n",
+        "if x:\n",
+        "```\n",
+        pytest.param("x = (\n", marks=pytest.mark.slow),
+        "@a\n",
+        "prose it is\n",
+        "def double(x):\n",
+        "<answer>",
+        "</answer>",
+    ],
 )
 def test_long_text_is_read_in_bounded_time(part):
     start = time.process_time()
