@@ -102,12 +102,13 @@ class RunServer:
             [sys.executable, __file__], lasting=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
             env={**os.environ, **settings},
         )  # fmt: skip
+        self._logs = tempfile.TemporaryDirectory(prefix="azr-runs-")  # of runs whose logs nobody has named a place for
 
     def start(
         self, words: list[Any], log: Path | None = None, script: Path | None = None, folder: Path | None = None, **environment: str
     ) -> Run:
         """`azr-nemo WORDS`, or a script with these arguments. Its output goes to the end of the file `log`. folder: where it works."""
-        log = log or Path(tempfile.mkdtemp(prefix="azr-run-")) / "log"
+        log = log or Path(tempfile.mkdtemp(dir=self._logs.name)) / "log"
         request = {
             "words": list(map(str, words)), "log": str(log), "script": script and str(script), "folder": folder and str(folder),
             "environment": environment,
@@ -131,6 +132,7 @@ class RunServer:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         with self._process:
             self._process.kill()
+        self._logs.cleanup()
 
 
 @functools.cache
