@@ -126,9 +126,9 @@ def test_a_sampler_rank_may_ask_a_server_that_is_not_the_runs_own_and_samples_be
 def test_weights_reach_a_sampler_between_tokens_while_it_draws_a_later_step(tmp_path):
     # A sampler that has long answers to draw, so that the update ends before it.
     words = [*SETTINGS, *VLLM, "placement=split", "cluster.sampler_ranks=1", "selfplay.staleness=1", "selfplay.steps=5"]
-    words += ["rollout.update_in_flight=true", "rollout.max_batch_rows=1", f"run_dir={tmp_path}"]
+    words += ["rollout.update_in_flight=true", "rollout.max_batch_rows=1", "rollout.max_propose_tokens=112", "rollout.max_solve_tokens=64"]
     others = serving()
-    for ended in ranks(None, 2, "train", *words, timeout=1200):
+    for ended in ranks(None, 2, "train", *words, f"run_dir={tmp_path}", timeout=1200):
         assert ended.code == 0, ended.output
     steps = [line for line in metrics(tmp_path) if line["step"]]
     print("\nshare of answers with tokens of two versions, by step:", [line.get("staleness/mixed", 0) for line in steps])
