@@ -12,6 +12,7 @@ from azr_nemo.observe.timing import PhaseClock
 from azr_nemo.selfplay.buffer import TaskBuffer
 from azr_nemo.trainer.driver import Driver
 from azr_nemo.trainer.flight import FILE, Flight, read_in_flight
+from azr_nemo.trainer.reporting import staleness
 
 STEPS = 5
 
@@ -146,3 +147,12 @@ def test_a_damaged_file_of_steps_in_flight_says_what_to_do(tmp_path):
     (tmp_path / FILE).write_text('{"3": [[')
     with pytest.raises(UserError, match=r"in_flight\.json is damaged .* the checkpoint before it"):
         read_in_flight(tmp_path)
+
+
+def test_a_row_is_as_old_as_its_oldest_token_and_answers_of_several_versions_are_counted(tmp_path):
+    engine = CannedEngine(version=3)
+    whole = flight(tmp_path / "whole", 1, engine).take(1).result
+    engine.changes = True
+    mixed = flight(tmp_path / "mixed", 1, engine).take(1).result
+    assert staleness(whole, 5) == {"staleness/mean": 2.0, "staleness/max": 2.0}
+    assert staleness(mixed, 5) == {"staleness/mean": 2.0, "staleness/max": 2.0, "staleness/mixed": 1.0}

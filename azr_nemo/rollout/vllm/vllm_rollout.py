@@ -197,7 +197,7 @@ class VllmRollout(RolloutEngine):
             asked = self._client
             try:
                 asked.sample(jobs, self._parameters, arrived, ended)
-            except (ServerLost, UserError, RuntimeError) as error:
+            except (UserError, RuntimeError) as error:
                 with self._changing:
                     if self._client is not asked:
                         continue  # a refit has met the loss first, and whatever the old connection says is of a server that is no more

@@ -1,8 +1,11 @@
 """What the tests ask of the stand-in for vLLM, and the weights that they hand over."""
 
+import os
+import signal
 from typing import Any
 
 import httpx
+import pytest
 import torch
 from torch import Tensor
 
@@ -27,3 +30,15 @@ def state(engine: Any) -> dict[str, Any]:
 def fault(engine: Any, **faults: Any) -> None:
     """Has the stand-in fail so from now on, and forget what it was asked."""
     httpx.post(f"{engine._server.url}/fake", json=faults, headers=engine._server.headers, trust_env=False)
+
+
+def dies_while_it_loads(engine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Has the server be killed as it is told to load the weights."""
+    call = engine._client.call
+
+    def killing(path: str, body: Any = None, **query: str) -> Any:
+        if path == "/collective_rpc":
+            os.kill(engine._server._process.pid, signal.SIGKILL)
+        return call(path, body, **query)
+
+    monkeypatch.setattr(engine._client, "call", killing)

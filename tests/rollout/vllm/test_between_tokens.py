@@ -1,15 +1,14 @@
 """Weights that change while samples are drawn (`rollout.update_in_flight`), with a stand-in for vLLM: who waits, what is said, and what ends it."""
 
-import os
-import signal
 import threading
 import time
 
 import httpx
 import pytest
-from stand_in import fault, state, tiny_weights
+from stand_in import dies_while_it_loads, fault, state, tiny_weights
 
-from azr_nemo.rollout.engine import SampleRequest
+from azr_nemo.rollout.engine import Sample, SampleRequest
+from azr_nemo.rollout.stops import cut
 
 pytestmark = pytest.mark.slow
 LONG = SampleRequest((5,), 1, 60, 1.0, 99, stop=("no text of these tokens",))  # a stream: two tokens each twentieth of a second
@@ -76,12 +75,10 @@ def test_what_is_drawn_stands_still_while_they_change_and_keys_of_the_old_ones_a
     assert resume[0] == "/resume"
 
 
-def test_tokens_after_a_stop_take_their_versions_along(flying):
-    ((whole,),) = flying.generate([LONG])
-    early = SampleRequest(LONG.prompt_ids, 1, 60, 1.0, 99, stop=(flying._text(whole.token_ids[4:6]),))
-    ((sample,),) = drawn_while(flying, lambda: flying.refit(tiny_weights(), 2), [early])
-    assert all(first < len(sample.token_ids) for first, _ in sample.newer)
-    assert sample.token_ids == whole.token_ids[:6]
+def test_tokens_after_a_stop_take_their_versions_along():
+    request = SampleRequest((5,), 1, 9, 1.0, 1, stop_token_ids=(7,))
+    sample = Sample((3, 4, 7, 8, 9), (-1.0,) * 5, False, 1, ((2, 2), (3, 3)))
+    assert cut(sample, request, None) == Sample((3, 4, 7), (-1.0,) * 3, True, 1, ((2, 2),))
 
 
 def test_a_load_that_fails_lets_the_server_go_on(flying, monkeypatch):
@@ -98,14 +95,7 @@ def test_a_load_that_fails_lets_the_server_go_on(flying, monkeypatch):
 
 
 def test_a_server_that_dies_while_it_takes_them_is_started_and_what_it_owed_is_drawn_by_the_new_ones(flying, monkeypatch):
-    call = flying._client.call
-
-    def killing(path, body=None, **query):
-        if path == "/collective_rpc":
-            os.kill(flying._server._process.pid, signal.SIGKILL)
-        return call(path, body, **query)
-
-    monkeypatch.setattr(flying._client, "call", killing)
+    dies_while_it_loads(flying, monkeypatch)
     ((sample,),) = drawn_while(flying, lambda: flying.refit(tiny_weights(0.5), 2), [LONG])
     assert (sample.weight_version, sample.newer) == (2, ())
     assert sum("starting another, once" in note for note in flying.notes) == 1

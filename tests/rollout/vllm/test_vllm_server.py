@@ -13,7 +13,7 @@ import httpx
 import process_trees
 import psutil
 import pytest
-from stand_in import REQUESTS, fault, state, tiny_weights
+from stand_in import REQUESTS, dies_while_it_loads, fault, state, tiny_weights
 
 from azr_nemo.errors import UserError
 from azr_nemo.rollout.engine import SampleRequest
@@ -110,14 +110,7 @@ def test_a_server_lost_between_batches_is_started_by_the_next_refit(engine):
 
 
 def test_a_server_lost_while_it_takes_weights_is_started_and_takes_them_again(engine, monkeypatch):
-    call = engine._client.call
-
-    def killing(path, body=None, **query):
-        if path == "/collective_rpc":
-            os.kill(engine._server._process.pid, signal.SIGKILL)
-        return call(path, body, **query)
-
-    monkeypatch.setattr(engine._client, "call", killing)
+    dies_while_it_loads(engine, monkeypatch)
     engine.refit(tiny_weights(), 5)
     assert any("starting another, once" in note for note in engine.notes)
     assert {sample.weight_version for group in engine.generate(REQUESTS) for sample in group} == {5}
