@@ -9,7 +9,8 @@ Arms, from the same warm start, with equal steps and learning rate:
   seeds_only   nothing is proposed: the solver learns from the seeds
   shuffled     advantages change places within their (role, task type) group
   zero         all advantages are 0
-  pipelined    selfplay with phases that share a batch, where it is named: a recipe whose solver draws from earlier steps
+Where they are named, --arms selfplay max_rl wishes: the recipe with one thing changed, IDEAS in learning_arm.py (pipelined is for recipes whose solver
+draws from earlier steps).
 The first seed's selfplay arm runs for --minutes of self-play; every other run does as many steps. Held out: programs whose normalised source
 falls in one of eight classes of its hash, which the warm start, the seeds and the proposals leave out. All arms answer the same tasks, one of
 each type a program; asked for more programs than before, they answer the rest. Intervals: 95%, bootstrap over programs. Writes answers, metrics,
@@ -25,7 +26,7 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from learning_arm import ARMS, answered
+from learning_arm import ARMS, LACKING, answered
 from learning_statistics import echoes, figure, read_answers, splits, table
 
 from azr_nemo.json_lines import objects
@@ -43,7 +44,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=0, help="instead of --minutes")
     parser.add_argument("--programs", type=int, default=1000, help="held-out programs, each a task of every type")
     parser.add_argument("--samples", type=int, default=4, help="sampled answers to each task, beside the greedy one")
-    parser.add_argument("--arms", nargs="+", choices=list(ARMS), default=[arm for arm in ARMS if arm != "pipelined"])
+    parser.add_argument("--arms", nargs="+", choices=list(ARMS), default=list(LACKING))
     parser.add_argument("--together", type=int, default=2, help="runs side by side, which share the cores")
     parser.add_argument("--out", type=Path, default=Path("runs/learning"))
     args = parser.parse_intermixed_args()

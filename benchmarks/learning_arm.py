@@ -30,15 +30,30 @@ from azr_nemo.trainer.driver import Driver
 from azr_nemo.trainer.loop import train
 from azr_nemo.trainer.session import make_session
 
-# What each arm changes of the recipe.
-ARMS: dict[str, list[str]] = {
+# What each arm changes of the recipe. First the recipe beside what lacks something, then what may keep it learning, one thing at a time.
+LACKING: dict[str, list[str]] = {
     "selfplay": [],
     "solver_only": ["selfplay.train_propose=false"],
     "seeds_only": [],
     "shuffled": [],
     "zero": [],
-    "pipelined": ["selfplay.schedule=pipelined"],
 }
+IDEAS: dict[str, list[str]] = {
+    "pipelined": ["selfplay.schedule=pipelined"],
+    "max_rl": ["advantage.name=max_rl"],
+    "easy_weight": ["advantage.easy_success_weight=0.3"],
+    "clip_higher": ["optim.mini_batches=4", "optim.clip_high=0.28"],
+    "cispo": ["optim.mini_batches=4", "optim.loss=cispo", "optim.clip_low=1", "optim.clip_high=1"],
+    "retire": ["selfplay.retire_easy=0.9"],
+    "learnable": ["selfplay.solve_from=learnable"],
+    "shapes": [
+        "selfplay.shape_cap=20", "reward.intrinsic_combine=multiply", "reward.intrinsic.shape_novelty.coef=1", "reward.intrinsic.shape_novelty.max=1",
+    ],
+    "wishes": ["selfplay.wishes=2"],
+    "refuse": ["selfplay.refuse_ignored_input=true", "selfplay.refuse_echoed_output=true"],
+    "known_answers": ["selfplay.known_answers=true"],
+}  # fmt: skip
+ARMS = LACKING | IDEAS
 
 NOTHING = 1e-30  # its gradient is lost beside Adam's eps
 
