@@ -44,6 +44,7 @@ IDEAS: dict[str, list[str]] = {
     "easy_weight": ["advantage.easy_success_weight=0.3"],
     "clip_higher": ["optim.mini_batches=4", "optim.clip_high=0.28"],
     "cispo": ["optim.mini_batches=4", "optim.loss=cispo", "optim.clip_low=1", "optim.clip_high=1"],
+    "dynamic_sampling": ["selfplay.dynamic_sampling=2"],
     "retire": ["selfplay.retire_easy=0.9"],
     "learnable": ["selfplay.solve_from=learnable"],
     "shapes": [

@@ -43,6 +43,8 @@ def measure(
             f"solve/{kind}/truncated": mean(not a.completion.finished for a in answers),
             f"buffer/{kind}/size": buffer.count(kind),
         }
+        if any(a.prompt.samples > 1 for a in answers):
+            metrics[f"solve/{kind}/spread"] = mean(len(rewards) > 1 for rewards in rewards_by_task(answers).values())
         if kind is TaskType.ABDUCTION:
             metrics[f"solve/{kind}/echo"] = mean(is_echo(a, options) for a in answers)
         if composite := [p for p in rows if p.given.texts]:
@@ -54,6 +56,14 @@ def measure(
     metrics["response/solve_tokens"] = mean(len(a.completion.response_ids) for a in solved)
     metrics |= {f"refused/{reason}": count for reason, count in Counter(p.refusal for p in proposals if p.refusal).items()}
     return {name: float(value) for name, value in metrics.items() if value is not None}
+
+
+def rewards_by_task(answers: Iterable[Attempt]) -> dict[int | None, set[float]]:
+    """What the answers to each task earned."""
+    earned: dict[int | None, set[float]] = {}
+    for answer in answers:
+        earned.setdefault(answer.task_id, set()).add(answer.reward)
+    return earned
 
 
 def is_echo(attempt: Attempt, options: PromptOptions) -> bool:

@@ -2,8 +2,9 @@
 
 import math
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from typing import TypeAlias
 
 from azr_nemo.rewards.answer import solver_reward
 from azr_nemo.selfplay.buffer import StoredTask, TaskBuffer
@@ -13,6 +14,8 @@ from azr_nemo.selfplay.validation import Verifier
 from azr_nemo.settings.schema import RunConfig
 from azr_nemo.tasks import KINDS
 from azr_nemo.tasks.task import PromptOptions, Refusal, Role, Task, TaskType, Verdict
+
+Solved: TypeAlias = Sequence[tuple[SampleGroup, StoredTask]]
 
 
 class Solver:
@@ -51,23 +54,32 @@ class Solver:
 
         return SampleGroup(prompt, read)
 
-    def draw(self, step: int, rng: random.Random) -> list[StoredTask]:
-        """Tasks for `selfplay.batch_size` answers per task type, by `selfplay.solve_from`; fewer while the buffer holds fewer."""
-        return [stored for name in self.config.selfplay.task_types for stored in self._draw(TaskType(name), step, rng)]
+    def draw(self, step: int, rng: random.Random, solved: Solved = ()) -> list[StoredTask]:
+        """Tasks for `selfplay.batch_size` answers per task type, by `selfplay.solve_from`; fewer while the buffer holds fewer. solved: what was
+        answered already, of which whatever has answers that earned differently counts: so many tasks fewer, and none of these again."""
+        settings, drawn = self.config.selfplay, []
+        asked = {stored.id for _, stored in solved}
+        for kind in map(TaskType, settings.task_types):
+            taught = sum(stored.task.type is kind and self._earned_differently(row) for row, stored in solved)
+            drawn += self._draw(kind, step, rng, settings.batch_size // settings.solve_samples - taught, asked)
+        return drawn
 
-    def _draw(self, kind: TaskType, step: int, rng: random.Random) -> list[StoredTask]:
+    def _draw(self, kind: TaskType, step: int, rng: random.Random, size: int, asked: set[int]) -> list[StoredTask]:
         settings = self.config.selfplay
-        size, mix = settings.batch_size // settings.solve_samples, MIXES[settings.solve_from]
+        mix = MIXES[settings.solve_from]
         steps = mix.steps(step, settings.solve_window)
         first = [stored for created in steps for stored in self.buffer.recent(kind, created) if self._fits(stored.task)]
-        first = [s for s in first if self._teaches(Candidate(s.id, s.step, s.lines, s.attempts, s.solved))]
+        first = [s for s in first if s.id not in asked and self._teaches(Candidate(s.id, s.step, s.lines, s.attempts, s.solved))]
         chosen = rng.sample(first, min(int(size * mix.share), len(first)))
-        taken = {stored.id for stored in chosen}
+        taken = {*asked, *(stored.id for stored in chosen)}
         # A few more than are missing, for those whose prompt is too long.
         others = self.buffer.sample(kind, 2 * size, rng, strategy=mix.others, exclude=taken, only=self._teaches)
-        if len(others) < size - len(chosen):  # what has nothing left to teach comes last
+        if len(others) < size - len(chosen) and not asked:  # what has nothing left to teach comes last
             others += self.buffer.sample(kind, 2 * size, rng, strategy=mix.others, exclude={*taken, *(s.id for s in others)})
         return chosen + [s for s in others if self._fits(s.task)][: size - len(chosen)]
+
+    def _earned_differently(self, row: SampleGroup) -> bool:
+        return len({solver_reward(verdict, self.config.reward) for verdict in row.outcomes()}) > 1
 
     def draw_one(self, kind: TaskType, since_step: int, rng: random.Random) -> StoredTask | None:
         """One task where there are no batches, by the weights of `selfplay.solve_from`: of this step or later, else of any, first of those that teach.
@@ -100,7 +112,7 @@ class Solver:
             for k, verdict in enumerate(row.outcomes())
         ]
 
-    def record(self, solved: list[tuple[SampleGroup, StoredTask]]) -> None:
+    def record(self, solved: Solved) -> None:
         """Counts in the buffer how often each task was tried, and solved."""
         with self.buffer.transaction():
             for row, stored in solved:

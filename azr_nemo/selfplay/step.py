@@ -14,12 +14,11 @@ from azr_nemo.selfplay.exchange import Attempt, Completions, PromptBatch, Sample
 from azr_nemo.selfplay.in_flight import Ahead
 from azr_nemo.selfplay.measure import measure
 from azr_nemo.selfplay.proposer import Proposed, Proposer
-from azr_nemo.selfplay.solver import Solver
+from azr_nemo.selfplay.solver import Solved, Solver
 
 T = TypeVar("T")
 Phase: TypeAlias = Generator[PromptBatch, Completions, T]
 Estimated: TypeAlias = tuple[list[Attempt], list[Attempt]]  # of the proposers, of the estimates
-Solved: TypeAlias = list[tuple[SampleGroup, StoredTask]]
 BASELINES = "baselines"  # the buffer's note of moving averages, by group: they are saved and restored with the tasks
 
 
@@ -57,11 +56,14 @@ class SelfPlay:
         return proposed_rows, estimated_rows
 
     def solve(self, number: int, rng: random.Random) -> Phase[Solved]:
-        """SOLVE: tasks of the buffer, by `selfplay.solve_from` those of this step first."""
-        tasks = self.solver.draw(number, rng)
-        rows = [self.solver.row(stored.task, self.config.selfplay.solve_samples) for stored in tasks]
-        yield from ask(rows, "solve")
-        solved = list(zip(rows, tasks, strict=True))
+        """SOLVE: tasks of the buffer, by `selfplay.solve_from` those of this step first. In so many further rounds as `selfplay.dynamic_sampling` says
+        others take the places of those that teach nothing, as all their answers earned the same (DAPO, arXiv 2503.14476)."""
+        solved: list[tuple[SampleGroup, StoredTask]] = []
+        for _ in range(1 + self.config.selfplay.dynamic_sampling):
+            tasks = self.solver.draw(number, rng, solved)
+            rows = [self.solver.row(stored.task, self.config.selfplay.solve_samples) for stored in tasks]
+            yield from ask(rows, "solve")
+            solved += zip(rows, tasks, strict=True)
         self.solver.record(solved)
         return solved
 

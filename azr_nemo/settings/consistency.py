@@ -80,6 +80,11 @@ def _check_selfplay(config: RunConfig, registered: Registered) -> None:
     ):
         if rows % samples:
             raise UserError(f"selfplay.{name}={samples} must divide selfplay.{of}={rows}")
+    if selfplay.dynamic_sampling and (selfplay.solve_samples == 1 or not config.advantage.filter_zero_variance):
+        raise UserError(
+            f"selfplay.dynamic_sampling={selfplay.dynamic_sampling} replaces tasks whose answers all earned the same: set selfplay.solve_samples=2 or "
+            "more and advantage.filter_zero_variance=true, or leave it out"
+        )
     if selfplay.buffer_capacity < selfplay.batch_size * config.data.seed_factor:
         raise UserError(
             f"selfplay.buffer_capacity={selfplay.buffer_capacity} cannot hold the seeds "

@@ -158,6 +158,12 @@ class SelfPlayConfig:
         least=0,
         most=64,
     )
+    dynamic_sampling: int = setting(
+        0,
+        "rounds in which further tasks take the places of those all of whose answers earned the same; 0: none (docs/algorithm.md)",
+        least=0,
+        most=64,
+    )
     solve_window: int = setting(2, "of solve_from=recent: how many steps, this one included", least=1)
     reuse_estimates: bool = setting(False, "train on the estimates too")
     known_answers: bool = setting(False, "where no answer to a task was right, train on the known one beside them (docs/algorithm.md)")

@@ -11,7 +11,7 @@ from pathlib import Path
 import process_trees
 import pytest
 from killing import ARGUMENTS, STEPS, events
-from run_server import command, ranks
+from run_server import command, job, ranks
 from tiny_run import state
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
@@ -20,7 +20,7 @@ PATIENCE_S = 1200.0
 TORCHRUN = ["--standalone", "--nproc-per-node=2", "--signals-to-handle=SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1", "--shutdown-timeout=300"]
 
 
-class Job:
+class Launched:
     """Two ranks under torchrun."""
 
     def __init__(self, run_dir: Path, log: Path, cache: str):
@@ -45,18 +45,20 @@ class Job:
     def text(self) -> str:
         return self.log.read_text(errors="replace")
 
-    def wait_until(self, happened: Callable[[], bool]) -> None:
-        deadline = time.monotonic() + PATIENCE_S
-        while not happened():
-            assert self.process.poll() is None, self.text()
-            assert time.monotonic() < deadline, self.text()
-            time.sleep(0.01)
-
-    def began(self, phase: str, count: int) -> bool:
-        return sum(event.get("name") == phase and event.get("state") == "began" for event in events(self.log)) >= count
+    def wait_until_it_begins(self, phase: str, count: int = 1) -> None:
+        wait_until_it_begins(phase, count, self.log, self.process.poll)
 
     def end(self) -> int:
         return self.process.wait(PATIENCE_S)
+
+
+def wait_until_it_begins(phase: str, count: int, log: Path, poll: Callable[[], int | None]) -> None:
+    """Until the run whose rank 0 writes this log begins the phase for the count-th time."""
+    deadline = time.monotonic() + PATIENCE_S
+    while not log.exists() or sum(event.get("name") == phase and event.get("state") == "began" for event in events(log)) < count:
+        assert poll() is None, log.read_text(errors="replace")
+        assert time.monotonic() < deadline, log.read_text(errors="replace")
+        time.sleep(0.01)
 
 
 def forked(run_dir: Path, cache: str) -> None:
@@ -70,25 +72,27 @@ def test_two_ranks_stopped_killed_and_resumed_end_like_two_that_were_not(tmp_pat
 
     run_dir = tmp_path / "run"
     outcome = run_dir / "outcome"
-    stopped = Job(run_dir, tmp_path / "stopped.log", cache)
-    stopped.wait_until(lambda: stopped.began("propose", 1))
-    os.kill(stopped.rank(1), signal.SIGUSR1)  # not rank 0: it must be told
-    assert stopped.end() == 1, "torchrun makes 1 of every exit code but 0"
-    assert outcome.read_text() == "stopped 1 SIGUSR1\n", stopped.text()
-    assert stopped.text().count("exitcode  : 75") >= 1, stopped.text()
+    stopped = job(None, 2, *ARGUMENTS, f"run_dir={run_dir}", log=tmp_path / "stopped.log", AZR_NEMO_CACHE=cache)
+    try:
+        wait_until_it_begins("propose", 1, tmp_path / "stopped.log", stopped.runs[0].poll)
+        stopped.runs[1].kill(signal.SIGUSR1)  # not rank 0: it must be told
+        assert [run.wait(PATIENCE_S).code for run in stopped.runs] == [75, 75]
+    finally:
+        stopped.end()
+    assert outcome.read_text() == "stopped 1 SIGUSR1\n"
 
-    killed = Job(run_dir, tmp_path / "killed.log", cache)
-    killed.wait_until(lambda: killed.began("update", 2))
+    killed = Launched(run_dir, tmp_path / "killed.log", cache)
+    killed.wait_until_it_begins("update", 2)
     os.kill(killed.rank(1), signal.SIGKILL)
     assert killed.end() == 1
     assert not outcome.exists()
     assert "resumed after step 1" in killed.text()
 
     # The launcher is signalled, which passes it on to all its ranks: one request, whoever hears it first.
-    launcher = Job(run_dir, tmp_path / "launcher.log", cache)
-    launcher.wait_until(lambda: launcher.began("propose", 1))
+    launcher = Launched(run_dir, tmp_path / "launcher.log", cache)
+    launcher.wait_until_it_begins("propose")
     os.kill(launcher.process.pid, signal.SIGUSR1)
-    assert launcher.end() == 1
+    assert launcher.end() == 1, "torchrun makes 1 of every exit code but 0"
     kind, step, name = outcome.read_text().split()
     assert (kind, name) == ("stopped", "SIGUSR1"), launcher.text()
     assert 1 < int(step) < STEPS
