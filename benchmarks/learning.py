@@ -27,7 +27,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from learning_arm import ARMS, LACKING, answered
-from learning_statistics import echoes, figure, read_answers, splits, table
+from learning_statistics import echoes, figure, narrowing, read_answers, splits, table
 
 from azr_nemo.json_lines import objects
 
@@ -64,10 +64,10 @@ def main() -> None:
     arms = {arm: [read_answers(args.out / f"{arm}-{seed}.jsonl") for seed in range(1, args.seeds + 1)] for arm in args.arms}
     text = table(read_answers(warm), arms, steps)
     files = {arm: [args.out / f"{arm}-{seed}.jsonl" for seed in range(1, args.seeds + 1)] for arm in args.arms}
-    text += "\n\n" + splits(warm, files) + "\n" + echoes(warm, files)
+    curves = {arm: [read_metrics(args.out / f"{arm}-{seed}") for seed in range(1, args.seeds + 1)] for arm in args.arms}
+    text += "\n\n" + splits(warm, files) + "\n" + echoes(warm, files) + narrowing(curves)
     command = f"python benchmarks/learning.py {' '.join(sys.argv[1:])}"
     (args.out / "table.md").write_text(f"`{command}`\n\n{text}\n", encoding="utf-8")
-    curves = {arm: [read_metrics(args.out / f"{arm}-{seed}") for seed in range(1, args.seeds + 1)] for arm in args.arms}
     figure(curves, args.out / "figure.png")
     print(text)
 

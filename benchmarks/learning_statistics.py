@@ -103,6 +103,35 @@ def echoes(warm: Path, arms: Mapping[str, Sequence[Path]]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def narrowing(curves: Mapping[str, Sequence[list[dict[str, float]]]]) -> str:
+    """Markdown: what became of entropy and proposals, in the first and in the last tenth of the steps, means over seeds and task types."""
+    lines = [
+        "\n| | entropy | valid proposals | new, of the valid | lines of a program | right on its own tasks | echoes among inputs |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    names = ["train/entropy", "propose/{}/valid", "propose/{}/novel", "propose/{}/lines", "solve/{}/accuracy", "solve/{}/echo"]
+    for arm, runs in curves.items():
+        steps = [[row for row in run if row["step"]] for run in runs]
+        ends = [[row for run in steps for row in run[place(len(run))]] for place in (_first, _last)]
+        lines.append(f"| {arm} | " + " | ".join(" → ".join(filter(None, (_mean(rows, name) for rows in ends))) for name in names) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _first(steps: int) -> slice:
+    return slice(0, max(1, steps // 10))
+
+
+def _last(steps: int) -> slice:
+    return slice(steps - max(1, steps // 10), steps)
+
+
+def _mean(rows: Sequence[Mapping[str, float]], name: str) -> str:
+    """Of a metric over runs and the task types that have it; empty where none has."""
+    keys = dict.fromkeys(name.format(kind) for kind in TaskType)
+    found = [row[key] for row in rows for key in keys if row.get(key) is not None]
+    return f"{np.mean(found):.2f}" if found else ""
+
+
 def _graded(path: Path) -> list[dict[str, Any]]:
     """Greedy answers as rows of an evaluation: a program is an item, its tasks are drawn with it."""
     rows = [row for _, row in objects(path)]

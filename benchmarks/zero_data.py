@@ -23,12 +23,11 @@ import judges
 import numpy as np
 from learning import read_metrics
 from learning_arm import ARMS
-from learning_statistics import difference, figure
+from learning_statistics import difference, figure, narrowing
 from numpy.typing import NDArray
 
 from azr_nemo.evaluation.form_and_substance import split
 from azr_nemo.observe.jsonl import read_rows
-from azr_nemo.tasks.task import TaskType
 
 HERE = Path(__file__).parent
 Rows = list[dict[str, Any]]  # of one suite, as `azr-nemo eval` leaves them
@@ -64,7 +63,7 @@ def main() -> None:
         for arm in args.arms
     }
     curves = {arm: [read_metrics(args.out / f"{arm}-{seed}") for seed in range(1, args.seeds + 1)] for arm in args.arms}
-    text = f"`python benchmarks/zero_data.py {' '.join(sys.argv[1:])}`\n\n" + report(untuned, arms, args.suites) + proposals(curves)
+    text = f"`python benchmarks/zero_data.py {' '.join(sys.argv[1:])}`\n\n" + report(untuned, arms, args.suites) + narrowing(curves)
     (args.out / "table.md").write_text(text, encoding="utf-8")
     figure(curves, args.out / "figure.png")
     print(text)
@@ -164,26 +163,6 @@ def honest(folders: Sequence[Path], suites: Iterable[str]) -> str:
     """The share that is right without an echo, of suites that tell (those that ask for inputs)."""
     told = [bool(row["parts"]["without_echo"]) for row in joined(folders, suites) if "without_echo" in row.get("parts", {})]
     return f"{np.mean(told):.3f}" if told else ""
-
-
-def proposals(curves: Mapping[str, Sequence[list[dict[str, float]]]]) -> str:
-    """Markdown: what became of entropy and proposals, the first step's and the last one's, means over seeds and task types."""
-    lines = [
-        "\n| | entropy | valid proposals | new, of the valid | lines of a program | right on its own tasks | echoes among inputs |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    names = ["train/entropy", "propose/{}/valid", "propose/{}/novel", "propose/{}/lines", "solve/{}/accuracy", "solve/{}/echo"]
-    for arm, runs in curves.items():
-        ends = [[[row for row in run if row["step"]][place] for run in runs] for place in (0, -1)]
-        lines.append(f"| {arm} | " + " | ".join(" → ".join(filter(None, (mean(rows, name) for rows in ends))) for name in names) + " |")
-    return "\n".join(lines) + "\n"
-
-
-def mean(rows: Sequence[Mapping[str, float]], name: str) -> str:
-    """Of a metric over runs and the task types that have it; empty where none has."""
-    keys = dict.fromkeys(name.format(kind) for kind in TaskType)
-    found = [row[key] for row in rows for key in keys if row.get(key) is not None]
-    return f"{np.mean(found):.2f}" if found else ""
 
 
 if __name__ == "__main__":

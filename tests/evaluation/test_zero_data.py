@@ -78,7 +78,7 @@ def test_what_became_of_the_proposals_is_the_first_step_beside_the_last() -> Non
         {"step": 1, "train/entropy": 1.0, "propose/deduction/lines": 4.0, "propose/abduction/lines": 6.0},
         {"step": 2, "train/entropy": 0.5, "propose/deduction/lines": 2.0},
     ]
-    (line,) = [line for line in zero_data.proposals({"selfplay": [run]}).splitlines() if line.startswith("| selfplay")]
+    (line,) = [line for line in zero_data.narrowing({"selfplay": [run]}).splitlines() if line.startswith("| selfplay")]
     assert line.split("|")[2:6] == [" 1.00 → 0.50 ", "  ", "  ", " 5.00 → 2.00 "]
 
 
