@@ -43,7 +43,9 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=10.0, help="of self-play in the first arm; the others do as many steps")
     parser.add_argument("--steps", type=int, default=0, help="instead of --minutes")
     parser.add_argument("--programs", type=int, default=1000, help="held-out programs, each a task of every type")
-    parser.add_argument("--samples", type=int, default=4, help="sampled answers to each task, beside the greedy one")
+    parser.add_argument(
+        "--samples", type=int, default=4, help="sampled answers to each task, beside the greedy one; 0: none, and nan in their columns"
+    )
     parser.add_argument("--arms", nargs="+", choices=list(ARMS), default=list(LACKING))
     parser.add_argument("--together", type=int, default=2, help="runs side by side, which share the cores")
     parser.add_argument("--out", type=Path, default=Path("runs/learning"))

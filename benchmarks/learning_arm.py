@@ -114,7 +114,7 @@ def answered(out: Path) -> int:
 def answers(config: RunConfig, programs: int, samples: int, out: Path) -> None:
     """Answers held-out tasks with the run's latest checkpoint, or with the warm start where the run has none: one JSON line a task, with its
     program's hash, whether the greedy answer was right and why not, whether it repeats the output where an input is asked for, and how many of `samples`
-    sampled ones were right. Those that `out` has stay as they are."""
+    sampled ones were right (0: none is sampled). Those that `out` has stay as they are."""
     done = answered(out)
     config = with_dtype(config, None)  # decides which warm start it is
     config.eval.items, config.eval.suites = programs, []
@@ -135,19 +135,20 @@ def answers(config: RunConfig, programs: int, samples: int, out: Path) -> None:
             del held_out.tasks[: done * len(TaskType)]
             driver = Driver(engine, PhaseClock(), console, seed=1 + done)
             greedy = driver.drive(_answers(held_out, 1, 0.0), "learning/greedy")
-            sampled = driver.drive(_answers(held_out, samples, config.rollout.temperature), "learning/sampled")
+            sampled = driver.drive(_answers(held_out, samples, config.rollout.temperature), "learning/sampled") if samples else greedy
+            # While the executor is there: it has grades to give yet.
+            rows = [
+                {
+                    "type": task.type,
+                    "program": program_hash(task.program),
+                    "greedy": share(row.outcomes()),
+                    "sampled": share(several.outcomes()) if samples else None,
+                    "reason": row.outcomes()[0].reason,
+                    "echo": task.type is TaskType.ABDUCTION and is_echo(first_of(row, task), held_out.solver.options),
+                }
+                for task, row, several in zip(held_out.tasks, greedy, sampled, strict=True)
+            ]
         engine.close()
-    rows = [
-        {
-            "type": task.type,
-            "program": program_hash(task.program),
-            "greedy": share(row.outcomes()),
-            "sampled": share(several.outcomes()),
-            "reason": row.outcomes()[0].reason,
-            "echo": task.type is TaskType.ABDUCTION and is_echo(first_of(row, task), held_out.solver.options),
-        }
-        for task, row, several in zip(held_out.tasks, greedy, sampled, strict=True)
-    ]
     part = out.with_suffix(".part")  # a reader sees the answers of whole programs only
     part.write_text((out.read_text(encoding="utf-8") if done else "") + "".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     part.replace(out)

@@ -40,7 +40,9 @@ def read_answers(path: Path) -> Answers:
     by_task = {(row["program"], row["type"]): row for row in rows}
     scores: dict[str, dict[str, NDArray[np.float64]]] = {}
     for way in WAYS:
-        scores[way] = {kind.value: np.array([by_task[program, kind.value][way] for program in programs]) for kind in TaskType}
+        scores[way] = {
+            kind.value: np.array([by_task[program, kind.value][way] for program in programs], dtype=np.float64) for kind in TaskType
+        }
         scores[way]["all"] = np.mean([scores[way][kind.value] for kind in TaskType], axis=0)
     return scores
 
