@@ -93,16 +93,35 @@ def splits(warm: Path, arms: Mapping[str, Sequence[Path]]) -> str:
 
 def echoes(warm: Path, arms: Mapping[str, Sequence[Path]]) -> str:
     """Markdown: of the greedy answers to abduction tasks, shares that repeat the output, that are right, and that are right without repeating it, over
-    all seeds; empty where answers were kept without that."""
-    lines = ["| abduction, greedy | repeats the output | right | right without that |", "|---|---|---|---|"]
+    all seeds; then the accuracy over all task types that counts only such, and its difference to the warm start. Empty where answers were kept
+    without that."""
+    lines = [
+        "| greedy | inputs that repeat the output | inputs right | right without that | all types, without that | minus warm start |",
+        "|---|---|---|---|---|---|",
+    ]
+    before: NDArray[np.float64] | None = None
     for name, paths in {"warm start": [warm], **arms}.items():
-        rows = [row for path in paths for _, row in objects(path) if row["type"] == TaskType.ABDUCTION]
+        runs = [[row for _, row in objects(path)] for path in paths]
+        rows = [row for run in runs for row in run if row["type"] == TaskType.ABDUCTION]
         if not all("echo" in row for row in rows):
             return ""
-        right = [row["greedy"] == 1 for row in rows]
-        honest = [good and not row["echo"] for good, row in zip(right, rows, strict=True)]
-        lines.append(f"| {name} | {np.mean([row['echo'] for row in rows]):.3f} | {np.mean(right):.3f} | {np.mean(honest):.3f} |")
+        honest = np.mean([_without_echo(run) for run in runs], axis=0)
+        before = honest if before is None else before
+        inputs = [
+            float(np.mean(values))
+            for values in zip(*((row["echo"], row["greedy"], row["greedy"] and not row["echo"]) for row in rows), strict=True)
+        ]
+        cells = [f"{value:.3f}" for value in (*inputs, honest.mean())]
+        lines.append(f"| {name} | {' | '.join(cells)} | {'' if name == 'warm start' else difference(before, honest)} |")
     return "\n".join(lines) + "\n"
+
+
+def _without_echo(rows: list[dict[str, Any]]) -> NDArray[np.float64]:
+    """Of each program, in one order, the share of its tasks that are answered rightly and not by repeating the output."""
+    right: dict[str, list[bool]] = {}
+    for row in rows:
+        right.setdefault(row["program"], []).append(row["greedy"] == 1 and not row["echo"])
+    return np.array([np.mean(right[program]) for program in sorted(right)], dtype=np.float64)
 
 
 def narrowing(curves: Mapping[str, Sequence[list[dict[str, float]]]]) -> str:

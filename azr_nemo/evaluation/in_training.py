@@ -6,9 +6,10 @@ from random import Random
 from typing import Any
 
 from azr_nemo.evaluation.statistics import wilson
-from azr_nemo.evaluation.suite import Item, Suite, Tools
+from azr_nemo.evaluation.suite import WITHOUT_ECHO, Item, Suite, Tools
 from azr_nemo.evaluation.templates import prompt_text
-from azr_nemo.selfplay.exchange import Completion, Completions, Prompt, PromptBatch, SampleGroup, ask
+from azr_nemo.selfplay.exchange import Attempt, Completion, Completions, Prompt, PromptBatch, SampleGroup, ask
+from azr_nemo.selfplay.measure import is_echo
 from azr_nemo.selfplay.solver import Solver
 from azr_nemo.tasks.task import Role, Task, TaskType
 from azr_nemo.warmup.generator import one_pair
@@ -30,7 +31,8 @@ class Validation:
         self.suites, self.tools, self.tokenizer, self.max_tokens = suites, tools, tokenizer, max_tokens
 
     def evaluate(self) -> Generator[PromptBatch, Completions, dict[str, float]]:
-        """Yields the prompts like the step does; returns `eval/<suite>` with `_low` and `_high`, a 95% Wilson interval."""
+        """Yields the prompts like the step does; returns `eval/<suite>` with `_low` and `_high`, a 95% Wilson interval, and of inputs how many are right
+        without repeating the output."""
         asked = [(suite, self._row(suite, item)) for suite, items in self.suites for item in items]
         yield from ask([row for _, row in asked], "evaluate")
         metrics: dict[str, float] = {}
@@ -38,6 +40,9 @@ class Validation:
             right = sum(row.outcomes()[0].right for asked_of, row in asked if asked_of is suite)
             low, high = wilson(right, len(items))
             metrics |= {f"eval/{suite.name}": right / len(items), f"eval/{suite.name}_low": low, f"eval/{suite.name}_high": high}
+            parts = [row.outcomes()[0].parts for asked_of, row in asked if asked_of is suite]
+            if honest := [part[WITHOUT_ECHO] for part in parts if WITHOUT_ECHO in part]:
+                metrics[f"held_out/{suite.name}/{WITHOUT_ECHO}"] = sum(honest) / len(honest)
         return metrics
 
     def _row(self, suite: Suite, item: Item) -> SampleGroup:
@@ -63,7 +68,8 @@ class HeldOut:
         ]
 
     def evaluate(self) -> Generator[PromptBatch, Completions, dict[str, float]]:
-        """Yields the prompts like the step does; returns `eval/<type>` with `_low` and `_high`, a 95% Wilson interval."""
+        """Yields the prompts like the step does; returns `eval/<type>` with `_low` and `_high`, a 95% Wilson interval, and of abduction how many answers
+        repeat the output and how many are right without that: a run that learns the one loses the other."""
         rows = [self.solver.row(task, samples=1, temperature=0.0) for task in self.tasks]
         yield from ask(rows, "evaluate")
         metrics: dict[str, float] = {}
@@ -71,4 +77,12 @@ class HeldOut:
             scores = [row.outcomes()[0].score == 1 for row, task in zip(rows, self.tasks, strict=True) if task.type is kind]
             low, high = wilson(sum(scores), len(scores))
             metrics |= {f"eval/{kind}": sum(scores) / len(scores), f"eval/{kind}_low": low, f"eval/{kind}_high": high}
+            if kind is TaskType.ABDUCTION:
+                echoes = [self._echo(row, task) for row, task in zip(rows, self.tasks, strict=True) if task.type is kind]
+                metrics[f"held_out/{kind}/echo"] = sum(echoes) / len(echoes)
+                honest = sum(right and not echo for right, echo in zip(scores, echoes, strict=True))
+                metrics[f"held_out/{kind}/{WITHOUT_ECHO}"] = honest / len(echoes)
         return metrics
+
+    def _echo(self, row: SampleGroup, task: Task) -> bool:
+        return is_echo(Attempt(row.prompt, row.completions[0], 0.0, "", task), self.solver.options)

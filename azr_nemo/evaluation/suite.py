@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from azr_nemo.evaluation.maths.grader import MathGrader
 
 Group = Literal["code", "math", "reasoning"]
+WITHOUT_ECHO = "without_echo"  # a part of the grade of an input: right, and not by writing the output down again
 
 
 @dataclass(frozen=True)

@@ -47,6 +47,17 @@ def reward_hacking(history: History, config: AlarmsConfig) -> str:
     )
 
 
+def echoes(history: History, config: AlarmsConfig) -> str:
+    """Abduction is solved by writing the output down as the input: many programs give it again, and no look at them is needed."""
+    seen = _series(history, "solve/abduction/echo")[-config.window :]
+    if not config.echoes or len(seen) < config.window or (share := _mean(seen)) <= config.echoes:
+        return ""
+    return (
+        f"{share:.0%} of the answers to abduction tasks in {config.window} steps repeat the output: held_out/abduction/without_echo says what is right "
+        "without that, and selfplay.refuse_echoed_output=true refuses tasks that are solved so"
+    )
+
+
 def rollout_kl(history: History, config: AlarmsConfig) -> str:
     """The rollout engine samples from another distribution than the trainer believes. One step is enough: the weights are the same."""
     seen = _series(history, "train/rollout_kl_k3")[-config.window :]
@@ -65,11 +76,12 @@ ALARMS: dict[str, Alarm] = {
     "duplicates": duplicates,
     "format": format_collapse,
     "reward_hacking": reward_hacking,
+    "echoes": echoes,
     "rollout_kl": rollout_kl,
     "entropy": entropy_collapse,
 }
 # All that the functions above look at; a history keeps nothing else of a step.
-WATCHED = ("overview/distinct", "overview/new", "overview/format", "train/rollout_kl_k3", "train/entropy")
+WATCHED = ("overview/distinct", "overview/new", "overview/format", "train/rollout_kl_k3", "train/entropy", "solve/abduction/echo")
 
 
 class Alarms:

@@ -20,6 +20,7 @@ Points = list[tuple[int, float]]  # (step, value), by step; values that were not
 
 BY_TYPE = (
     ("held-out accuracy", "eval/{}"),
+    ("  without an echo", "held_out/{}/without_echo"),
     ("proposer: valid", "propose/{}/valid"),
     ("  not in the buffer", "propose/{}/new"),
     ("  new program", "propose/{}/novel"),
@@ -27,6 +28,7 @@ BY_TYPE = (
     ("  lines", "propose/{}/lines"),
     ("  reward", "propose/{}/reward"),
     ("solver: right", "solve/{}/accuracy"),
+    ("  echoes", "solve/{}/echo"),
     ("  reward", "solve/{}/reward"),
     ("buffer, tasks", "buffer/{}/size"),
 )
@@ -42,7 +44,7 @@ OVERALL = (
     ("KL of rollout and trainer", "train/rollout_kl"),
     ("peak memory, GiB", "memory/peak_rss_gib"),
 )
-SINGLE = ("eval/{}", "buffer/{}/size")  # at their ends one value says more than a mean does
+SINGLE = ("eval/{}", "held_out/{}/without_echo", "buffer/{}/size")  # at their ends one value says more than a mean does
 REASONS = 6  # most frequent refusals shown
 
 

@@ -46,6 +46,7 @@ class AlarmsConfig:
     diversity_fall: float = setting(0.3, "of the share of different ones among valid proposals", least=0, below=1, noun="share")
     duplicates: float = setting(0.5, "share of valid proposals that are in the buffer already", least=0, below=1, noun="share")
     format_fall: float = setting(0.3, "of the share of proposals and answers that can be read", least=0, below=1, noun="share")
+    echoes: float = setting(0.5, "share of the answers to abduction tasks that repeat the output", least=0, below=1, noun="share")
     rollout_kl: float = setting(0.02, "nats a token between the rollout engine and the trainer", least=0)
     entropy_fall: float = setting(0.8, "of the entropy of a token", least=0, below=1, noun="share")
 

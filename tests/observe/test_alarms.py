@@ -10,13 +10,14 @@ from azr_nemo.evaluation.statistics import wilson
 from azr_nemo.observe.alarms import ALARMS, Alarms
 from azr_nemo.settings.schema import AlarmsConfig
 
-SHARES = {"diversity": "overview/distinct", "format": "overview/format", "duplicates": "overview/new"}
+SHARES = {"diversity": "overview/distinct", "format": "overview/format", "duplicates": "overview/new", "echoes": "solve/abduction/echo"}
 FALLS = {"diversity": "overview/distinct", "format": "overview/format", "entropy": "train/entropy"}
 SETTING = {
     "diversity": "diversity_fall",
     "format": "format_fall",
     "entropy": "entropy_fall",
     "duplicates": "duplicates",
+    "echoes": "echoes",
     "rollout_kl": "rollout_kl",
 }
 shares = st.floats(0.0, 1.0)
@@ -87,6 +88,12 @@ def test_duplicates_are_judged_by_a_whole_window():
     up, said = judged(rows("overview/new", [0.0, 0.2, 0.9, 0.2, 0.2]))
     assert up == [[], [], ["duplicates"], ["duplicates"], ["duplicates"]]
     assert said[2] == ["alarm/duplicates: 63% of the valid proposals of 3 steps were in the buffer already"]
+
+
+def test_answers_that_repeat_the_output_are_told_of_once_they_are_most():
+    up, said = judged(rows("solve/abduction/echo", [0.2, 0.9, 0.3, 0.6, 0.9, 0.1, 0.1]))
+    assert up == [[], [], [], ["echoes"], ["echoes"], ["echoes"], []]
+    assert said[3][0].startswith("alarm/echoes: 60% of the answers to abduction tasks in 3 steps repeat the output")
 
 
 def test_rollout_and_trainer_that_disagree_are_told_at_once():

@@ -15,7 +15,7 @@ from azr_nemo.selfplay.validation import Verifier
 from azr_nemo.settings.schema import RunConfig, WarmupConfig
 from azr_nemo.tasks import KINDS
 from azr_nemo.tasks.program import check, is_held_out, parse_arguments, program_hash
-from azr_nemo.tasks.task import PromptOptions, Refusal, Role, TaskType
+from azr_nemo.tasks.task import PromptOptions, Refusal, Role, Task, TaskType
 from azr_nemo.warmup.examples import MIXTURE, examples
 from azr_nemo.warmup.generator import generate_tasks, one_pair
 from azr_nemo.warmup.warm_start import FLOOR, batches, lr_at, warm_start, warm_start_key
@@ -271,3 +271,24 @@ def test_held_out_accuracy_is_greedy_and_counts_right_answers(held_out):
     assert (metrics["eval/deduction"], metrics["eval/abduction"], metrics["eval/induction"]) == (1.0, 1.0, 0.0)
     assert metrics["eval/deduction_high"] == 1.0 > metrics["eval/deduction_low"] > 0.7
     assert [task for task in HeldOut(held_out[:10], solver).tasks] == evaluation.tasks
+
+
+def test_held_out_inputs_that_repeat_the_output_are_counted_by_themselves():
+    """Of three tasks one is answered by its own output, one wrongly, and one rightly by something else."""
+    solver = Solver(None, Verifier(InProcess(), Limits()), OPTIONS, configured(), lambda text: True, list)
+    program = "def f(x):\n    return sorted(x)"
+    tasks = [Task(TaskType.INDUCTION, program, ("[2, 1]", "[3, 1]"), ("[1, 2]", "[1, 3]"), "sorts") for _ in range(3)]
+    evaluation = HeldOut(tasks, solver)
+    steps = evaluation.evaluate()
+    next(steps)
+    said = iter([lambda task: task.output, lambda task: "[9]", lambda task: task.inputs[0]])
+    answers = []
+    for task in evaluation.tasks:
+        answer = next(said)(task) if task.type is TaskType.ABDUCTION else ""
+        answers.append([Completion(KINDS[task.type].answer_text(answer, OPTIONS), (1,), (2,), (-0.1,), finished=True)])
+    with pytest.raises(StopIteration) as stop:
+        steps.send(answers)
+    metrics = stop.value.value
+    assert metrics["eval/abduction"] == pytest.approx(2 / 3)
+    assert metrics["held_out/abduction/echo"] == pytest.approx(1 / 3)
+    assert metrics["held_out/abduction/without_echo"] == pytest.approx(1 / 3)

@@ -10,7 +10,7 @@ from azr_nemo.evaluation.code.code_blocks import stated
 from azr_nemo.evaluation.code.dataset_rows import Row, numbered
 from azr_nemo.evaluation.code.solution import known, then
 from azr_nemo.evaluation.code.worked_examples import worked_examples
-from azr_nemo.evaluation.suite import Grade, Group, Item, Tools
+from azr_nemo.evaluation.suite import WITHOUT_ECHO, Grade, Group, Item, Tools
 from azr_nemo.sandbox.executor import Limits
 from azr_nemo.selfplay.validation import Verifier
 from azr_nemo.tasks import KINDS
@@ -80,7 +80,7 @@ class PredictionSuite:
 
     def _parts(self, item: Item, answer: str, right: bool) -> dict[str, bool]:
         """Of inputs alone: right, and not by writing the output down again."""
-        return {"without_echo": right and not repeats_output(answer, item.reference["output"])} if self.kind is TaskType.ABDUCTION else {}
+        return {WITHOUT_ECHO: right and not repeats_output(answer, item.reference["output"])} if self.kind is TaskType.ABDUCTION else {}
 
     def _verdict(self, task: Task, answer: str, verifier: Verifier) -> "Future[Verdict]":
         """What an input may say is a rule of self-play, where it is paid for. Here any one call is an answer that the jail lets run, as in CRUXEval's
