@@ -1,7 +1,6 @@
 """The controls of benchmarks/learning.py spoil the advantages, and nothing else; what an arm has answered is counted by whole programs."""
 
 import importlib.util
-import json
 import random
 from collections import Counter
 from pathlib import Path
@@ -21,7 +20,7 @@ def script(name: str) -> Any:
     return module
 
 
-learning_arm, statistics = script("learning_arm"), script("learning_statistics")
+learning_arm = script("learning_arm")
 
 ADVANTAGES = [2.0, -1.0, 0.0, 0.5, -0.25, 0.0, 1.5, -3.0]
 
@@ -56,19 +55,3 @@ def test_what_an_arm_has_answered_is_counted_by_programs(tmp_path: Path):
     assert learning_arm.answered(out) == 0
     out.write_text("{}\n" * 2 * len(TaskType))
     assert learning_arm.answered(out) == 2
-
-
-def test_right_inputs_that_repeat_the_output_are_told_apart_over_all_seeds(tmp_path: Path):
-    def answers(name: str, *rows: tuple[str, float, bool]) -> Path:
-        path = tmp_path / name
-        path.write_text("".join(json.dumps({"type": kind, "greedy": greedy, "echo": echo}) + "\n" for kind, greedy, echo in rows))
-        return path
-
-    warm = answers("warm", ("abduction", 1, False), ("abduction", 0, True), ("deduction", 1, False))
-    first = answers("first", ("abduction", 1, True), ("abduction", 1, True), ("deduction", 0, False))
-    second = answers("second", ("abduction", 1, False), ("abduction", 0, False), ("deduction", 0, False))
-    text = statistics.echoes(warm, {"selfplay": [first, second]})
-    assert "| warm start | 0.500 | 0.500 | 0.500 |" in text
-    assert "| selfplay | 0.500 | 0.750 | 0.250 |" in text
-    (tmp_path / "old").write_text('{"type": "abduction", "greedy": 1}\n')
-    assert statistics.echoes(tmp_path / "old", {}) == "", "answers of before it was kept"
