@@ -44,7 +44,7 @@ def measure(
             f"buffer/{kind}/size": buffer.count(kind),
         }
         if any(a.prompt.samples > 1 for a in answers):
-            metrics[f"solve/{kind}/spread"] = mean(len(rewards) > 1 for rewards in rewards_by_task(answers).values())
+            metrics[f"solve/{kind}/spread"] = mean(len(rewards) > 1 for rewards in _rewards_by_task(answers).values())
         if kind is TaskType.ABDUCTION:
             metrics[f"solve/{kind}/echo"] = mean(is_echo(a, options) for a in answers)
         if composite := [p for p in rows if p.given.texts]:
@@ -58,7 +58,7 @@ def measure(
     return {name: float(value) for name, value in metrics.items() if value is not None}
 
 
-def rewards_by_task(answers: Iterable[Attempt]) -> dict[int | None, set[float]]:
+def _rewards_by_task(answers: Iterable[Attempt]) -> dict[int | None, set[float]]:
     """What the answers to each task earned."""
     earned: dict[int | None, set[float]] = {}
     for answer in answers:

@@ -11,9 +11,11 @@ from azr_nemo.evaluation.code.called import called_f, needed_imports
 from azr_nemo.evaluation.code.code_blocks import stated
 from azr_nemo.evaluation.command import evaluate
 from azr_nemo.evaluation.eval_settings import EvalSettings, load_eval_settings
+from azr_nemo.evaluation.in_training import Validation
 from azr_nemo.evaluation.templates import in_style, prompt_text
 from azr_nemo.observe.console import Console
 from azr_nemo.sandbox.executor import Request
+from azr_nemo.selfplay.exchange import Completion
 from azr_nemo.tasks import KINDS
 from azr_nemo.tasks.task import PromptOptions, Task
 
@@ -81,6 +83,21 @@ def test_of_right_inputs_those_that_repeat_the_output_are_told_apart(tools, grad
     (item,) = CRUXEVAL_INPUT.convert([row], tools)
     verdict = grade(CRUXEVAL_INPUT, item, stated(answer, "input"))
     assert (verdict.right, verdict.parts) == (right, {"without_echo": without_echo})
+
+
+def test_a_run_that_asks_them_as_it_goes_on_tells_them_apart_too(tools):
+    sorts = {**DOUBLE, "code": "def f(x):\n    return sorted(x)"}
+    items = CRUXEVAL_INPUT.convert([{**sorts, "id": "a"}, {**sorts, "id": "b"}], tools)
+    outputs = CRUXEVAL_OUTPUT.convert([DOUBLE], tools)
+    steps = Validation([(CRUXEVAL_INPUT, items), (CRUXEVAL_OUTPUT, outputs)], tools, CHATTY, 64).evaluate()
+    next(steps)
+    said = [stated("[1, 1]", "input"), stated("(1, 1)", "input"), stated("[1, 1]", "output")]
+    with pytest.raises(StopIteration) as stop:
+        steps.send([[Completion(text, (1,), (2,), (0.0,), finished=True)] for text in said])
+    metrics = stop.value.value
+    assert (metrics["eval/cruxeval_input"], metrics["held_out/cruxeval_input/without_echo"]) == (1.0, 0.5)
+    assert metrics["eval/cruxeval_output"] == 1.0
+    assert "held_out/cruxeval_output/without_echo" not in metrics
 
 
 @pytest.mark.parametrize(("answer", "reason"), [("[1,1]", "right"), ("[1]", "wrong_value"), ("f([1])", "not_literal"), ("", "not_literal")])
