@@ -52,6 +52,7 @@ IDEAS: dict[str, list[str]] = {
     ],
     "wishes": ["selfplay.wishes=2"],
     "refuse": ["selfplay.refuse_ignored_input=true", "selfplay.refuse_echoed_output=true"],
+    "unpaid_echo": ["reward.pay_echo=false"],
     "known_answers": ["selfplay.known_answers=true"],
 }  # fmt: skip
 ARMS = LACKING | IDEAS
@@ -156,7 +157,7 @@ def answers(config: RunConfig, programs: int, samples: int, out: Path) -> None:
 
 def _answers(held_out: HeldOut, samples: int, temperature: float) -> Generator[PromptBatch, Completions, list[SampleGroup]]:
     """The answers to each task."""
-    rows = [held_out.solver.row(task, samples, temperature) for task in held_out.tasks]
+    rows = [held_out.solver.row(task, samples, temperature, pay_echo=True) for task in held_out.tasks]
     yield from ask(rows, "evaluate")
     return rows
 

@@ -22,7 +22,7 @@ CLASSES: dict[str, tuple[str, ...]] = {
     "failed": tuple(status.value for status in Status if status not in (Status.OK, Status.SYNTAX)),  # it gave no value that can be compared
     "refused": (
         "banned_name", "composite_clash", "composite_name", "composite_redefined", "composite_statement", "composite_uncalled", "crowded_shape",
-        "duplicate", "echoed_output", "generator", "held_out", "ignores_input", "import", "message_carries_program", "no_arguments", "no_entry",
+        "duplicate", "echo", "echoed_output", "generator", "held_out", "ignores_input", "import", "message_carries_program", "no_arguments", "no_entry",
         "no_parameter", "no_return", "not_a_value", "not_one_call", "prompt_too_long", "repeated_input", "syntax", "too_deep", "too_long",
     ),  # before anything ran, or as it is known already
 }  # fmt: skip

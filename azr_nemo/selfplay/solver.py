@@ -13,9 +13,11 @@ from azr_nemo.selfplay.exchange import Attempt, Completion, Prompt, SampleGroup,
 from azr_nemo.selfplay.validation import Verifier
 from azr_nemo.settings.schema import RunConfig
 from azr_nemo.tasks import KINDS
+from azr_nemo.tasks.other_inputs import repeats_output
 from azr_nemo.tasks.task import PromptOptions, Refusal, Role, Task, TaskType, Verdict
 
 Solved: TypeAlias = Sequence[tuple[SampleGroup, StoredTask]]
+ECHO = Verdict(0.0, "echo")
 
 
 class Solver:
@@ -34,11 +36,13 @@ class Solver:
         self.buffer, self.verifier, self.options, self.config = buffer, verifier, options, config
         self.fits, self.encode_response = fits, encode_response
 
-    def row(self, task: Task, samples: int = 1, temperature: float | None = None) -> SampleGroup:
-        """The row that has the model solve `task`, `samples` times; its outcomes are verdicts."""
+    def row(self, task: Task, samples: int = 1, temperature: float | None = None, pay_echo: bool | None = None) -> SampleGroup:
+        """The row that has the model solve `task`, `samples` times; its outcomes are verdicts. pay_echo: None is what `reward.pay_echo` says; without
+        it an input that repeats the output is no answer, right or wrong."""
         text = KINDS[task.type].solve_prompt(task, self.options)
         rollout = self.config.rollout
         temperature = rollout.temperature if temperature is None else temperature
+        pay_echo = self.config.reward.pay_echo if pay_echo is None else pay_echo
         prompt = Prompt(text, Role.SOLVE, task.type, samples, rollout.max_solve_tokens, temperature)
         known: dict[str, Future] = {}  # answers that several samples give are graded once
 
@@ -48,6 +52,8 @@ class Solver:
             answer = KINDS[task.type].parse_answer(text.prefill + completion.text, self.options)
             if isinstance(answer, Refusal):
                 return settled(Verdict(0.0, answer.reason))
+            if not pay_echo and echoes(task, answer):
+                return settled(ECHO)
             if answer not in known:
                 known[answer] = self.verifier.submit(task, answer, partial=self.config.reward.induction == "fraction")
             return known[answer]
@@ -122,13 +128,16 @@ class Solver:
     def known(self, row: SampleGroup, stored: StoredTask) -> Attempt | None:
         """The task's known answer as one more attempt, if none of the row's was right: the output that the executor gave, the input or the
         program that was proposed. Off-policy guidance as in LUFFY (arXiv 2504.14945), from the executor in the place of a stronger model. None
-        too for one of more than `rollout.max_solve_tokens`, or that the prompt style cannot say."""
+        too for one of more than `rollout.max_solve_tokens`, that the prompt style cannot say, or that is not paid."""
         if any(verdict.score == 1 for verdict in row.outcomes()):
             return None
         try:
             kind = KINDS[stored.task.type]
-            text = kind.answer_text(kind.known_answer(stored.task), self.options)
+            answer = kind.known_answer(stored.task)
+            text = kind.answer_text(answer, self.options)
         except ValueError:  # the prompt style cannot say it
+            return None
+        if not self.config.reward.pay_echo and echoes(stored.task, answer):
             return None
         ids = tuple(self.encode_response(text))
         if row.prompt.text.stop:
@@ -139,3 +148,8 @@ class Solver:
         completion = Completion(text, first.prompt_ids, ids, (math.nan,) * len(ids), finished=True, weight_version=first.weight_version)
         reward = solver_reward(Verdict(1.0, "right"), self.config.reward)
         return Attempt(row.prompt, completion, reward, "known", stored.task, task_id=stored.id)
+
+
+def echoes(task: Task, answer: str) -> bool:
+    """Whether this input that was asked for repeats the output that was shown."""
+    return task.type is TaskType.ABDUCTION and repeats_output(answer, task.output)
