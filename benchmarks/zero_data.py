@@ -6,8 +6,9 @@
 
 The arms are those of learning_arm.py; all arms of a seed begin with the same tasks, which the untuned model proposed once. Each is judged greedily
 beside the untuned model, as it is and after worked examples (judges.py). Prints, of each arm and all its seeds together: accuracy, the difference to the
-untuned model with its 95% interval (paired by item, bootstrap over items), what of it is form and what substance, how much is right without repeating
-the output, and each seed by itself; then the first arm against every control and against the best untuned prompt, and what became of the proposals.
+untuned model with its 95% interval (paired by item, bootstrap over items), what of it is form and what substance, and each seed by itself; the same once
+more with inputs that repeat the output as wrong; then the first arm against every control and against the best untuned prompt, and what became of the
+proposals.
 Whatever is finished stays finished: started again after a kill it goes on where it was. Checkpoints of this recipe take 5 GB each, and each run keeps one.
 """
 
@@ -27,6 +28,7 @@ from learning_statistics import difference, figure, narrowing
 from numpy.typing import NDArray
 
 from azr_nemo.evaluation.form_and_substance import split
+from azr_nemo.evaluation.suite import WITHOUT_ECHO
 from azr_nemo.observe.jsonl import read_rows
 
 HERE = Path(__file__).parent
@@ -63,7 +65,7 @@ def main() -> None:
         for arm in args.arms
     }
     curves = {arm: [read_metrics(args.out / f"{arm}-{seed}") for seed in range(1, args.seeds + 1)] for arm in args.arms}
-    text = f"`python benchmarks/zero_data.py {' '.join(sys.argv[1:])}`\n\n" + report(untuned, arms, args.suites) + narrowing(curves)
+    text = f"`python benchmarks/zero_data.py {' '.join(sys.argv[1:])}`\n\n" + report(untuned, arms, args.suites) + "\n" + narrowing(curves)
     (args.out / "table.md").write_text(text, encoding="utf-8")
     figure(curves, args.out / "figure.png")
     print(text)
@@ -101,43 +103,56 @@ def ran(command: list[str], log: Path) -> None:
 
 
 def report(untuned: Mapping[int, Path], arms: Mapping[str, Sequence[Path]], suites: Sequence[str]) -> str:
-    """Markdown: a table a suite, and the mean of all of them. untuned: results by worked examples; arms: results of each seed."""
-    lines = []
-    for suite in [*suites, "all"]:
-        of = suites if suite == "all" else [suite]
-        before = joined([untuned[0]], of)
-        lines += [
-            f"\n**{suite}**\n",
-            "| | accuracy | minus untuned, 95% | form | substance, 95% | right without repeating the output | minus untuned, seed by seed |",
-            "|---|---|---|---|---|---|---|",
-        ]
-        for shots, folder in untuned.items():
-            name = f"untuned, {shots} examples" if shots else "untuned"
-            minus = f"{difference(scores(before), scores(joined([folder], of)))}" if shots else ""
-            lines.append(f"| {name} | {accuracy([folder], of):.3f} | {minus} | | | {honest([folder], of)} | |")
-        for arm, folders in arms.items():
-            after = joined(folders, of)
-            parted = split(repeated(before, len(folders)), after)
-            each = "; ".join(f"{accuracy([folder], of) - accuracy([untuned[0]], of):+.3f}" for folder in folders)
-            lines.append(
-                f"| {arm} | {accuracy(folders, of):.3f} | {difference(scores(before), scores(after))} | {parted.form:+.3f} | "
-                f"{parted.substance:+.3f} [{parted.low:+.3f}, {parted.high:+.3f}] | {honest(folders, of)} | {each} |"
-            )
-        first, *controls = arms
-        best = max(untuned, key=lambda shots: accuracy([untuned[shots]], of))
-        others = {"the best untuned prompt": [untuned[best]], **{arm: arms[arm] for arm in controls}}
-        lines += ["", f"{first} minus: " + "; ".join(
-            f"{name} {difference(scores(joined(folders, of)), scores(joined(arms[first], of)))}" for name, folders in others.items()
-        )]  # fmt: skip
-    return "\n".join(lines) + "\n"
+    """Markdown: a table a suite, and the mean of all of them; once more where answers say whether they repeat the output, with those as wrong.
+    untuned: results by worked examples; arms: results of each seed."""
+    tables = []
+    for title, of in [*((suite, [suite]) for suite in suites), ("all", suites)]:
+        for name, paid in ((title, True), (f"{title} without echoes", False)):
+            if paid or any(WITHOUT_ECHO in row.get("parts", {}) for row in joined(untuned[0], of)):
+                tables.append(table(name, {n: joined(folder, of, paid) for n, folder in untuned.items()}, seeds_of(arms, of, paid)))
+    return "\n".join(tables)
 
 
-def joined(folders: Sequence[Path], suites: Iterable[str]) -> Rows:
-    """The graded answers of all seeds: an item is one of a suite, a sample one of a seed."""
+def seeds_of(arms: Mapping[str, Sequence[Path]], suites: Sequence[str], paid: bool) -> dict[str, list[Rows]]:
+    """Each arm's graded answers, seed by seed."""
+    return {arm: [joined(folder, suites, paid, seed) for seed, folder in enumerate(folders)] for arm, folders in arms.items()}
+
+
+def table(title: str, untuned: Mapping[int, Rows], arms: Mapping[str, Sequence[Rows]]) -> str:
+    """Markdown: what each arm has right, what it gains on the untuned model and what that is made of; then the first arm beside every other."""
+    before, pooled = untuned[0], {arm: [row for seed in seeds for row in seed] for arm, seeds in arms.items()}
+    lines = [
+        f"\n**{title}**\n",
+        "| | accuracy | minus untuned, 95% | form | substance, 95% | minus untuned, seed by seed |",
+        "|---|---|---|---|---|---|",
+    ]
+    for shots, rows in untuned.items():
+        minus = f"{difference(scores(before), scores(rows))}" if shots else ""
+        lines.append(f"| {f'untuned, {shots} examples' if shots else 'untuned'} | {accuracy(rows):.3f} | {minus} | | | |")
+    for arm, seeds in arms.items():
+        parted = split(repeated(before, len(seeds)), pooled[arm])
+        each = "; ".join(f"{accuracy(seed) - accuracy(before):+.3f}" for seed in seeds)
+        lines.append(
+            f"| {arm} | {accuracy(pooled[arm]):.3f} | {difference(scores(before), scores(pooled[arm]))} | {parted.form:+.3f} | "
+            f"{parted.substance:+.3f} [{parted.low:+.3f}, {parted.high:+.3f}] | {each} |"
+        )
+    first, *controls = pooled
+    best = max(untuned, key=lambda shots: accuracy(untuned[shots]))
+    others = {"the best untuned prompt": untuned[best], **{arm: pooled[arm] for arm in controls}}
+    beside = "; ".join(f"{name} {difference(scores(rows), scores(pooled[first]))}" for name, rows in others.items())
+    return "\n".join([*lines, "", f"{first} minus: {beside}"])
+
+
+def joined(folder: Path, suites: Iterable[str], paid: bool = True, seed: int = 0) -> Rows:
+    """One seed's graded answers to several suites. paid: an input that repeats the output is right where it gives it."""
     return [
-        {**row, "id": f"{suite}/{row['id']}", "sample": f"{row['sample']}/{seed}"}
+        {
+            **row,
+            "id": f"{suite}/{row['id']}",
+            "sample": f"{row['sample']}/{seed}",
+            "right": row["right"] if paid else row.get("parts", {}).get(WITHOUT_ECHO, row["right"]),
+        }
         for suite in suites
-        for seed, folder in enumerate(folders)
         for row in read_rows(folder / f"{suite}.jsonl", "id", str)
     ]
 
@@ -155,14 +170,8 @@ def scores(rows: Rows) -> NDArray[np.float64]:
     return np.array([np.mean(by_item[item]) for item in sorted(by_item)])
 
 
-def accuracy(folders: Sequence[Path], suites: Iterable[str]) -> float:
-    return float(scores(joined(folders, suites)).mean())
-
-
-def honest(folders: Sequence[Path], suites: Iterable[str]) -> str:
-    """The share that is right without an echo, of suites that tell (those that ask for inputs)."""
-    told = [bool(row["parts"]["without_echo"]) for row in joined(folders, suites) if "without_echo" in row.get("parts", {})]
-    return f"{np.mean(told):.3f}" if told else ""
+def accuracy(rows: Rows) -> float:
+    return float(scores(rows).mean())
 
 
 if __name__ == "__main__":

@@ -48,17 +48,21 @@ def text(tmp_path: Path) -> str:
 
 
 def test_seeds_are_one_figure_and_each_stands_beside_it(text: str) -> None:
-    accuracy, minus, form, substance, _, each = cells(text, "outputs", "selfplay")[1:]
+    accuracy, minus, form, substance, each = cells(text, "outputs", "selfplay")[1:]
     assert accuracy == "0.500"
     assert minus.startswith("+0.250 [")
     assert (form, each) == ("+0.250", "+0.375; +0.125")
     assert substance.startswith("+0.000 [-"), "one seed's item against the other's"
 
 
-def test_what_repeats_the_output_is_told_apart_where_inputs_are_asked_for(text: str) -> None:
-    assert cells(text, "inputs", "untuned")[5] == "0.125"
-    assert cells(text, "inputs", "selfplay")[5] == "0.250"
-    assert cells(text, "outputs", "selfplay")[5] == ""
+def test_what_repeats_the_output_is_wrong_in_a_table_of_its_own_where_inputs_are_asked_for(text: str) -> None:
+    assert cells(text, "inputs without echoes", "untuned")[1] == "0.125"
+    accuracy, minus, form, _, each = cells(text, "inputs without echoes", "selfplay")[1:]
+    assert accuracy == "0.250"
+    assert minus.startswith("+0.125 [")
+    assert (form, each) == ("+0.062", "+0.125; +0.125")
+    assert "**outputs without echoes**" not in text
+    assert cells(text, "all without echoes", "selfplay")[1] == "0.375"
 
 
 def test_the_first_arm_is_set_beside_every_control_and_the_best_untuned_prompt(text: str) -> None:
