@@ -52,7 +52,8 @@ IDEAS: dict[str, list[str]] = {
     ],
     "wishes": ["selfplay.wishes=2"],
     "refuse": ["selfplay.refuse_ignored_input=true", "selfplay.refuse_echoed_output=true"],
-    "unpaid_echo": ["reward.pay_echo=false"],
+    "unpaid_echo": ["reward.echo=wrong"],
+    "ignored_echo": ["reward.echo=left_out"],
     "known_answers": ["selfplay.known_answers=true"],
 }  # fmt: skip
 ARMS = LACKING | IDEAS
@@ -157,7 +158,7 @@ def answers(config: RunConfig, programs: int, samples: int, out: Path) -> None:
 
 def _answers(held_out: HeldOut, samples: int, temperature: float) -> Generator[PromptBatch, Completions, list[SampleGroup]]:
     """The answers to each task."""
-    rows = [held_out.solver.row(task, samples, temperature, pay_echo=True) for task in held_out.tasks]
+    rows = [held_out.solver.row(task, samples, temperature, echo="right") for task in held_out.tasks]
     yield from ask(rows, "evaluate")
     return rows
 

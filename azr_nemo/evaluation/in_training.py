@@ -70,7 +70,7 @@ class HeldOut:
     def evaluate(self) -> Generator[PromptBatch, Completions, dict[str, float]]:
         """Yields the prompts like the step does; returns `eval/<type>` with `_low` and `_high`, a 95% Wilson interval, and of abduction how many answers
         repeat the output and how many are right without that: a run that learns the one loses the other."""
-        rows = [self.solver.row(task, samples=1, temperature=0.0, pay_echo=True) for task in self.tasks]
+        rows = [self.solver.row(task, samples=1, temperature=0.0, echo="right") for task in self.tasks]
         yield from ask(rows, "evaluate")
         metrics: dict[str, float] = {}
         for kind in TaskType:

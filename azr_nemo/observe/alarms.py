@@ -54,7 +54,7 @@ def echoes(history: History, config: AlarmsConfig) -> str:
         return ""
     return (
         f"{share:.0%} of the answers to abduction tasks in {config.window} steps repeat the output: held_out/abduction/without_echo says what is right "
-        "without that; reward.pay_echo=false pays nothing for them"
+        "without that; reward.echo=left_out pays nothing for them"
     )
 
 

@@ -36,13 +36,12 @@ class Solver:
         self.buffer, self.verifier, self.options, self.config = buffer, verifier, options, config
         self.fits, self.encode_response = fits, encode_response
 
-    def row(self, task: Task, samples: int = 1, temperature: float | None = None, pay_echo: bool | None = None) -> SampleGroup:
-        """The row that has the model solve `task`, `samples` times; its outcomes are verdicts. pay_echo: None is what `reward.pay_echo` says; without
-        it an input that repeats the output is no answer, right or wrong."""
+    def row(self, task: Task, samples: int = 1, temperature: float | None = None, echo: str | None = None) -> SampleGroup:
+        """The row that has the model solve `task`, `samples` times; its outcomes are verdicts. echo: in the place of `reward.echo`."""
         text = KINDS[task.type].solve_prompt(task, self.options)
         rollout = self.config.rollout
         temperature = rollout.temperature if temperature is None else temperature
-        pay_echo = self.config.reward.pay_echo if pay_echo is None else pay_echo
+        echo = echo or self.config.reward.echo
         prompt = Prompt(text, Role.SOLVE, task.type, samples, rollout.max_solve_tokens, temperature)
         known: dict[str, Future] = {}  # answers that several samples give are graded once
 
@@ -52,7 +51,7 @@ class Solver:
             answer = KINDS[task.type].parse_answer(text.prefill + completion.text, self.options)
             if isinstance(answer, Refusal):
                 return settled(Verdict(0.0, answer.reason))
-            if not pay_echo and echoes(task, answer):
+            if echo != "right" and echoes(task, answer):
                 return settled(ECHO)
             if answer not in known:
                 known[answer] = self.verifier.submit(task, answer, partial=self.config.reward.induction == "fraction")
@@ -85,7 +84,7 @@ class Solver:
         return chosen + [s for s in others if self._fits(s.task)][: size - len(chosen)]
 
     def _earned_differently(self, row: SampleGroup) -> bool:
-        return len({solver_reward(verdict, self.config.reward) for verdict in row.outcomes()}) > 1
+        return len({solver_reward(verdict, self.config.reward) for verdict in row.outcomes() if self._is_trained(verdict.reason)}) > 1
 
     def draw_one(self, kind: TaskType, since_step: int, rng: random.Random) -> StoredTask | None:
         """One task where there are no batches, by the weights of `selfplay.solve_from`: of this step or later, else of any, first of those that teach.
@@ -118,6 +117,13 @@ class Solver:
             for k, verdict in enumerate(row.outcomes())
         ]
 
+    def trained(self, attempts: list[Attempt]) -> list[Attempt]:
+        """Those that an update learns from: without echoes where `reward.echo` leaves them out, unless nothing else is there."""
+        return [attempt for attempt in attempts if self._is_trained(attempt.outcome)] or attempts
+
+    def _is_trained(self, outcome: str) -> bool:
+        return outcome != ECHO.reason or self.config.reward.echo != "left_out"
+
     def record(self, solved: Solved) -> None:
         """Counts in the buffer how often each task was tried, and solved."""
         with self.buffer.transaction():
@@ -128,7 +134,7 @@ class Solver:
     def known(self, row: SampleGroup, stored: StoredTask) -> Attempt | None:
         """The task's known answer as one more attempt, if none of the row's was right: the output that the executor gave, the input or the
         program that was proposed. Off-policy guidance as in LUFFY (arXiv 2504.14945), from the executor in the place of a stronger model. None
-        too for one of more than `rollout.max_solve_tokens`, that the prompt style cannot say, or that is not paid."""
+        too for one of more than `rollout.max_solve_tokens`, that the prompt style cannot say, or that is an echo where these are not right."""
         if any(verdict.score == 1 for verdict in row.outcomes()):
             return None
         try:
@@ -137,7 +143,7 @@ class Solver:
             text = kind.answer_text(answer, self.options)
         except ValueError:  # the prompt style cannot say it
             return None
-        if not self.config.reward.pay_echo and echoes(stored.task, answer):
+        if self.config.reward.echo != "right" and echoes(stored.task, answer):
             return None
         ids = tuple(self.encode_response(text))
         if row.prompt.text.stop:

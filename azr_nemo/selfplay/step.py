@@ -79,7 +79,7 @@ class SelfPlay:
         if settings.reuse_estimates:
             trained += estimated_rows
         metrics = measure(proposals, proposed_rows, solved_rows, self.buffer, self.solver.options)
-        trained = in_group_order(trained)
+        trained = in_group_order(self.solver.trained(trained))
         before = {int(group): value for group, value in self.buffer.read_note(BASELINES).items()}
         after = give_advantages(trained, self.config, before)
         if after != before:

@@ -34,9 +34,11 @@ class RewardConfig:
     )
     duplicate: float = setting(-0.5, "of a valid proposal that is in the buffer already", least=-FAR, most=FAR)
     induction: str = setting("binary", "binary: all hidden pairs or nothing; fraction: the share of them", choices=("binary", "fraction"))
-    pay_echo: bool = setting(
-        True,
-        "an input that gives the output counts as right even if it has that output among its arguments, which needs no look at the program",
+    echo: str = setting(
+        "right",
+        "what an input is that has the output among its arguments, which needs no look at the program: right, where it gives the output; wrong; or "
+        "left_out, neither trained on nor right",
+        choices=("right", "wrong", "left_out"),
     )
     # What learnable tasks earn beside their learnability.
     intrinsic: dict[str, IntrinsicConfig] = field(default_factory=lambda: {name: IntrinsicConfig() for name in INTRINSIC})

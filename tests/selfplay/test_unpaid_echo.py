@@ -1,22 +1,23 @@
-"""`reward.pay_echo=false`: an input that repeats the output earns nothing, wherever a run pays for it; examinations still count it as right."""
+"""`reward.echo`: an input that repeats the output need not be right, nor be trained on, wherever a run pays for it; examinations count it as ever."""
 
 import pytest
 from sample_tasks import adder, adder_task
-from test_step import OPTIONS, completion, configured, drive, self_play
+from test_step import OPTIONS, completion, configured, drive, self_play, solution
 
 from azr_nemo.evaluation.in_training import HeldOut
 from azr_nemo.selfplay.buffer import StoredTask
 from azr_nemo.selfplay.step import SelfPlay
 from azr_nemo.tasks import KINDS
-from azr_nemo.tasks.task import Task, TaskType
+from azr_nemo.tasks.fences import tagged
+from azr_nemo.tasks.task import Role, Task, TaskType
 
 KEEPS = adder(0).removesuffix(" + 0")  # any input of it is its output
 ABDUCTION = Task(TaskType.ABDUCTION, KEEPS, ("3",), ("3",))
 
 
-def play_of(folder, pay_echo: bool, **selfplay) -> SelfPlay:
+def play_of(folder, echo: str, **selfplay) -> SelfPlay:
     config = configured(**selfplay)
-    config.reward.pay_echo = pay_echo
+    config.reward.echo = echo
     return self_play(folder, config)
 
 
@@ -27,17 +28,48 @@ def answered(play: SelfPlay, task: Task, *answers: str):
     return row
 
 
-@pytest.mark.parametrize(
-    ("pay_echo", "reasons", "rewards"), [(True, ["right", "wrong_value"], [1, -0.5]), (False, ["echo", "wrong_value"], [-0.5, -0.5])]
-)
-def test_a_right_input_that_repeats_the_output_is_paid_like_a_wrong_one(tmp_path, pay_echo, reasons, rewards):
-    play = play_of(tmp_path, pay_echo)
+@pytest.mark.parametrize(("echo", "outcome", "reward"), [("right", "right", 1), ("wrong", "echo", -0.5), ("left_out", "echo", -0.5)])
+def test_a_right_input_that_repeats_the_output_is_right_only_where_that_is_said(tmp_path, echo, outcome, reward):
+    play = play_of(tmp_path, echo)
     attempts = play.solver.attempts(answered(play, ABDUCTION, "3", "4"), ABDUCTION)
-    assert [(a.outcome, a.reward) for a in attempts] == [*zip(reasons, rewards, strict=True)]
+    assert [(a.outcome, a.reward) for a in attempts] == [(outcome, reward), ("wrong_value", -0.5)]
+    assert len(play.solver.trained(attempts)) == (1 if echo == "left_out" else 2)
+
+
+def test_where_all_answers_are_echoes_there_is_still_a_batch_that_teaches_nothing(tmp_path):
+    play = play_of(tmp_path, "left_out")
+    attempts = play.solver.attempts(answered(play, ABDUCTION, "3", "3"), ABDUCTION)
+    assert play.solver.trained(attempts) == attempts
+    assert {a.reward for a in attempts} == {-0.5}
+
+
+def test_what_is_left_out_of_a_step_is_the_echoes_alone(tmp_path):
+    """Every second task is answered by its output."""
+    outcomes = {}
+    for echo in ("wrong", "left_out"):
+        step, answer = play_of(tmp_path / echo, echo, task_types=["abduction"], train_propose=False).step(1), None
+        while True:
+            try:
+                batch = step.send(answer)
+            except StopIteration as stop:
+                result = stop.value
+                break
+            answer = [[completion(said(prompt), k) for k in range(prompt.samples)] for prompt in batch.prompts]
+        outcomes[echo] = [(a.outcome, a.reward) for a in result.attempts]
+        assert any(a.outcome == "echo" for a in result.rollouts)
+    assert ("echo", -0.5) in outcomes["wrong"]
+    assert outcomes["left_out"] == [row for row in outcomes["wrong"] if row[0] != "echo"] != []
+
+
+def said(prompt) -> str:
+    if prompt.role is Role.PROPOSE:
+        return "no fence"
+    output = tagged(prompt.text.full, "output")[0]
+    return KINDS[prompt.type].answer_text(output if int(output) % 2 else solution(prompt), OPTIONS)
 
 
 def test_other_right_inputs_are_paid_as_ever_and_so_is_an_output_that_was_asked_for(tmp_path):
-    play = play_of(tmp_path, pay_echo=False)
+    play = play_of(tmp_path, "wrong")
     assert [v.reason for v in answered(play, adder_task(2, TaskType.ABDUCTION), "1", "3").outcomes()] == ["right", "echo"]
     deduction = Task(TaskType.DEDUCTION, KEEPS, ("3",), ("3",))
     assert [v.score for v in answered(play, deduction, "3").outcomes()] == [1]
@@ -45,26 +77,26 @@ def test_other_right_inputs_are_paid_as_ever_and_so_is_an_output_that_was_asked_
 
 def test_it_counts_as_unsolved_in_the_rates_that_tasks_and_proposals_go_by(tmp_path):
     solved = {}
-    for pay_echo in (True, False):
-        play = play_of(tmp_path / str(pay_echo), pay_echo)
+    for echo in ("right", "wrong", "left_out"):
+        play = play_of(tmp_path / echo, echo)
         number = play.buffer.add(ABDUCTION, 0, seed=True)
         assert number
         stored = StoredTask(number, ABDUCTION, 0, True, (), 0, 0, 2)
         play.solver.record([(answered(play, ABDUCTION, "3", "3"), stored)])
         (after,) = (task for task in play.buffer.tasks(TaskType.ABDUCTION) if task.id == number)
-        solved[pay_echo] = (after.solved, after.attempts)
-    assert solved == {True: (2, 2), False: (0, 2)}
+        solved[echo] = (after.solved, after.attempts)
+    assert solved == {"right": (2, 2), "wrong": (0, 2), "left_out": (0, 2)}
 
 
 def test_a_known_answer_that_repeats_the_output_is_not_taught(tmp_path):
-    for pay_echo in (True, False):
-        play = play_of(tmp_path / str(pay_echo), pay_echo)
+    for echo in ("right", "wrong", "left_out"):
+        play = play_of(tmp_path / echo, echo)
         known = play.solver.known(answered(play, ABDUCTION, "4"), StoredTask(1, ABDUCTION, 0, True, (), 0, 0, 2))
-        assert (known is not None) is pay_echo
+        assert (known is not None) is (echo == "right")
 
 
 def test_held_out_accuracy_counts_it_as_right_all_the_same(tmp_path):
-    play = play_of(tmp_path, pay_echo=False)
+    play = play_of(tmp_path, "wrong")
     evaluation = HeldOut([Task(TaskType.INDUCTION, KEEPS, ("3", "4"), ("3", "4"), "keeps")], play.solver)
     steps = evaluation.evaluate()
     next(steps)
@@ -79,5 +111,5 @@ def test_held_out_accuracy_counts_it_as_right_all_the_same(tmp_path):
 
 
 def test_a_step_whose_answers_repeat_nothing_is_the_same_with_and_without(tmp_path):
-    first, second = (drive(play_of(tmp_path / str(paid), paid))[0] for paid in (True, False))
+    first, second = (drive(play_of(tmp_path / echo, echo))[0] for echo in ("right", "left_out"))
     assert [(a.outcome, a.reward) for a in first.attempts] == [(a.outcome, a.reward) for a in second.attempts]
