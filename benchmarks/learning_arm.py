@@ -21,7 +21,7 @@ from azr_nemo.planning.run_settings import load_settings
 from azr_nemo.sandbox.configured import make_executor
 from azr_nemo.selfplay.buffer import TaskBuffer
 from azr_nemo.selfplay.exchange import Attempt, Completions, PromptBatch, SampleGroup, ask
-from azr_nemo.selfplay.measure import is_echo
+from azr_nemo.selfplay.measure import answers_by_echo
 from azr_nemo.settings.schema import RunConfig
 from azr_nemo.tasks.program import program_hash
 from azr_nemo.tasks.task import Role, Task, TaskType, Verdict
@@ -146,7 +146,7 @@ def answers(config: RunConfig, programs: int, samples: int, out: Path) -> None:
                     "greedy": share(row.outcomes()),
                     "sampled": share(several.outcomes()) if samples else None,
                     "reason": row.outcomes()[0].reason,
-                    "echo": task.type is TaskType.ABDUCTION and is_echo(first_of(row, task), held_out.solver.options),
+                    "echo": answers_by_echo(first_of(row, task), held_out.solver.options),
                 }
                 for task, row, several in zip(held_out.tasks, greedy, sampled, strict=True)
             ]

@@ -9,7 +9,7 @@ from azr_nemo.evaluation.statistics import wilson
 from azr_nemo.evaluation.suite import WITHOUT_ECHO, Item, Suite, Tools
 from azr_nemo.evaluation.templates import prompt_text
 from azr_nemo.selfplay.exchange import Attempt, Completion, Completions, Prompt, PromptBatch, SampleGroup, ask
-from azr_nemo.selfplay.measure import is_echo
+from azr_nemo.selfplay.measure import answers_by_echo
 from azr_nemo.selfplay.solver import Solver
 from azr_nemo.tasks.task import Role, Task, TaskType
 from azr_nemo.warmup.generator import one_pair
@@ -85,4 +85,4 @@ class HeldOut:
         return metrics
 
     def _echo(self, row: SampleGroup, task: Task) -> bool:
-        return is_echo(Attempt(row.prompt, row.completions[0], 0.0, "", task), self.solver.options)
+        return answers_by_echo(Attempt(row.prompt, row.completions[0], 0.0, "", task), self.solver.options)

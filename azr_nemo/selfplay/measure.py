@@ -9,7 +9,7 @@ from azr_nemo.selfplay.exchange import Attempt
 from azr_nemo.selfplay.proposer import Proposed
 from azr_nemo.tasks import KINDS
 from azr_nemo.tasks.composite import own_part
-from azr_nemo.tasks.other_inputs import repeats_output
+from azr_nemo.tasks.other_inputs import is_echo
 from azr_nemo.tasks.program import body_lines
 from azr_nemo.tasks.task import PromptOptions, TaskType
 
@@ -46,7 +46,7 @@ def measure(
         if any(a.prompt.samples > 1 for a in answers):
             metrics[f"solve/{kind}/spread"] = mean(len(rewards) > 1 for rewards in _rewards_by_task(answers).values())
         if kind is TaskType.ABDUCTION:
-            metrics[f"solve/{kind}/echo"] = mean(is_echo(a, options) for a in answers)
+            metrics[f"solve/{kind}/echo"] = mean(answers_by_echo(a, options) for a in answers)
         if composite := [p for p in rows if p.given.texts]:
             metrics[f"composite/{kind}/asked"] = len(composite) / len(rows)
             metrics[f"composite/{kind}/valid"] = mean(p.task is not None for p in composite)
@@ -66,10 +66,10 @@ def _rewards_by_task(answers: Iterable[Attempt]) -> dict[int | None, set[float]]
     return earned
 
 
-def is_echo(attempt: Attempt, options: PromptOptions) -> bool:
+def answers_by_echo(attempt: Attempt, options: PromptOptions) -> bool:
     """Whether an answer to an abduction task has the task's output among its arguments: right ones of these need no look at the program."""
     answer = KINDS[attempt.prompt.type].parse_answer(attempt.prompt.text.prefill + attempt.completion.text, options)
-    return isinstance(answer, str) and attempt.task is not None and repeats_output(answer, attempt.task.output)
+    return isinstance(answer, str) and attempt.task is not None and is_echo(attempt.task, answer)
 
 
 def mean(values: Iterable[float]) -> float | None:

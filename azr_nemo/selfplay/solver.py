@@ -13,7 +13,7 @@ from azr_nemo.selfplay.exchange import Attempt, Completion, Prompt, SampleGroup,
 from azr_nemo.selfplay.validation import Verifier
 from azr_nemo.settings.schema import RunConfig
 from azr_nemo.tasks import KINDS
-from azr_nemo.tasks.other_inputs import repeats_output
+from azr_nemo.tasks.other_inputs import is_echo
 from azr_nemo.tasks.task import PromptOptions, Refusal, Role, Task, TaskType, Verdict
 
 Solved: TypeAlias = Sequence[tuple[SampleGroup, StoredTask]]
@@ -51,7 +51,7 @@ class Solver:
             answer = KINDS[task.type].parse_answer(text.prefill + completion.text, self.options)
             if isinstance(answer, Refusal):
                 return settled(Verdict(0.0, answer.reason))
-            if echo != "right" and echoes(task, answer):
+            if echo != "right" and is_echo(task, answer):
                 return settled(ECHO)
             if answer not in known:
                 known[answer] = self.verifier.submit(task, answer, partial=self.config.reward.induction == "fraction")
@@ -143,7 +143,7 @@ class Solver:
             text = kind.answer_text(answer, self.options)
         except ValueError:  # the prompt style cannot say it
             return None
-        if self.config.reward.echo != "right" and echoes(stored.task, answer):
+        if self.config.reward.echo != "right" and is_echo(stored.task, answer):
             return None
         ids = tuple(self.encode_response(text))
         if row.prompt.text.stop:
@@ -154,8 +154,3 @@ class Solver:
         completion = Completion(text, first.prompt_ids, ids, (math.nan,) * len(ids), finished=True, weight_version=first.weight_version)
         reward = solver_reward(Verdict(1.0, "right"), self.config.reward)
         return Attempt(row.prompt, completion, reward, "known", stored.task, task_id=stored.id)
-
-
-def echoes(task: Task, answer: str) -> bool:
-    """Whether this input that was asked for repeats the output that was shown."""
-    return task.type is TaskType.ABDUCTION and repeats_output(answer, task.output)

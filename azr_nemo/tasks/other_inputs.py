@@ -11,7 +11,7 @@ from typing import Any
 
 from azr_nemo.tasks.parsing import PARSE_ERRORS, NotLiteral, read_literal, same_literal
 from azr_nemo.tasks.program import one_call
-from azr_nemo.tasks.task import Calls, Refusal, Result, Task
+from azr_nemo.tasks.task import Calls, Refusal, Result, Task, TaskType
 
 LEAST = 2  # other inputs that must run and give the same before anything is concluded
 
@@ -102,6 +102,11 @@ def echoes(task: Task) -> Calls:
 def answered_by_its_output(task: Task, results: Sequence[Result]) -> bool:
     """Whether one of the results of `echoes` is the task's output."""
     return any(result.ok and same_literal(str(result.value), task.output) for result in results)
+
+
+def is_echo(task: Task, answer: str) -> bool:
+    """Whether an answer to an abduction task repeats the output that was shown."""
+    return task.type is TaskType.ABDUCTION and repeats_output(answer, task.output)
 
 
 def repeats_output(answer: str, output: str) -> bool:

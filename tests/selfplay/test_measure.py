@@ -8,7 +8,7 @@ from test_step import configured, drive, self_play
 from azr_nemo.observe.overview import MEANS, overview
 from azr_nemo.rewards.intrinsic.registry import BUILT_IN
 from azr_nemo.selfplay.exchange import Attempt, Completion, Prompt
-from azr_nemo.selfplay.measure import is_echo
+from azr_nemo.selfplay.measure import answers_by_echo
 from azr_nemo.settings.schema import IntrinsicConfig
 from azr_nemo.tasks import KINDS
 from azr_nemo.tasks.task import PromptOptions, Role, TaskType
@@ -47,4 +47,4 @@ def test_an_answer_that_gives_the_output_back_is_an_echo(style, answer, echo):
     said = kind.answer_text(getattr(task, answer), options) if answer else "no answer at all"
     prompt = Prompt(text, Role.SOLVE, TaskType.ABDUCTION, 1, 16, 1.0)
     attempt = Attempt(prompt, Completion(said, (1,), (2,), (0.0,), finished=True), 0.0, "right", task)
-    assert is_echo(attempt, options) is echo
+    assert answers_by_echo(attempt, options) is echo
