@@ -170,8 +170,8 @@ def _graded(path: Path) -> list[dict[str, Any]]:
 
 
 def figure(curves: Mapping[str, Sequence[list[dict[str, float]]]], out: Path) -> None:
-    """Held-out accuracy, its training counterpart, and the proposer's side of it, over the steps: a thin line a seed, a thick one their mean.
-    curves: for each arm the metrics of each seed's run."""
+    """Held-out accuracy (entropy, where runs did not measure it), its training counterpart, and the proposer's side of it, over the steps: a thin
+    line a seed, a thick one their mean. curves: for each arm the metrics of each seed's run."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -181,6 +181,8 @@ def figure(curves: Mapping[str, Sequence[list[dict[str, float]]]], out: Path) ->
         "held-out accuracy (greedy)": "eval/{}", "accuracy on its own tasks": "solve/{}/accuracy", "valid proposals": "propose/{}/valid",
         "new programs, share of valid": "propose/{}/novel", "lines of a program": "propose/{}/lines", "proposer's reward": "propose/{}/reward",
     }  # fmt: skip
+    if not any(_points(run, "eval/{}")[0] for runs in curves.values() for run in runs):  # held-out programs were asked apart from the runs
+        panels = {"entropy": "train/entropy", **dict(list(panels.items())[1:])}
     colours = ["#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9"]
     drawn, axes = pyplot.subplots(2, 3, figsize=(11, 5.6), layout="constrained")
     for axis, (title, name) in zip(axes.flat, panels.items(), strict=True):

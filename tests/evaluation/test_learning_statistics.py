@@ -10,7 +10,7 @@ import pytest
 from azr_nemo.settings.compose import ROOT
 
 sys.path.insert(0, str(ROOT / "benchmarks"))  # as the scripts themselves find the others
-from learning_statistics import echoes, narrowing, read_answers
+from learning_statistics import echoes, figure, narrowing, read_answers
 
 sys.path.pop(0)
 
@@ -67,3 +67,17 @@ def test_what_became_of_a_run_is_its_first_tenth_beside_its_last() -> None:
     run = [{"step": step, "train/entropy": float(step)} for step in range(41)]
     (line,) = [line for line in narrowing({"selfplay": [run]}).splitlines() if line.startswith("| selfplay")]
     assert line.split("|")[2] == " 2.50 → 38.50 "
+
+
+@pytest.mark.parametrize(("held_out", "first"), [(True, "held-out accuracy (greedy)"), (False, "entropy")])
+def test_the_figure_shows_entropy_where_held_out_programs_were_asked_apart(tmp_path: Path, monkeypatch, held_out: bool, first: str) -> None:
+    from matplotlib import pyplot
+
+    drawn: list[Any] = []
+    monkeypatch.setattr(pyplot, "close", drawn.append)
+    measured = {"eval/deduction": 0.5} if held_out else {}
+    figure({"selfplay": [[{"step": step, "train/entropy": 1.0, **measured} for step in (1, 2)]]}, tmp_path / "figure.png")
+    (picture,) = drawn
+    assert picture.axes[0].get_title() == first
+    assert picture.axes[0].lines[0].get_xdata().tolist() == [1, 2]
+    assert (tmp_path / "figure.png").stat().st_size > 0
