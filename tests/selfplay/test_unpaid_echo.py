@@ -1,5 +1,7 @@
 """`reward.echo`: an input that repeats the output need not be right, nor be trained on, wherever a run pays for it; examinations count it as ever."""
 
+from random import Random
+
 import pytest
 from sample_tasks import adder, adder_task
 from test_step import OPTIONS, completion, configured, drive, self_play, solution
@@ -86,6 +88,17 @@ def test_it_counts_as_unsolved_in_the_rates_that_tasks_and_proposals_go_by(tmp_p
         (after,) = (task for task in play.buffer.tasks(TaskType.ABDUCTION) if task.id == number)
         solved[echo] = (after.solved, after.attempts)
     assert solved == {"right": (2, 2), "wrong": (0, 2), "left_out": (0, 2)}
+
+
+def test_a_task_whose_answers_differ_by_echoes_alone_teaches_nothing_where_they_are_left_out(tmp_path):
+    """Dynamic sampling has another one take its place."""
+    drawn = {}
+    for echo in ("wrong", "left_out"):
+        play = play_of(tmp_path / echo, echo, task_types=["abduction"], batch_size=2, solve_samples=2)
+        stored = play.buffer.tasks(TaskType.ABDUCTION)[0]
+        solved = [(answered(play, stored.task, stored.task.input, stored.task.output), stored)]
+        drawn[echo] = len(play.solver.draw(1, Random(1), solved))
+    assert drawn == {"wrong": 0, "left_out": 1}
 
 
 def test_a_known_answer_that_repeats_the_output_is_not_taught(tmp_path):
