@@ -1,7 +1,7 @@
 """The step's metrics, by role and task type. docs/metrics.md says what each means."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from azr_nemo.rewards.answer import MALFORMED
 from azr_nemo.selfplay.buffer import TaskBuffer
@@ -15,9 +15,14 @@ from azr_nemo.tasks.task import PromptOptions, TaskType
 
 
 def measure(
-    proposals: list[Proposed], proposed: list[Attempt], solved: list[Attempt], buffer: TaskBuffer, options: PromptOptions
+    proposals: list[Proposed],
+    proposed: list[Attempt],
+    solved: list[Attempt],
+    buffer: TaskBuffer,
+    options: PromptOptions,
+    learnt: Callable[[str], bool],
 ) -> dict[str, float]:
-    """Means over the rows of one step; a key is absent where there is nothing to average."""
+    """Means over the rows of one step; a key is absent where there is nothing to average. learnt: whether an answer of this outcome is trained on."""
     metrics: dict[str, float | None] = {}
     for kind in TaskType:
         rows = [p for p in proposals if p.type is kind]
@@ -44,7 +49,7 @@ def measure(
             f"buffer/{kind}/size": buffer.count(kind),
         }
         if any(a.prompt.samples > 1 for a in answers):
-            metrics[f"solve/{kind}/spread"] = mean(len(rewards) > 1 for rewards in _rewards_by_task(answers).values())
+            metrics[f"solve/{kind}/spread"] = mean(len(rewards) > 1 for rewards in _rewards_by_task(answers, learnt).values())
         if kind is TaskType.ABDUCTION:
             metrics[f"solve/{kind}/echo"] = mean(answers_by_echo(a, options) for a in answers)
         if composite := [p for p in rows if p.given.texts]:
@@ -58,11 +63,11 @@ def measure(
     return {name: float(value) for name, value in metrics.items() if value is not None}
 
 
-def _rewards_by_task(answers: Iterable[Attempt]) -> dict[int | None, set[float]]:
-    """What the answers to each task earned."""
+def _rewards_by_task(answers: Iterable[Attempt], learnt: Callable[[str], bool]) -> dict[int | None, set[float]]:
+    """What those answers to each task earned that are trained on."""
     earned: dict[int | None, set[float]] = {}
     for answer in answers:
-        earned.setdefault(answer.task_id, set()).add(answer.reward)
+        earned.setdefault(answer.task_id, set()).update([answer.reward] if learnt(answer.outcome) else [])
     return earned
 
 

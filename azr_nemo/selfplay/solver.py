@@ -84,7 +84,7 @@ class Solver:
         return chosen + [s for s in others if self._fits(s.task)][: size - len(chosen)]
 
     def _earned_differently(self, row: SampleGroup) -> bool:
-        return len({solver_reward(verdict, self.config.reward) for verdict in row.outcomes() if self._is_trained(verdict.reason)}) > 1
+        return len({solver_reward(verdict, self.config.reward) for verdict in row.outcomes() if self.is_trained(verdict.reason)}) > 1
 
     def draw_one(self, kind: TaskType, since_step: int, rng: random.Random) -> StoredTask | None:
         """One task where there are no batches, by the weights of `selfplay.solve_from`: of this step or later, else of any, first of those that teach.
@@ -119,9 +119,10 @@ class Solver:
 
     def trained(self, attempts: list[Attempt]) -> list[Attempt]:
         """Those that an update learns from: without echoes where `reward.echo` leaves them out, unless nothing else is there."""
-        return [attempt for attempt in attempts if self._is_trained(attempt.outcome)] or attempts
+        return [attempt for attempt in attempts if self.is_trained(attempt.outcome)] or attempts
 
-    def _is_trained(self, outcome: str) -> bool:
+    def is_trained(self, outcome: str) -> bool:
+        """Whether an update learns from an answer of this outcome."""
         return outcome != ECHO.reason or self.config.reward.echo != "left_out"
 
     def record(self, solved: Solved) -> None:

@@ -78,7 +78,7 @@ class SelfPlay:
             trained += proposed_rows
         if settings.reuse_estimates:
             trained += estimated_rows
-        metrics = measure(proposals, proposed_rows, solved_rows, self.buffer, self.solver.options)
+        metrics = measure(proposals, proposed_rows, solved_rows, self.buffer, self.solver.options, self.solver.is_trained)
         trained = in_group_order(self.solver.trained(trained))
         before = {int(group): value for group, value in self.buffer.read_note(BASELINES).items()}
         after = give_advantages(trained, self.config, before)

@@ -46,28 +46,29 @@ def test_where_all_answers_are_echoes_there_is_still_a_batch_that_teaches_nothin
 
 
 def test_what_is_left_out_of_a_step_is_the_echoes_alone(tmp_path):
-    """Every second task is answered by its output."""
+    """Of two answers to a task one is right and the other its output: where that is left out, no task has answers that earned differently."""
     outcomes = {}
     for echo in ("wrong", "left_out"):
-        step, answer = play_of(tmp_path / echo, echo, task_types=["abduction"], train_propose=False).step(1), None
+        step, answer = play_of(tmp_path / echo, echo, task_types=["abduction"], train_propose=False, solve_samples=2).step(1), None
         while True:
             try:
                 batch = step.send(answer)
             except StopIteration as stop:
                 result = stop.value
                 break
-            answer = [[completion(said(prompt), k) for k in range(prompt.samples)] for prompt in batch.prompts]
+            answer = [[completion(said(prompt, k), k) for k in range(prompt.samples)] for prompt in batch.prompts]
+        assert result.metrics["solve/abduction/spread"] == (1 if echo == "wrong" else 0)
         outcomes[echo] = [(a.outcome, a.reward) for a in result.attempts]
         assert any(a.outcome == "echo" for a in result.rollouts)
     assert ("echo", -0.5) in outcomes["wrong"]
     assert outcomes["left_out"] == [row for row in outcomes["wrong"] if row[0] != "echo"] != []
 
 
-def said(prompt) -> str:
+def said(prompt, sample: int) -> str:
     if prompt.role is Role.PROPOSE:
         return "no fence"
     output = tagged(prompt.text.full, "output")[0]
-    return KINDS[prompt.type].answer_text(output if int(output) % 2 else solution(prompt), OPTIONS)
+    return KINDS[prompt.type].answer_text(output if sample % 2 else solution(prompt), OPTIONS)
 
 
 def test_other_right_inputs_are_paid_as_ever_and_so_is_an_output_that_was_asked_for(tmp_path):
