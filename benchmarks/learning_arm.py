@@ -55,6 +55,8 @@ IDEAS: dict[str, list[str]] = {
     "unpaid_echo": ["reward.echo=wrong"],
     "ignored_echo": ["reward.echo=left_out"],
     "known_answers": ["selfplay.known_answers=true"],
+    "right_alone": ["advantage.failure_weight=0"],
+    "right_and_known": ["advantage.failure_weight=0", "selfplay.known_answers=true"],
 }  # fmt: skip
 ARMS = LACKING | IDEAS
 

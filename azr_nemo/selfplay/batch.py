@@ -3,6 +3,7 @@
 import torch
 
 from azr_nemo.algorithms.estimators import ESTIMATORS, Rewarded
+from azr_nemo.algorithms.raft import lighter_failures
 from azr_nemo.algorithms.w_reinforce import lighter_successes
 from azr_nemo.selfplay.exchange import Attempt, TrainingBatch, groups
 from azr_nemo.settings.schema import RunConfig
@@ -24,6 +25,7 @@ def give_advantages(rows: list[Attempt], config: RunConfig, baselines: dict[int,
     rewarded = Rewarded(rewards, _mask(rows), groups, _prompts(rows), proposers)
     by_token, baselines = ESTIMATORS[settings.name].compare(rewarded, settings.weighting, settings.decay, baselines)
     advantages = lighter_successes(by_token[:, 0], rewarded.prompts, proposers, settings.easy_success_weight)
+    advantages = lighter_failures(advantages, proposers, settings.failure_weight)
     advantages = torch.where(proposers, advantages * config.selfplay.proposer_weight, advantages)
     for row, advantage in zip(rows, advantages.tolist(), strict=True):
         row.advantage = advantage

@@ -58,6 +58,12 @@ class AdvantageConfig:
     easy_success_weight: float = setting(
         1.0, "scales the advantage of a right answer where more than half of the answers to its task are right", least=0, most=1
     )
+    failure_weight: float = setting(
+        1.0,
+        "scales the advantage of an answer that earned less than those it is compared with; 0: right answers alone teach",
+        least=0,
+        most=1,
+    )
     decay: float = setting(0.95, "of role_baseline's moving averages", least=0, below=1)
     filter_zero_variance: bool = setting(False, "leave out rows without an advantage: all that they were compared with earned the same")
 

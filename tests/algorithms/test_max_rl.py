@@ -1,10 +1,11 @@
-"""MaxRL and W-REINFORCE are what their papers write, and leave proposals alone."""
+"""MaxRL, W-REINFORCE and RAFT are what their papers write, and leave proposals alone."""
 
 import pytest
 import torch
 
 from azr_nemo.algorithms.grpo import grpo
 from azr_nemo.algorithms.max_rl import max_rl
+from azr_nemo.algorithms.raft import lighter_failures
 from azr_nemo.algorithms.w_reinforce import lighter_successes
 
 
@@ -46,3 +47,10 @@ def test_only_right_answers_to_tasks_that_are_mostly_solved_are_made_lighter():
     found = lighter_successes(advantages, prompts, proposers, 0.5)
     assert found.tolist() == [0.5, 0.5, -2.0, 3.0, -1.0, -1.0, 1.0, 1.0]
     assert torch.equal(lighter_successes(advantages, prompts, proposers, 1.0), advantages)
+
+
+def test_failures_are_made_lighter_or_silent_and_neither_successes_nor_proposals():
+    advantages, proposers = torch.tensor([1.0, -2.0, 0.0, -1.0]), torch.tensor([False, False, False, True])
+    assert lighter_failures(advantages, proposers, 0.25).tolist() == [1.0, -0.5, 0.0, -1.0]
+    assert lighter_failures(advantages, proposers, 0.0).tolist() == [1.0, 0.0, 0.0, -1.0]
+    assert torch.equal(lighter_failures(advantages, proposers, 1.0), advantages)

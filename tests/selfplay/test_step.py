@@ -336,6 +336,16 @@ def test_rows_that_teach_nothing_can_be_left_out_of_the_update_but_not_of_the_lo
     assert result.batch.mask.shape[1] == max(len(ids) for ids in result.batch.response_ids)
 
 
+def test_wrong_answers_can_be_left_to_teach_nothing_while_proposals_do_as_ever(tmp_path):
+    changes = {"name": "grpo", "propose_samples": 2, "solve_samples": 2}
+    both, right_alone = (drive(self_play(tmp_path / str(w), with_advantage(failure_weight=w, **changes)))[0].attempts for w in (1.0, 0.0))
+    for before, after in zip(both, right_alone, strict=True):
+        silent = before.prompt.role is Role.SOLVE and before.advantage < 0
+        assert after.advantage == (0 if silent else before.advantage)
+    assert any(a.advantage < 0 for a in both if a.prompt.role is Role.SOLVE)
+    assert any(a.advantage < 0 for a in right_alone)
+
+
 def test_every_completion_is_told_of_with_its_task_and_only_what_is_trained_on_has_an_advantage(tmp_path):
     play = self_play(tmp_path, configured(train_propose=False))
     result, _ = drive(play)
