@@ -9,7 +9,9 @@ within --max-tokens, and of those that were well-formed in one breath too how ma
 """
 
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 from azr_nemo.evaluation import results
 from azr_nemo.evaluation.command import evaluate
@@ -18,7 +20,7 @@ from azr_nemo.evaluation.form_and_substance import splits_of, table
 from azr_nemo.observe.console import Console
 from azr_nemo.tasks.fences import fence
 from azr_nemo.tasks.marked import joined, template
-from azr_nemo.tasks.styles import STYLES
+from azr_nemo.tasks.styles import STYLES, Style
 from azr_nemo.tasks.styles.code import Code, asserted
 from azr_nemo.tasks.task import PromptOptions, PromptText, Refusal, Task
 
@@ -39,10 +41,10 @@ TRACES = {
 
 
 class Traced(Code):
-    """Deduction alone. kind: of the trace, a name in HEADS."""
+    """Deduction alone. kind: of the trace, a name in HEADS. shown: after a worked example."""
 
-    def __init__(self, kind: str):
-        self.kind = kind
+    def __init__(self, kind: str, shown: bool = True):
+        self.kind, self.shown = kind, shown
 
     def prompt(self, name: str, options: PromptOptions, **values: object) -> PromptText:
         task = values["task"]
@@ -50,14 +52,25 @@ class Traced(Code):
         assert isinstance(task, Task)
         trace = "".join(f"# {line}\n" for line in TRACES[self.kind])
         shown = f"{PROGRAM}\n\n{HEADS[self.kind].format(CALL)}\n{trace}assert {CALL} == ['MELON', 'PEAR']\n\n\n"
-        asked = f"{task.program}\n\n{HEADS[self.kind].format(f'f({task.input})')}"
-        return PromptText(joined(template(shown), asked), stop=("\n\n", "\ndef", "\nf("))
+        question = f"{task.program}\n\n{HEADS[self.kind].format(f'f({task.input})')}"
+        return PromptText(joined(template(shown if self.shown else ""), question), stop=("\n\n", "\ndef", "\nf("))
 
     def read(self, name: str, text: str) -> str | Refusal:
         for line in text.split("\n"):
             if line.startswith("assert ") and "==" in line:
                 return fence("output", asserted(line.partition("==")[2]))
         return Refusal("format", "no assert follows the trace")
+
+
+def asked(checkpoint: str, style: str, longest: int, args: argparse.Namespace, styles: Mapping[str, Style] = MappingProxyType({})) -> Path:
+    """The suite's answers in this style, of at most so many tokens. args: out, data, skip and limit; styles: what is one beside the package's."""
+    STYLES.update(styles)
+    out = args.out / f"{Path(checkpoint).name}-{style}"
+    words = {"checkpoint": checkpoint, "suite": f"[{SUITE}]", "data": args.data, "out": out, "style": style, "skip": args.skip,
+             "limit": args.limit, "max_tokens": longest}  # fmt: skip
+    with Console() as console:
+        evaluate(load_eval_settings([f"{key}={value}" for key, value in words.items()], {"all": [SUITE]}), console)
+    return out
 
 
 def main() -> None:
@@ -69,14 +82,8 @@ def main() -> None:
     parser.add_argument("--max-tokens", type=int, default=200)
     parser.add_argument("--out", type=Path, default=Path("evals/traces"))
     args = parser.parse_args()
-    STYLES.update({kind: Traced(kind) for kind in HEADS})
-    folders = {}
-    for style, longest in (("code", 64), *((kind, args.max_tokens) for kind in HEADS)):
-        folders[style] = args.out / style
-        words = {"checkpoint": args.base, "suite": f"[{SUITE}]", "data": args.data, "out": folders[style], "style": style, "skip": args.skip,
-                 "limit": args.limit, "max_tokens": longest}  # fmt: skip
-        with Console() as console:
-            evaluate(load_eval_settings([f"{key}={value}" for key, value in words.items()], {"all": [SUITE]}), console)
+    kinds = {kind: Traced(kind) for kind in HEADS}
+    folders = {style: asked(args.base, style, args.max_tokens if style in HEADS else 64, args, kinds) for style in ("code", *HEADS)}
     print("| | right | ended | tokens |\n|---|---|---|---|")
     for style, folder in folders.items():
         figures = results.read(folder)["suites"][SUITE]
