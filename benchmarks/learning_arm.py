@@ -54,8 +54,9 @@ IDEAS: dict[str, list[str]] = {
     "refuse": ["selfplay.refuse_ignored_input=true", "selfplay.refuse_echoed_output=true"],
     "unpaid_echo": ["reward.echo=wrong"],
     "ignored_echo": ["reward.echo=left_out"],
-    "known_answers": ["selfplay.known_answers=true"],
-    "right_alone": ["advantage.failure_weight=0"],
+    "failures_too": ["advantage.failure_weight=1", "selfplay.known_answers=false"],
+    "right_alone": ["advantage.failure_weight=0", "selfplay.known_answers=false"],
+    "known_answers": ["advantage.failure_weight=1", "selfplay.known_answers=true"],
     "right_and_known": ["advantage.failure_weight=0", "selfplay.known_answers=true"],
 }  # fmt: skip
 ARMS = LACKING | IDEAS
