@@ -12,6 +12,7 @@ whose trace came to an end. Killed, it goes on with what is finished.
 import argparse
 import json
 import random
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -77,9 +78,7 @@ class Seen:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--runs", type=Path, nargs="+", required=True, help="whose buffers have the programs; one at least made with the recipe"
-    )
+    parser.add_argument("--runs", type=Path, nargs="+", required=True, help="whose buffers have the programs")
     parser.add_argument("--recipe", default="qwen2_5_coder_0_5b-1n0g-megatron")
     parser.add_argument("--seed", type=int, default=1, help="of the order of the pairs")
     parser.add_argument("--inputs", type=int, default=3, help="of each program at most")
@@ -164,7 +163,10 @@ def teach(config: RunConfig, lesson: str, pairs: list[Seen], longest: int, out: 
         part = min(1, (number + 1) / RISE) * max(0.1, 1 - number / len(batches))
         loss = engine.supervise(batch, config.optim.lr * part)["loss"]
         print(f"{lesson}: {number + 1}/{len(batches)} batches, loss {loss:.3f}", file=sys.stderr, flush=True)
-    engine.save(out)
+    unfinished = out.with_suffix(".part")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    engine.save(unfinished)
+    unfinished.rename(out)
     engine.close()
 
 
