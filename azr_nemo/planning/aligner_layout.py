@@ -41,6 +41,8 @@ def check_settings(config: RunConfig) -> None:
     if config.advantage.name != "trr_plus_plus":
         raise UserError(f"advantage.name={config.advantage.name}: engine=aligner has trr_plus_plus alone; use engine=megatron for others")
     only = {
+        "advantage.easy_success_weight": 1.0,
+        "advantage.failure_weight": 1.0,
         "optim.loss": "ppo",
         "optim.aggregation": "token_mean",
         "optim.mini_batches": 1,
@@ -48,7 +50,8 @@ def check_settings(config: RunConfig) -> None:
         "optim.lr_decay_steps": 0,
     }
     for key, value in only.items():
-        if (asked := getattr(config.optim, key.removeprefix("optim."))) != value:
+        group, name = key.split(".")
+        if (asked := getattr(getattr(config, group), name)) != value:
             raise UserError(f"{key}={asked}: engine=aligner has {value} alone; set it to that, or use engine=megatron")
     if config.selfplay.prompt_style == "code":
         raise UserError(

@@ -116,6 +116,8 @@ def test_pipeline_parallelism_must_divide_the_layers(trtllm):
         ("warmup.steps=3", "warmup.steps"),
         ("selfplay.reuse_estimates=true", "reuse_estimates"),
         ("selfplay.known_answers=true", "known_answers"),
+        ("advantage.easy_success_weight=0.3", "easy_success_weight=0.3"),
+        ("advantage.failure_weight=0", "failure_weight=0"),
         ("eval.stop_if_worse=0.1", "stop_if_worse"),
         ("aligner.checkpoint_format=pickle", "zarr, torch_dist"),
         ("aligner.micro_batch=0", "aligner.micro_batch"),
