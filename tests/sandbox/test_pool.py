@@ -161,6 +161,7 @@ def test_a_request_whose_workers_die_twice_is_unavailable_and_never_an_outcome(m
     assert [add(pool, x) for x in range(4)] == ["1", "2", "3", "4"]
 
 
+@pytest.mark.slow
 def test_a_stopped_worker_is_given_up_within_the_bound(make, monkeypatch):
     monkeypatch.setattr(process, "MARGIN_S", 0.5)
     pool = make()

@@ -229,6 +229,7 @@ def test_a_body_too_large_is_413_and_an_unknown_path_404(server):
     assert requests.get(server.url + "/v1/ping", timeout=10).json() == "pong"
 
 
+@pytest.mark.slow
 def test_more_than_it_takes_at_once_is_429_and_the_others_are_served(server):
     slow = {"code": "import time\ntime.sleep(1.5)\nprint(1)", "language": "python"}
     with ThreadPoolExecutor(24) as threads:

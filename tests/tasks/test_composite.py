@@ -236,6 +236,7 @@ def test_no_name_of_a_function_is_a_builtin():
     assert not {name for name in dir(builtins) if name.startswith("g_")}
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_real_programs_give_the_same_outputs_as_functions_in_the_jail():
     records = [record for record in read_jsonl(SEEDS) if len(record.inputs) > 1]

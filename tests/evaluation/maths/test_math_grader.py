@@ -120,6 +120,7 @@ def test_an_endless_comparison_ends_by_the_deadline_and_the_next_one_works(hurri
     assert hurried.pids() == [worker]  # only a fork was ended
 
 
+@pytest.mark.slow
 def test_a_tower_of_powers_is_a_timeout(grader):
     assert grader.submit("3", ENDLESS["a tower of powers"]).result() is Verdict.TIMEOUT
 

@@ -149,6 +149,7 @@ def test_a_grade_says_what_was_read_and_why_it_is_wrong(tools):
     assert (grade.right, grade.reason, grade.answer) == (True, "right", "0.5")
 
 
+@pytest.mark.slow
 def test_a_pathological_answer_is_a_grade_and_its_reason_is_the_timeout(tools):
     grade = SUITES["math500"].submit(item("3"), "</think> <answer>$9^{9^{9^{9}}}$</answer>", tools).result()
     assert (grade.right, grade.reason, grade.answer) == (False, "timeout", "9^{9^{9^{9}}}")

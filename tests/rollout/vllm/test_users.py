@@ -12,6 +12,7 @@ from azr_nemo.rollout.engine import SampleRequest
 from azr_nemo.settings.machine import RolloutConfig, VllmConfig
 
 
+@pytest.mark.slow
 def test_the_doctor_starts_a_server_and_draws_a_sample(environment):
     (found,) = rollouts(RolloutConfig(name="vllm", vllm=VllmConfig(python=str(environment("0.33.1")))))
     assert found.state == State.OK
