@@ -18,7 +18,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from traces import SUITE, Traced, asked
+from traces import SUITE, Traced, add_options, asked
 
 from azr_nemo.evaluation import results
 from azr_nemo.megatron.controller import build_engine
@@ -85,11 +85,7 @@ def main() -> None:
     parser.add_argument("--longest", type=int, default=170, help="tokens of a trace with its answer")
     parser.add_argument("--pairs", type=int, default=0, help="so many alone; 0: all")
     parser.add_argument("--lesson", choices=LESSONS, help="only teach this, and keep the model")
-    parser.add_argument("--data", type=Path, default=Path("data/eval"))
-    parser.add_argument("--skip", type=int, default=0)
-    parser.add_argument("--limit", type=int, default=0)
-    parser.add_argument("--max-tokens", type=int, default=200)
-    parser.add_argument("--out", type=Path, default=Path("evals/taught-traces"))
+    add_options(parser, Path("evals/taught-traces"))
     args, settings = parser.parse_known_args()
     words = [f"recipe={args.recipe}", f"run_dir={args.out / 'run'}", *settings]
     config = with_dtype(load_settings(words), None)

@@ -73,14 +73,19 @@ def asked(checkpoint: str, style: str, longest: int, args: argparse.Namespace, s
     return out
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--base", required=True, help="embedded:NAME, a directory or a run")
+def add_options(parser: argparse.ArgumentParser, out: Path) -> None:
+    """What is asked, and where it is kept."""
     parser.add_argument("--data", type=Path, default=Path("data/eval"))
     parser.add_argument("--skip", type=int, default=0)
     parser.add_argument("--limit", type=int, default=0)
     parser.add_argument("--max-tokens", type=int, default=200)
-    parser.add_argument("--out", type=Path, default=Path("evals/traces"))
+    parser.add_argument("--out", type=Path, default=out)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--base", required=True, help="embedded:NAME, a directory or a run")
+    add_options(parser, Path("evals/traces"))
     args = parser.parse_args()
     kinds = {kind: Traced(kind) for kind in HEADS}
     folders = {style: asked(args.base, style, args.max_tokens if style in HEADS else 64, args, kinds) for style in ("code", *HEADS)}
