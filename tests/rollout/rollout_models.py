@@ -38,7 +38,9 @@ CONFIGS: dict[str, PretrainedConfig] = {
     "llama-llama3_rope": LlamaConfig(**SIZES, tie_word_embeddings=False, rope_parameters=LLAMA3_ROPE),
     "qwen2-tied": Qwen2Config(**SIZES, tie_word_embeddings=True),
     # What every engine can decode: vLLM's attention on a CPU wants heads of 32 at least.
-    "protocol": Qwen2Config(**SIZES | {"num_attention_heads": 1, "num_key_value_heads": 1}, tie_word_embeddings=True),
+    "protocol": Qwen2Config(
+        **SIZES | {"num_attention_heads": 1, "num_key_value_heads": 1, "max_position_embeddings": 2048}, tie_word_embeddings=True
+    ),
     "qwen2": Qwen2Config(**SIZES, tie_word_embeddings=False),
     "qwen3": Qwen3Config(**SIZES, tie_word_embeddings=False, head_dim=16),
     "qwen3-tied": Qwen3Config(**SIZES, tie_word_embeddings=True, head_dim=8),
@@ -77,7 +79,7 @@ _servers: dict[str, Any] = {}
 
 def vllm_client(config: PretrainedConfig, eos: Sequence[int], decode: Callable[[Sequence[int]], str] | None, **own: Any) -> RolloutEngine:
     """An engine at the server of this shape of model, which is started by the first one and ends with the tests."""
-    sizes = {"max_prompt_tokens": 256, "max_propose_tokens": 128, "max_solve_tokens": 128, "max_batch_rows": 32}
+    sizes = {"max_prompt_tokens": 256, "max_propose_tokens": 128, "max_solve_tokens": 1280, "max_batch_rows": 32}
     settings = VllmConfig(cpu_cache_mb=128, start_s=900.0, patience_s=300.0)
     key = config.to_json_string()
     if key not in _servers:

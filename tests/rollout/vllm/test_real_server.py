@@ -2,12 +2,10 @@
 
 import os
 import threading
-import time
 
-import httpx
 import pytest
 import torch
-from rollout_models import CONFIGS, engine, prompt, random_model
+from rollout_models import CONFIGS, decode, engine, prompt, random_model
 
 from azr_nemo.rollout.engine import SampleRequest
 
@@ -15,6 +13,7 @@ pytestmark = [
     pytest.mark.skipif("AZR_VLLM_TESTS" not in os.environ, reason="a real vLLM server: `make test-vllm`"),
     pytest.mark.timeout(1500),
 ]
+LONG = 1000  # tokens: of a hundred, a fast server has drawn the last before new weights reach it
 
 
 def test_new_weights_of_a_tied_model_are_those_of_a_model_that_never_had_others():
@@ -40,27 +39,27 @@ def logprobs(model, request, sample):
 def test_weights_that_change_between_tokens_draw_those_that_follow_as_if_they_had_read_all_before():
     """`rollout.update_in_flight`: each token has the log-probability that the weights of its span give it after all tokens before."""
     first, second = (random_model(CONFIGS["protocol"], seed) for seed in (0, 1))
-    rollout = engine("vllm", first, eos=(), update_in_flight=True)
-    request, found = SampleRequest(prompt(140), 12, 116, 1.0, 3), []
-    thread = threading.Thread(target=lambda: found.extend(rollout.generate([request])[0]), daemon=True)
+    rollout, drawing = engine("vllm", first, eos=(), update_in_flight=True), threading.Event()
+    request, found = SampleRequest(prompt(140), 12, LONG, 1.0, 3), []
+    last = SampleRequest(prompt(9), 1, LONG, 1.0, 4, stop=("no such letters",))  # a stop has its tokens looked at as they come in
 
-    def generated():
-        lines = httpx.get(f"{rollout._client.url}/metrics", headers=rollout._client._headers, trust_env=False).text.splitlines()
-        return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith("vllm:generation_tokens_total"))
+    def seen(ids):
+        drawing.set()
+        return decode(ids)
 
-    before = generated()
+    rollout._text = seen
+    thread = threading.Thread(target=lambda: found.extend(rollout.generate([request, last])[0]), daemon=True)
     thread.start()
-    while generated() < before + 60:
-        time.sleep(0.01)
+    assert drawing.wait(120)
     rollout.refit(second.named_parameters(), 1)
-    thread.join(120)
+    thread.join(300)
     assert len(found) == 12
     switches = [first for sample in found for first, _ in sample.newer]
-    print(f"\nweights changed after {sorted(switches)} of 116 tokens")
+    print(f"\nweights changed after {sorted(switches)} of {LONG} tokens")
     assert len(switches) == 12, "all were under way"
     for sample in found:
         ((at, version),) = sample.newer
-        assert (sample.weight_version, version, len(sample.token_ids)) == (0, 1, 116)
+        assert (sample.weight_version, version, len(sample.token_ids)) == (0, 1, LONG)
         old, new = (logprobs(model, request, sample) for model in (first, second))
         own = torch.tensor(sample.logprobs)
         torch.testing.assert_close(own, torch.cat([old[:at], new[at:]]), atol=1e-4, rtol=0)
