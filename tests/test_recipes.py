@@ -64,6 +64,14 @@ def test_every_published_model_has_a_recipe_with_the_published_settings(model, e
     assert config.data.seed_factor == (1 if model == "llama3_1_8b" else 4)
 
 
+@pytest.mark.parametrize("name", ["qwen2_5_coder_0_5b-1n0g-megatron", "qwen2_5_coder_0_5b-1n1g-megatron"])
+def test_without_any_data_right_answers_alone_teach_and_one_that_repeats_the_output_does_not(name):
+    """What docs/learning.md measured: with wrong answers pushed down, the model comes to answer every abduction task with its output."""
+    config = loaded(name)
+    assert (config.warmup.steps, config.data.seed_files, config.reward.echo) == (0, [], "left_out")
+    assert (config.advantage.failure_weight, config.selfplay.known_answers, config.selfplay.refuse_ignored_input) == (0.0, True, True)
+
+
 @pytest.mark.parametrize("name", quick_part(name for name in GPU if not name.endswith("-aligner")))
 def test_a_recipe_for_gpus_runs_with_vllm_as_it_does_with_trtllm(name):
     both = [load_settings([f"recipe={name}", f"rollout={rollout}", "rollout.memory_fraction=0.3"]) for rollout in ("trtllm", "vllm")]
