@@ -178,6 +178,25 @@ def test_a_chat_answer_is_a_value_alone_or_the_last_result(thoughts, kind, value
     assert isinstance(KINDS[kind].parse_answer("It returns\n[1, 2]", options), Refusal)
 
 
+@pytest.mark.parametrize(
+    ("said", "answer"),
+    [
+        ("Therefore the output is `[]`, i.e. `RESULT: []`", "[]"),  # as Qwen2.5-Coder-0.5B says it in two answers of three
+        ("It is `RESULT: 'UppEr'`, i.e. `f('UppEr', 0) == 'UppEr'`", "'UppEr'"),
+        ("`RESULT: 'a`b'`.", "'a`b'"),
+        ("`RESULT: no literal` it is", "no literal"),
+        ("`RESULT: 7", "`7"),
+        ("**RESULT:** [1, 2]\n", "[1, 2]"),
+        ("**RESULT: `7`**\n\n", "7"),
+        ("**`RESULT: 7`**", "7"),
+        ("RESULT:\n7", "7"),
+        ("RESULT: `7` as before", "7"),
+    ],
+)
+def test_marks_around_a_result_are_no_part_of_it(said, answer):
+    assert KINDS[TaskType.DEDUCTION].parse_answer(said, PromptOptions(style="chat_thoughts")) == answer
+
+
 def test_a_block_around_a_chat_answer_is_no_part_of_it():
     assert KINDS[TaskType.DEDUCTION].parse_answer(fence("python", "[1]"), PromptOptions(style="chat")) == "[1]"
 

@@ -4,11 +4,13 @@ A program comes as one python block, a proposal's call as its last line; a value
 """
 
 import re
+from contextlib import suppress
 from typing import Any
 
 from azr_nemo.errors import UserError
 from azr_nemo.tasks.fences import fence, tagged
 from azr_nemo.tasks.marked import joined, template
+from azr_nemo.tasks.parsing import PARSE_ERRORS, parsed
 from azr_nemo.tasks.prompting import render
 from azr_nemo.tasks.styles.code import call_arguments, proposed
 from azr_nemo.tasks.task import PromptOptions, PromptText, Refusal
@@ -67,17 +69,17 @@ class Chat:
         return "".join(fence("input", call) for call in calls if call is not None)
 
     def _value(self, text: str) -> str | Refusal:
-        """The text after the last RESULT; without thoughts the only line that there is, in a block or between backticks or not."""
+        """The value after the last RESULT; without thoughts the only line that there is, in a block or not. Backticks around it are no part of it."""
         if self.thoughts:
-            _, found, said = text.rpartition(RESULT)
+            before, found, said = text.rpartition(RESULT)
             if not found:
                 return Refusal("format", f"there is no line {RESULT}")
-            text = said.strip().split("\n")[0]
+            line = said.strip("* \n").split("\n")[0].rstrip("* ")  # `RESULT:` may be emphasised, and stand in backticks with its value
+            text = f"`{line}" if before.endswith("`") else line
         lines = [line for line in text.strip().split("\n") if line.strip() and not re.fullmatch(r"\s*`{3,}\w*\s*", line)]
         if len(lines) != 1:
             return Refusal("format", f"the answer has {len(lines)} lines")
-        line = lines[0].strip()
-        return line[1:-1].strip() if len(line) > 1 and line[0] == line[-1] == "`" else line
+        return _bare(lines[0].strip())
 
     def write(self, name: str, body: str, options: PromptOptions) -> str:
         programs, inputs, outputs = (tagged(body, tag) for tag in ("python", "input", "output"))
@@ -94,3 +96,13 @@ class Chat:
             case _:
                 said = fence("python", "\n".join(f"f({text})" for text in inputs))
         return said.rstrip("\n")
+
+
+def _bare(line: str) -> str:
+    """What stands between the backticks that a line begins with and the next ones that leave an expression."""
+    ends = [found.start() for found in re.finditer("`", line) if found.start()] if line.startswith("`") else []
+    for end in ends:
+        with suppress(*PARSE_ERRORS):
+            parsed(line[1:end].strip(), "eval")
+            return line[1:end].strip()
+    return line[1 : ends[-1]].strip() if ends else line
