@@ -73,6 +73,8 @@ def table(names: list[str], found: Tensor, numbers: int) -> str:
     for i, name in enumerate(names):
         rms, stored = (float(norms[k]) / numbers**0.5 for k in (i, n + i))
         lines.append(f"| {name} | {rms:.2e} | {stored:.2e} | {cosines[i, n + i]:.2f} |")
+    if n == 1:
+        return "\n".join(lines)
     lines += ["", "| cosine, float32 | " + " | ".join(names[1:]) + " |", "|---" * n + "|"]
     for i, name in enumerate(names[:-1]):
         lines.append(f"| {name} | " + " | ".join(f"{cosines[i, j]:.2f}" if j > i else "" for j in range(1, n)) + " |")

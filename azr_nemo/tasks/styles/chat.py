@@ -75,7 +75,7 @@ class Chat:
             if not found:
                 return Refusal("format", f"there is no line {RESULT}")
             line = said.strip("* \n").split("\n")[0].rstrip("* ")  # `RESULT:` may be emphasised, and stand in backticks with its value
-            text = f"`{line}" if before.endswith("`") else line
+            text = f"`{line}" if before.endswith("`") and "`" in line else line
         lines = [line for line in text.strip().split("\n") if line.strip() and not re.fullmatch(r"\s*`{3,}\w*\s*", line)]
         if len(lines) != 1:
             return Refusal("format", f"the answer has {len(lines)} lines")
