@@ -124,14 +124,22 @@ def test_a_sampler_rank_may_ask_a_server_that_is_not_the_runs_own_and_samples_be
 
 
 def test_weights_reach_a_sampler_between_tokens_while_it_draws_a_later_step(tmp_path):
-    # A sampler that has many long answers to draw, one at a time, so that the update ends after it has begun and before it has ended. Which steps'
-    # answers it reaches is the machine's affair all the same; that none is older than the bound is not.
-    words = [*SETTINGS, *VLLM, "placement=split", "cluster.sampler_ranks=1", "selfplay.staleness=1", "selfplay.steps=5"]
-    words += ["selfplay.batch_size=4", "optim.mini_batches=4", "rollout.update_in_flight=true"]
-    words += ["rollout.max_batch_rows=1", "rollout.max_propose_tokens=112", "rollout.max_solve_tokens=64"]
+    # Long answers, one at a time, so that the update ends before they do; between_tokens_job.py sees to it that they have begun.
+    words = [
+        *SETTINGS,
+        *VLLM,
+        "placement=split",
+        "cluster.sampler_ranks=1",
+        "selfplay.staleness=1",
+        "selfplay.steps=4",
+        "selfplay.batch_size=4",
+    ]
+    words += ["rollout.update_in_flight=true", "rollout.max_batch_rows=1", "rollout.max_propose_tokens=112", "rollout.max_solve_tokens=64"]
     others = serving()
-    for ended in ranks(None, 2, "train", *words, f"run_dir={tmp_path}", timeout=1200):
+    job, met = Path(__file__).with_name("between_tokens_job.py"), tmp_path / "met"
+    for ended in ranks(job, 2, met, "train", *words, f"run_dir={tmp_path}", timeout=1200):
         assert ended.code == 0, ended.output
+    assert "met" in met.read_text(), "some update ended while a batch was being drawn"
     steps = [line for line in metrics(tmp_path) if line["step"]]
     print("\nshare of answers with tokens of two versions, by step:", [line.get("staleness/mixed", 0) for line in steps])
     assert steps[0]["staleness/max"] == 0
