@@ -25,7 +25,7 @@ from azr_nemo.megatron.core_versions import require_known
 from azr_nemo.megatron.finite_weights import LARGEST_GROWTH, require_growth
 from azr_nemo.megatron.generation import ExpectedLengths, deal, decode_requests, encode_requests, request_seed, sample_everywhere
 from azr_nemo.megatron.huggingface import read_config
-from azr_nemo.megatron.platform import choose_platform, keep_freed_memory, return_freed_memory, set_threads
+from azr_nemo.megatron.platform import bound_kernel_caches, choose_platform, keep_freed_memory, return_freed_memory, set_threads
 from azr_nemo.megatron.sampling_ranks import NoRollout, RemoteSamplers
 from azr_nemo.megatron.saving import Saving, Writer
 from azr_nemo.megatron.weight_stream import export_weights
@@ -67,6 +67,7 @@ class Worker:
         set_threads(engine.threads)
         if platform.device.type == "cpu":
             keep_freed_memory()
+            bound_kernel_caches()
         self.text = Text(model_dir, self.hf_config)
         distributed.start(platform, engine.tensor_parallel, engine.pipeline_parallel, config.runtime.watchdog_s, config.sampler_ranks)
         self.actor = Actor(config, self.hf_config, platform, model_dir)

@@ -15,7 +15,7 @@ from azr_nemo.megatron.commands import Command, announce, receive
 from azr_nemo.megatron.generation import OnSample, deal, decode_requests, encode_requests, sample_everywhere
 from azr_nemo.megatron.huggingface import read_config
 from azr_nemo.megatron.link import Link
-from azr_nemo.megatron.platform import choose_dtype, choose_platform, keep_freed_memory, set_threads
+from azr_nemo.megatron.platform import bound_kernel_caches, choose_dtype, choose_platform, keep_freed_memory, set_threads
 from azr_nemo.rollout.engine import RolloutEngine, Sample, SampleRequest
 from azr_nemo.rollout.tokenizer import Text
 from azr_nemo.settings.schema import RunConfig
@@ -77,6 +77,7 @@ def serve_samples(config: RunConfig, model_dir: Path, met: Callable[[], None] = 
     set_threads(config.engine.threads)
     if platform.device.type == "cpu":
         keep_freed_memory()
+        bound_kernel_caches()
     text = Text(model_dir, hf_config)
     distributed.start(platform, 1, 1, config.runtime.watchdog_s, config.sampler_ranks)
     met()

@@ -1,8 +1,12 @@
+import ctypes
+import os
 import platform as python_platform
 import resource
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import process_trees
 import pytest
 import torch
 
@@ -104,6 +108,52 @@ def test_large_tensors_do_not_make_the_heap_grow() -> None:
     for mebibytes in range(1024, 4096, 512):  # more than the heap has room for, and none fits the place of the one before
         torch.empty(mebibytes * 2**18)  # nothing is written, so nothing becomes resident
     assert heap() == before
+
+
+LENGTHS = """
+import ctypes, sys, torch
+from azr_nemo.megatron import platform
+
+class Allocated(ctypes.Structure):
+    _fields_ = [(name, ctypes.c_size_t) for name in "arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks fordblks keepcost".split()]
+
+def allocated():
+    libc = ctypes.CDLL("libc.so.6")
+    libc.mallinfo2.restype = Allocated
+    found = libc.mallinfo2()
+    return found.uordblks + found.hblkhd
+
+if sys.argv[1] == "bounded":
+    platform.bound_kernel_caches()
+torch.set_num_threads(1)
+weight = torch.randn(256, 256, dtype=torch.bfloat16, requires_grad=True)
+for length in range(100, 300):
+    if length == 150:
+        before = allocated()
+    rows = torch.randn(length, 256, dtype=torch.bfloat16, requires_grad=True)
+    (rows @ weight.t()).sum().backward()
+    weight.grad = None
+print(allocated() - before)
+"""
+
+
+def new_lengths(words: str, **environment: str) -> int:
+    """Bytes that a process has allocated for 150 lengths of rows that it had not met before."""
+    kept = {name: value for name, value in os.environ.items() if name not in platform.KERNEL_CACHES}
+    done = process_trees.run([sys.executable, "-c", LENGTHS, words], timeout=240, env=kept | environment, check=True)
+    return int(done.stdout)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    platform_name() != "glibc" or not hasattr(ctypes.CDLL("libc.so.6"), "mallinfo2"), reason="glibc before 2.33, or another C library"
+)
+@pytest.mark.skipif(not platform.multiplies_bfloat16(choose_platform("cpu")), reason="a CPU without instructions for bfloat16")
+def test_rows_of_ever_new_lengths_do_not_make_a_run_grow() -> None:
+    bounded = new_lengths("bounded")
+    assert bounded < 4e6
+    assert new_lengths("torch") > 4 * max(bounded, 1e6), "what torch does by itself"
+    assert new_lengths("bounded", **dict.fromkeys(platform.KERNEL_CACHES, "1024")) > 4 * max(bounded, 1e6), "a variable that is set stays"
 
 
 def heap() -> int:
