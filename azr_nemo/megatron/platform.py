@@ -120,7 +120,7 @@ def keep_freed_memory() -> None:
     _libc("mallopt", M_TRIM_THRESHOLD, -1)
 
 
-KERNELS_KEPT = "128"  # of each cache; a row's layers share some 30
+KERNELS_KEPT = "128"  # of each cache: those of several batches of rows, whose layers share theirs
 KERNEL_CACHES = ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY")  # of oneDNN, and of ideep, through which torch calls it
 
 
