@@ -137,10 +137,10 @@ print(allocated() - before)
 """
 
 
-def new_lengths(words: str, **environment: str) -> int:
+def new_lengths(which: str, **environment: str) -> int:
     """Bytes that a process has allocated for 150 lengths of rows that it had not met before."""
     kept = {name: value for name, value in os.environ.items() if name not in platform.KERNEL_CACHES}
-    done = process_trees.run([sys.executable, "-c", LENGTHS, words], timeout=240, env=kept | environment, check=True)
+    done = process_trees.run([sys.executable, "-c", LENGTHS, which], timeout=240, env=kept | environment, check=True)
     return int(done.stdout)
 
 
