@@ -64,10 +64,14 @@ def check_settings(config: RunConfig) -> None:
         )
     if config.warmup.steps:
         raise UserError("warmup.steps: engine=aligner has no warm start; set warmup.steps=0")
-    for name in ("reuse_estimates", "known_answers"):
+    for name, value, off in (
+        ("reuse_estimates", "true", "false"),
+        ("known_answers", "true", "false"),
+        ("replay", str(config.selfplay.replay), "0"),
+    ):
         if getattr(config.selfplay, name):
             raise UserError(
-                f"selfplay.{name}=true: engine=aligner trains on equally many rows every step; set it to false, or use engine=megatron"
+                f"selfplay.{name}={value}: engine=aligner trains on equally many rows every step; set it to {off}, or use engine=megatron"
             )
     if config.eval.stop_if_worse:
         raise UserError("eval.stop_if_worse: engine=aligner does not stop by itself; set it to 0")

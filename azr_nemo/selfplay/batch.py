@@ -1,13 +1,30 @@
 """From the step's attempts to the training batch: rewards become advantages, rows that teach nothing may be left out."""
 
+from dataclasses import dataclass
+
 import torch
 
 from azr_nemo.algorithms.estimators import ESTIMATORS, Rewarded
 from azr_nemo.algorithms.raft import lighter_failures
 from azr_nemo.algorithms.w_reinforce import lighter_successes
-from azr_nemo.selfplay.exchange import Attempt, TrainingBatch, groups
+from azr_nemo.selfplay.exchange import Attempt, Completion, TrainingBatch, groups
 from azr_nemo.settings.schema import RunConfig
 from azr_nemo.tasks.task import Role
+
+
+@dataclass(frozen=True)
+class Row:
+    """What an update takes of an attempt. group: an index into groups(). advantage: of each token of the response."""
+
+    group: int
+    completion: Completion
+    reward: float
+    advantage: float
+
+    @classmethod
+    def of(cls, attempt: Attempt) -> "Row":
+        """The row of an attempt that has its advantage."""
+        return cls(_group(attempt), attempt.completion, attempt.reward, attempt.advantage or 0.0)
 
 
 def in_group_order(attempts: list[Attempt]) -> list[Attempt]:
@@ -22,7 +39,7 @@ def give_advantages(rows: list[Attempt], config: RunConfig, baselines: dict[int,
     rewards = torch.tensor([row.reward for row in rows])
     groups = torch.tensor([_group(row) for row in rows])
     proposers = torch.tensor([row.prompt.role is Role.PROPOSE for row in rows])
-    rewarded = Rewarded(rewards, _mask(rows), groups, _prompts(rows), proposers)
+    rewarded = Rewarded(rewards, _mask([row.completion for row in rows]), groups, _prompts(rows), proposers)
     by_token, baselines = ESTIMATORS[settings.name].compare(rewarded, settings.weighting, settings.decay, baselines)
     advantages = lighter_successes(by_token[:, 0], rewarded.prompts, proposers, settings.easy_success_weight)
     advantages = lighter_failures(advantages, proposers, settings.failure_weight)
@@ -32,30 +49,31 @@ def give_advantages(rows: list[Attempt], config: RunConfig, baselines: dict[int,
     return baselines
 
 
-def training_batch(rows: list[Attempt], config: RunConfig) -> TrainingBatch:
+def training_batch(rows: list[Row], config: RunConfig) -> TrainingBatch:
     """The rows of one update, as they come. With `advantage.filter_zero_variance` rows without an advantage are left out, unless that
     would be all of them."""
     if config.advantage.filter_zero_variance:
         rows = [row for row in rows if row.advantage] or rows
-    mask = _mask(rows)
+    completions = [row.completion for row in rows]
+    mask = _mask(completions)
     logprobs = torch.zeros_like(mask)
-    for i, row in enumerate(rows):
-        logprobs[i, : len(row.completion.logprobs)] = torch.tensor(row.completion.logprobs)
+    for i, completion in enumerate(completions):
+        logprobs[i, : len(completion.logprobs)] = torch.tensor(completion.logprobs)
     return TrainingBatch(
-        prompt_ids=[row.completion.prompt_ids for row in rows],
-        response_ids=[row.completion.response_ids for row in rows],
+        prompt_ids=[completion.prompt_ids for completion in completions],
+        response_ids=[completion.response_ids for completion in completions],
         rollout_logprobs=logprobs,
         mask=mask,
         advantages=torch.tensor([row.advantage for row in rows])[:, None] * mask,
         rewards=torch.tensor([row.reward for row in rows]),
-        groups=torch.tensor([_group(row) for row in rows]),
-        versions=torch.tensor([row.completion.weight_version for row in rows]),
+        groups=torch.tensor([row.group for row in rows]),
+        versions=torch.tensor([completion.weight_version for completion in completions]),
     )
 
 
-def _mask(rows: list[Attempt]) -> torch.Tensor:
-    """1 on the tokens of each row's response, [rows, longest]."""
-    lengths = torch.tensor([len(row.completion.response_ids) for row in rows])
+def _mask(completions: list[Completion]) -> torch.Tensor:
+    """1 on the tokens of each response, [rows, longest]."""
+    lengths = torch.tensor([len(completion.response_ids) for completion in completions])
     return (torch.arange(int(lengths.max()))[None] < lengths[:, None]).float()
 
 

@@ -13,7 +13,7 @@ def merged(play: SelfPlay, number: int) -> Phase[StepResult]:
     rng = play.rng(number)
     proposals, solved = yield from together(play.propose(number, rng), play.solve(number, rng))
     estimated = yield from play.estimate(number, proposals)
-    return play.learn(proposals, estimated, solved)
+    return play.learn(number, proposals, estimated, solved)
 
 
 def pipelined(play: SelfPlay, number: int) -> Phase[StepResult]:
@@ -28,7 +28,7 @@ def pipelined(play: SelfPlay, number: int) -> Phase[StepResult]:
         play.propose(number + 1, play.rng(number + 1, "propose")),
     )
     play.ahead.put(number + 1, ahead)
-    return play.learn(proposals, estimated, solved)
+    return play.learn(number, proposals, estimated, solved)
 
 
 SCHEDULES: dict[str, Callable[[SelfPlay, int], Phase[StepResult]]] = {

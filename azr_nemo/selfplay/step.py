@@ -8,12 +8,13 @@ import random
 from collections.abc import Callable, Generator
 from typing import TypeAlias, TypeVar
 
-from azr_nemo.selfplay.batch import give_advantages, in_group_order, training_batch
+from azr_nemo.selfplay.batch import Row, give_advantages, in_group_order, training_batch
 from azr_nemo.selfplay.buffer import StoredTask
 from azr_nemo.selfplay.exchange import Attempt, Completions, PromptBatch, SampleGroup, StepResult, ask
 from azr_nemo.selfplay.in_flight import Ahead
 from azr_nemo.selfplay.measure import measure
 from azr_nemo.selfplay.proposer import Proposed, Proposer
+from azr_nemo.selfplay.replay import Replay
 from azr_nemo.selfplay.solver import Solved, Solver
 
 T = TypeVar("T")
@@ -28,6 +29,7 @@ class SelfPlay:
     def __init__(self, proposer: Proposer, solver: Solver, schedule: "Callable[[SelfPlay, int], Phase[StepResult]] | None" = None):
         self.proposer, self.solver, self.schedule = proposer, solver, schedule or sequential
         self.buffer, self.config, self.ahead = proposer.buffer, proposer.config, Ahead(proposer)
+        self.replay = Replay(self.buffer, self.config.selfplay.replay)
 
     def step(self, number: int) -> Phase[StepResult]:
         """Step `number` (from 1). What it draws depends on the run's seed, the number and the buffer alone, so a resumed run repeats it."""
@@ -67,7 +69,7 @@ class SelfPlay:
         self.solver.record(solved)
         return solved
 
-    def learn(self, proposals: list[Proposed], estimated: Estimated, solved: Solved) -> StepResult:
+    def learn(self, number: int, proposals: list[Proposed], estimated: Estimated, solved: Solved) -> StepResult:
         """LEARN: verified rewards -> advantages, by default with one baseline per (role, task type) -> one update of the one model."""
         settings, (proposed_rows, estimated_rows) = self.config.selfplay, estimated
         solved_rows = [attempt for row, stored in solved for attempt in self.solver.attempts(row, stored.task, stored.id)]
@@ -84,8 +86,12 @@ class SelfPlay:
         after = give_advantages(trained, self.config, before)
         if after != before:
             self.buffer.write_note(BASELINES, {str(group): value for group, value in after.items()})
-        batch = training_batch(trained, self.config)
+        rows, again = [*map(Row.of, trained)], self.replay.rows(number)
+        self.replay.keep(number, rows)
+        batch = training_batch(sorted([*rows, *again], key=lambda row: row.group), self.config)
         metrics["train/rows"] = len(batch.prompt_ids)
+        if self.replay.steps:
+            metrics["train/replayed"] = len(again)
         return StepResult(batch, trained, metrics, [*proposed_rows, *estimated_rows, *solved_rows])
 
 
@@ -95,4 +101,4 @@ def sequential(play: SelfPlay, number: int) -> Phase[StepResult]:
     proposals = yield from play.propose(number, rng)
     estimated = yield from play.estimate(number, proposals)
     solved = yield from play.solve(number, rng)
-    return play.learn(proposals, estimated, solved)
+    return play.learn(number, proposals, estimated, solved)

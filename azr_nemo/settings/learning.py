@@ -179,6 +179,9 @@ class SelfPlayConfig:
     solve_window: int = setting(2, "of solve_from=recent: how many steps, this one included", least=1)
     reuse_estimates: bool = setting(False, "train on the estimates too")
     known_answers: bool = setting(False, "where no answer to a task was right, train on the known one beside them (docs/algorithm.md)")
+    replay: int = setting(
+        0, "further steps that learn from a right answer again, as it was drawn; 0: none (docs/algorithm.md)", least=0, most=64
+    )
     train_propose: bool = setting(True, "train the proposer too")
     proposer_weight: float = setting(1.0, "scales the proposer's advantages", least=0, most=FAR)
     buffer_capacity: int = setting(16384, "tasks per type", least=1)

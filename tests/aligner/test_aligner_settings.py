@@ -116,6 +116,7 @@ def test_pipeline_parallelism_must_divide_the_layers(trtllm):
         ("warmup.steps=3", "warmup.steps"),
         ("selfplay.reuse_estimates=true", "reuse_estimates"),
         ("selfplay.known_answers=true", "known_answers"),
+        ("selfplay.replay=2", "selfplay.replay=2: engine=aligner trains on equally many rows every step; set it to 0"),
         ("advantage.easy_success_weight=0.3", "easy_success_weight=0.3"),
         ("advantage.failure_weight=0", "failure_weight=0"),
         ("eval.stop_if_worse=0.1", "stop_if_worse"),

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 from azr_nemo.aligner.selfplay import SelfPlayRun
 from azr_nemo.observe.metrics import MetricsLog, read_metrics
 from azr_nemo.observe.rollout_log import RolloutLog, read_rollouts
-from azr_nemo.selfplay.batch import give_advantages, training_batch
+from azr_nemo.selfplay.batch import Row, give_advantages, training_batch
 from azr_nemo.selfplay.exchange import Attempt, Completion, Prompt, StepResult
 from azr_nemo.settings.schema import RunConfig
 from azr_nemo.tasks.task import PromptText, Role, TaskType
@@ -23,7 +23,7 @@ def test_rows_without_variance_are_left_out_of_the_update_but_not_of_the_rollout
     different = [attempt(TaskType.DEDUCTION, reward, 4) for reward in (1.0, -0.5)]
     rows = [*different, *alike]
     give_advantages(rows, config, {})
-    batch = training_batch(rows, config)
+    batch = training_batch([*map(Row.of, rows)], config)
     assert len(batch.prompt_ids) == 2
     result = StepResult(batch, rows, {}, rows)
     console = SimpleNamespace(step_line=lambda *line: None, sample=lambda *sample: None)
