@@ -57,6 +57,7 @@ IDEAS: dict[str, list[str]] = {
     "failures_too": ["advantage.failure_weight=1", "selfplay.known_answers=false"],
     "right_alone": ["advantage.failure_weight=0", "selfplay.known_answers=false"],
     "known_answers": ["advantage.failure_weight=1", "selfplay.known_answers=true"],
+    "wordings": ["selfplay.wordings=4"],
     "replay": ["selfplay.replay=1"],
     "right_and_known": ["advantage.failure_weight=0", "selfplay.known_answers=true"],
 }  # fmt: skip

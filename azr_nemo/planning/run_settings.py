@@ -38,6 +38,7 @@ def load_settings(overrides: list[str], default_recipe: bool = True) -> RunConfi
     components(config.reward)
     _check_samples(config)
     _check_schedule(config)
+    _check_wordings(config)
     if config.engine.name == "aligner":
         check_aligner(config)
     return config
@@ -72,6 +73,16 @@ def _check_schedule(config: RunConfig) -> None:
         raise UserError(
             "selfplay.schedule=pipelined learns from rows of older weights by their sampler's log-probabilities, which engine=aligner does not know: "
             "choose merged or sequential"
+        )
+
+
+def _check_wordings(config: RunConfig) -> None:
+    """A prompt style has so many wordings; 1 where it does not say how many."""
+    selfplay = config.selfplay
+    if selfplay.wordings > (most := getattr(STYLES[selfplay.prompt_style], "wordings", 1)):
+        raise UserError(
+            f"selfplay.wordings={selfplay.wordings}: selfplay.prompt_style={selfplay.prompt_style} words a solver's prompt in {most} way"
+            f"{'s' * (most > 1)}: set selfplay.wordings={most}{' or less' * (most > 1)}"
         )
 
 

@@ -4,6 +4,7 @@ import math
 import random
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from dataclasses import replace
 from typing import TypeAlias
 
 from azr_nemo.rewards.answer import solver_reward
@@ -36,9 +37,10 @@ class Solver:
         self.buffer, self.verifier, self.options, self.config = buffer, verifier, options, config
         self.fits, self.encode_response = fits, encode_response
 
-    def row(self, task: Task, samples: int = 1, temperature: float | None = None, echo: str | None = None) -> SampleGroup:
-        """The row that has the model solve `task`, `samples` times; its outcomes are verdicts. echo: in the place of `reward.echo`."""
-        text = KINDS[task.type].solve_prompt(task, self.options)
+    def row(self, task: Task, samples: int = 1, temperature: float | None = None, echo: str | None = None, wording: int = 0) -> SampleGroup:
+        """The row that has the model solve `task`, `samples` times; its outcomes are verdicts. echo: in the place of `reward.echo`. wording: of the
+        prompt style's, which one."""
+        text = KINDS[task.type].solve_prompt(task, replace(self.options, wording=wording))
         rollout = self.config.rollout
         temperature = rollout.temperature if temperature is None else temperature
         echo = echo or self.config.reward.echo
@@ -99,8 +101,14 @@ class Solver:
         settings = self.config.selfplay
         return not retired(task, settings.retire_easy, settings.retire_hard, settings.retire_after)
 
+    def wording(self, rng: random.Random) -> int:
+        """One of `selfplay.wordings`, drawn evenly."""
+        count = self.config.selfplay.wordings
+        return rng.randrange(count) if count > 1 else 0
+
     def _fits(self, task: Task) -> bool:
-        return self.fits(KINDS[task.type].solve_prompt(task, self.options).full)
+        wordings = (replace(self.options, wording=wording) for wording in range(self.config.selfplay.wordings))
+        return all(self.fits(KINDS[task.type].solve_prompt(task, options).full) for options in wordings)
 
     def attempts(self, row: SampleGroup, task: Task, task_id: int | None = None, phase: str = "solve") -> list[Attempt]:
         """One attempt per sample of the row, with its reward."""

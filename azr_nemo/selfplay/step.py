@@ -63,7 +63,7 @@ class SelfPlay:
         solved: list[tuple[SampleGroup, StoredTask]] = []
         for _ in range(1 + self.config.selfplay.dynamic_sampling):
             tasks = self.solver.draw(number, rng, solved)
-            rows = [self.solver.row(stored.task, self.config.selfplay.solve_samples) for stored in tasks]
+            rows = [self.solver.row(s.task, self.config.selfplay.solve_samples, wording=self.solver.wording(rng)) for s in tasks]
             yield from ask(rows, "solve")
             solved += zip(rows, tasks, strict=True)
         self.solver.record(solved)

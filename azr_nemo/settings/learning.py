@@ -137,6 +137,11 @@ class SelfPlayConfig:
         "chat_thoughts: the tokenizer's chat template, with short answers or with thoughts (docs/algorithm.md)",
         registered="prompt styles",
     )
+    wordings: int = setting(
+        1,
+        "of a solver's prompt, of which each task that is solved gets one, drawn evenly; 1: always the first (docs/algorithm.md)",
+        least=1,
+    )
     references: int = setting(6, "tasks of the buffer that a proposal's prompt shows", least=0)
     reference_sampling: str = setting(
         "uniform",

@@ -160,6 +160,7 @@ class PromptOptions:
         "",
         "",
     )  # of a chat template (styles/chat.py): what stands before, between and after the two messages
+    wording: int = 0  # which of its style's wordings a solver's prompt has
     rename_entry: bool = False  # a proposed program without a function f: its last top-level one is renamed
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from azr_nemo.tasks import KINDS
+from azr_nemo.tasks.styles import STYLES as registered
 from azr_nemo.tasks.task import PromptOptions, PromptText, Task, TaskType
 
 STYLES = ["r1", "completion", "code", "chat", "chat_thoughts"]
@@ -40,14 +41,16 @@ def prompts(style: str) -> dict[str, PromptText]:
         made[f"propose_deduction_given_{name}"] = KINDS[TaskType.DEDUCTION].propose_prompt(
             references(TaskType.DEDUCTION), replace(options, functions=given)
         )
+    for wording in range(1, getattr(registered[style], "wordings", 1)):
+        for kind in TaskType:
+            made[f"solve_{kind}_wording_{wording}"] = KINDS[kind].solve_prompt(references(kind)[0], replace(options, wording=wording))
     wordless = replace(references(TaskType.INDUCTION)[0], message="")
     made["solve_induction_wordless"] = KINDS[TaskType.INDUCTION].solve_prompt(wordless, options)
     return made
 
 
-@pytest.mark.parametrize("style", STYLES)
-@pytest.mark.parametrize("name", list(prompts("r1")))
-def test_the_prompt_is_as_in_its_snapshot(name, style):
+@pytest.mark.parametrize(("style", "name"), [(style, name) for style in STYLES for name in prompts(style)])
+def test_the_prompt_is_as_in_its_snapshot(style, name):
     prompt = prompts(style)[name]
     shown = f"{prompt.text}[prefill]{prompt.prefill}"
     path = SNAPSHOTS / f"{name}.{style}.txt"

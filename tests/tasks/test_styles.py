@@ -1,5 +1,7 @@
 """The styles that models know: where their prompts end, where their answers stop, and what is read of an answer."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -17,6 +19,7 @@ CODE = PromptOptions(style="code", pairs=4)
 PROGRAM = "def f(x, y=2):\n    if x:\n        return [x]\n\n    return {'a': (y,)}"
 # Answers that begin in as many ways as there are kinds of values.
 VALUES = ["'abc'", "-1", "12", "(1, 2)", "[[1], {}]", "{'a': None}", "True", "''", '"it\'s"', "b'x'", "1.5e-07"]
+WORDED = [replace(CODE, wording=wording) for wording in range(STYLES["code"].wordings)]
 QWEN = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 
 
@@ -33,6 +36,11 @@ def said(task: Task, options: PromptOptions) -> list[tuple[PromptText, str]]:
         (kind.solve_prompt(task, options), kind.answer_text(kind.known_answer(task), options)),
         (kind.propose_prompt([task], options), kind.proposal_text(proposal, options)),
     ]
+
+
+def in_all_wordings(task: Task) -> list[tuple[PromptText, str]]:
+    """Both roles' prompts in the code style, the solver's in each of its wordings."""
+    return [pair for options in WORDED for pair in said(task, options)]
 
 
 def split(*parts) -> pre_tokenizers.PreTokenizer:
@@ -57,7 +65,7 @@ def tokenizer(request) -> Tokenizer:
     if request.param != "sentencepiece":
         made.decoder = decoders.ByteLevel()
     made.normalizer = normalizers.NFC()
-    texts = [prompt.full + answer for task in tasks() for prompt, answer in said(task, CODE)]
+    texts = [prompt.full + answer for task in tasks() for prompt, answer in in_all_wordings(task)]
     trainer = trainers.BpeTrainer(vocab_size=20_000, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False)
     made.train_from_iterator(texts * 3, trainer)
     return made
@@ -65,9 +73,18 @@ def tokenizer(request) -> Tokenizer:
 
 def test_a_prompt_ends_where_a_token_does_whatever_the_tokenizer(tokenizer):
     for task in tasks():
-        for prompt, answer in said(task, CODE):
+        for prompt, answer in in_all_wordings(task):
             before, whole = tokenizer.encode(prompt.full).ids, tokenizer.encode(prompt.full + answer).ids
             assert whole == before + tokenizer.encode(answer).ids, (prompt.full[-20:], answer[:20])
+
+
+@pytest.mark.parametrize("task", tasks()[::6], ids=str)
+def test_wordings_differ_say_the_same_and_end_alike(task):
+    prompts = [KINDS[task.type].solve_prompt(task, options) for options in WORDED]
+    assert len({prompt.full for prompt in prompts}) == len(WORDED)
+    assert len({(prompt.full[-12:], prompt.stop) for prompt in prompts if task.type is not TaskType.INDUCTION}) <= 1
+    shown = task.outputs if task.type is TaskType.ABDUCTION else task.inputs
+    assert all(text in prompt.full for prompt in prompts for text in shown)
 
 
 def test_a_prompt_that_ends_inside_a_token_would_be_seen(tokenizer):
@@ -78,7 +95,7 @@ def test_a_prompt_that_ends_inside_a_token_would_be_seen(tokenizer):
 
 @pytest.mark.parametrize("task", tasks(), ids=str)
 def test_an_ideal_answer_ends_with_its_first_stop(task):
-    for prompt, answer in said(task, CODE):
+    for prompt, answer in in_all_wordings(task):
         ends = [answer.find(stop) + len(stop) for stop in prompt.stop if stop in answer]
         assert min(ends) == len(answer)
         assert answer.startswith(" ")

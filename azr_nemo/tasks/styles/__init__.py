@@ -14,7 +14,8 @@ from azr_nemo.tasks.task import PromptOptions, PromptText, Refusal
 
 
 class Style(Protocol):
-    """A way to ask. name: of the prompt: propose_triplet, propose_induction, solve_deduction, solve_abduction, solve_induction."""
+    """A way to ask. name: of the prompt: propose_triplet, propose_induction, solve_deduction, solve_abduction, solve_induction. With an attribute
+    `wordings` it has so many wordings of each solver's prompt, which `options.wording` tells apart, and reads the answers to all of them alike."""
 
     def prompt(self, name: str, options: PromptOptions, **values: object) -> PromptText:
         """The prompt, with its prefill and what ends its answers."""

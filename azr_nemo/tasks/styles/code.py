@@ -20,13 +20,33 @@ from azr_nemo.tasks.task import PromptOptions, PromptText, Refusal
 UNINDENTED = tuple(f"\n{sign}" for sign in sorted(set(string.printable) - set(string.whitespace) - set(")]}")))
 NEXT = "\n\n#"  # what follows a whole function or call in such a file: the comment above the next
 CASE = "y"  # proposed inputs are the calls of y1 = f(...), y2 = f(...)
+# Lines above what a solver goes on with, of which `PromptOptions.wording` says one: the first, unless `selfplay.wordings` asks for more.
+WORDINGS = {
+    "solve_deduction": ("", "# what f returns here\n", "# a test of f\n", "# the result of this call\n"),
+    "solve_abduction": (
+        "# an input that gives this output\n",
+        "# a call of f that returns this\n",
+        "# a test of f\n",
+        "# which call of f has this result\n",
+    ),
+    "solve_induction": (
+        "# A short function that gives these outputs:\n",
+        "# A short function of which the lines above are true:\n",
+        "# The function f, so that all of these checks pass:\n",
+        "# What computes these outputs, in a few lines:\n",
+    ),
+}
 PREFILL = {"propose_triplet": "def", "solve_induction": "def", "propose_induction": f"{CASE}1 ="}
 
 
 class Code:
     """Helpers and imports before `f` cannot be said: the prompt has begun the function."""
 
+    wordings = 4
+
     def prompt(self, name: str, options: PromptOptions, **values: object) -> PromptText:
+        if name in WORDINGS:
+            values["above"] = template(WORDINGS[name][options.wording])
         text = render(f"{name}.code.j2", options=options, **values)
         return PromptText(text, template(PREFILL.get(name, "")), _stop(name, options.pairs))
 
