@@ -112,7 +112,7 @@ def describe(config: RunConfig) -> list[str]:
     present = ":" in config.model.path or (path.exists() if engine.name == "aligner" else not missing_parts(path))
     types = len(selfplay.task_types)
     estimates = selfplay.proposed * types * rollout.estimate_samples
-    rows = selfplay.rows + (estimates if selfplay.reuse_estimates else 0)
+    rows = selfplay.trained_proposals + selfplay.learnt_answers(rollout.estimate_samples)
     share, longest = -(-rows // data), longest_row(config)
     if engine.name == "aligner":
         full, micro = -(-share // config.aligner.micro_batch), f"{_count(config.aligner.micro_batch, 'row')}, padded"

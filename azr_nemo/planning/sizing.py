@@ -255,15 +255,15 @@ def _work(config: RunConfig, mean_prompt: int, mean_response: int) -> Work:
     def mean(longest: int, given: int) -> int:
         return min(longest, given) if given else max(1, round(longest * MEAN_SHARE))
 
-    estimates = selfplay.proposed * types * rollout.estimate_samples * selfplay.reuse_estimates
+    answers = selfplay.learnt_answers(rollout.estimate_samples)
     return Work(
         propose=selfplay.proposed * types,
         estimate=selfplay.proposed * types,
         estimate_samples=rollout.estimate_samples,
         solve=selfplay.batch_size // selfplay.solve_samples * types,
         solve_samples=selfplay.solve_samples,
-        rows=selfplay.rows + estimates,
-        answers=selfplay.batch_size * types + estimates,
+        rows=selfplay.trained_proposals + answers,
+        answers=answers,
         shared=1 if config.cluster.gpus_per_node else selfplay.solve_samples,
         longest_propose=rollout.max_propose_tokens,
         longest_solve=rollout.max_solve_tokens,

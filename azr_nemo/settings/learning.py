@@ -223,6 +223,16 @@ class SelfPlayConfig:
         return [reason for reason, on in asked.items() if on]
 
     @property
+    def trained_proposals(self) -> int:
+        """Proposals that a step trains on."""
+        return self.proposed * self.train_propose * len(self.task_types)
+
+    @property
     def rows(self) -> int:
-        """Proposals and answers that a step trains on, estimates aside."""
-        return (self.batch_size + self.proposed * self.train_propose) * len(self.task_types)
+        """Proposals and answers that a step trains on, estimates and replayed ones aside."""
+        return self.trained_proposals + self.batch_size * len(self.task_types)
+
+    def learnt_answers(self, estimate_samples: int) -> int:
+        """Answers that a step trains on at most: its own, estimates where they are reused, and of each step that is replayed as many."""
+        own = (self.batch_size + self.proposed * estimate_samples * self.reuse_estimates) * len(self.task_types)
+        return own * (1 + self.replay)

@@ -39,6 +39,20 @@ def test_a_cpu_takes_less_time_in_bfloat16_than_in_float32() -> None:
     assert half.time.batches["solve"] < whole.time.batches["solve"] / 3
 
 
+def test_rows_that_are_learnt_from_again_are_counted_as_if_all_were_right() -> None:
+    def rows(*settings: str) -> int:
+        recipe = ["recipe=smollm2_135m-1n0g-megatron", "selfplay.reuse_estimates=false"]
+        return make_plan(load_settings([*recipe, *settings])).size.work.rows
+
+    config = load_settings(["recipe=smollm2_135m-1n0g-megatron"]).selfplay
+    answers, proposals = config.batch_size * 3, config.proposed * 3
+    assert rows() == answers + proposals
+    assert rows("selfplay.replay=2") == 3 * answers + proposals
+    estimates = proposals * load_settings(["recipe=smollm2_135m-1n0g-megatron"]).rollout.estimate_samples
+    assert rows("selfplay.replay=1", "selfplay.reuse_estimates=true") == 2 * (answers + estimates) + proposals
+    assert rows("selfplay.train_propose=false") == answers
+
+
 TOO_LARGE = [
     ["recipe=qwen2_5_14b-1n8g-megatron", "engine.tensor_parallel=1", "engine.distributed_optimizer=false"],
     ["recipe=qwen2_5_14b-1n8g-megatron", "rollout=torch", "engine.recompute=false"],
