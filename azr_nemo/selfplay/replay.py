@@ -1,7 +1,7 @@
 """Right answers of the last steps, which an update learns from once more (arXiv 2604.08706).
 
-Whoever pays for an answer by sampling it may as well learn from it twice. The second update has other weights than those that drew it, so the row is one
-of age 1 (azr_nemo/megatron/policy.py): the loss moves away from the probability that it was drawn with, and its clip ends what has been learnt.
+Whoever pays for an answer by sampling it may as well learn from it twice. The second update has other weights than those that drew it, so the row is an
+older one (azr_nemo/megatron/policy.py): the loss moves away from the probability that it was drawn with, and PPO's clip ends what has been learnt.
 """
 
 from collections.abc import Sequence
